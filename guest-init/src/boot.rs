@@ -1,0 +1,34 @@
+//! The boot file: all that PID 1 knows before it has dialled the host.
+//!
+//! It is a virtual file in the guest's root, made by the vmm; it holds nothing about the
+//! containers to come, which arrive over the control connection.
+
+use serde::{Deserialize, Serialize};
+
+/// Name of PID 1's executable in the guest's root directory (a virtual file).
+pub const INIT_NAME: &str = "init.krun";
+
+/// Name of the boot file in the guest's root directory (a virtual file).
+pub const FILE_NAME: &str = "boot.krun";
+
+/// vsock port on the host (CID 2) that PID 1 dials.
+pub const VSOCK_PORT: u32 = 1024;
+
+/// Where the share holds container `id`'s rootfs, seen from the share's top.
+pub fn rootfs_path(container_id: &str) -> String {
+    format!("containers/{container_id}/rootfs")
+}
+
+/// Exit status of a VM whose init never set one: PID 1 sets it first of all, so that a VM that
+/// dies without a word is told apart from one that ended well (libkrun reports 0 for a panic).
+pub const SENTINEL_STATUS: u8 = 254;
+
+/// What PID 1 reads at boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// Proves to the host that a connection comes from PID 1: 64 hexadecimal digits.
+    pub nonce: String,
+    /// Log at debug level.
+    pub debug: bool,
+}

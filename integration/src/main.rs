@@ -1,0 +1,3 @@
+//! krun-scenarios.
+
+fn main() {}

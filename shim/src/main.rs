@@ -1,0 +1,3 @@
+//! containerd-shim-krun-v2.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Launching a jailed vmm, and the handle to a running VM and its guest.

@@ -1,0 +1,3 @@
+//! krun-vmm.
+
+fn main() {}
