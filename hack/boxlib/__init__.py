@@ -1,0 +1,1 @@
+"""The test box: a small Debian machine in QEMU whose /dev/kvm works (see hack/box)."""

@@ -1,0 +1,62 @@
+"""The container images of the box: the real programs, out of Debian's packages, nothing pulled from anywhere."""
+
+import shutil
+
+from . import oci
+from .errors import output
+
+BASE_PACKAGES = ("bash", "coreutils", "iproute2", "procps", "python3", "stress-ng")
+
+
+def build(apt, box_tree, image_tree, work):
+    """Makes all images; returns {"busybox": archive of that one, "all": archive of all of them}."""
+    busybox = oci.Image("localhost/busybox:1", [oci.layer(_busybox(box_tree, work), work / "busybox.layer")], ["sh"])
+    base = oci.layer(image_tree, work / "base.layer")
+    nginx, redis = _nginx(apt, image_tree, work), _redis(apt, image_tree, work)
+    every = [
+        busybox,
+        oci.Image("localhost/debian:1", [base], ["bash"]),
+        oci.Image("localhost/nginx:1", [base, oci.layer(nginx, work / "nginx.layer")],
+                  ["nginx", "-g", "daemon off;"]),
+        oci.Image("localhost/redis:1", [base, oci.layer(redis, work / "redis.layer")],
+                  ["redis-server", "--bind", "*", "--protected-mode", "no", "--save", "", "--dir", "/tmp"]),
+    ]
+    return {"busybox": oci.archive([busybox], work / "busybox.tar"), "all": oci.archive(every, work / "all.tar")}
+
+
+def _busybox(box_tree, work):
+    tree = work / "busybox"
+    for folder in ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "var"):
+        (tree / folder).mkdir(parents=True)
+    (tree / "tmp").chmod(0o1777)
+    (tree / "root").chmod(0o700)
+    shutil.copy(box_tree / "usr/bin/busybox", tree / "bin/busybox")
+    for applet in output(tree / "bin/busybox", "--list").split():
+        if applet != "busybox":
+            (tree / "bin" / applet).symlink_to("busybox")
+    _write(tree / "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
+    _write(tree / "etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
+    return tree
+
+
+# The packages of these two are unpacked without their scripts; what the scripts would have made is made here.
+
+def _nginx(apt, image_tree, work):
+    tree = work / "nginx"
+    apt.extract_with_dependencies(["nginx"], image_tree / "var/lib/dpkg/status", tree)
+    (tree / "etc/nginx/sites-enabled/default").symlink_to("/etc/nginx/sites-available/default")
+    _write(tree / "var/www/html/index.html", "nginx in a box\n")
+    for log, stream in (("access.log", "stdout"), ("error.log", "stderr")):
+        (tree / "var/log/nginx" / log).symlink_to(f"/dev/{stream}")
+    return tree
+
+
+def _redis(apt, image_tree, work):
+    tree = work / "redis"
+    apt.extract_with_dependencies(["redis-server"], image_tree / "var/lib/dpkg/status", tree)
+    return tree
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

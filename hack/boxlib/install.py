@@ -1,0 +1,45 @@
+"""Puts the tree's binaries into a running box."""
+
+import io
+import subprocess
+import tarfile
+
+from . import cache, remote
+from .errors import BoxError
+
+# Where cargo leaves each binary, below its target directory, and where the box wants it.
+BINARIES = {
+    "release/containerd-shim-krun-v2": "usr/local/bin/containerd-shim-krun-v2",
+    "release/krun-vmm": "usr/local/bin/krun-vmm",
+    "release/krun-scenarios": "usr/local/bin/krun-scenarios",
+    "x86_64-unknown-linux-gnu/release/guest-init": "usr/local/libexec/krun/guest-init",
+}
+
+
+def build():
+    """Builds the tree."""
+    done = subprocess.run(["make", "--no-print-directory", "-C", cache.HACK.parent, "build"], check=False)
+    if done.returncode != 0:
+        raise BoxError("`make build` failed; the reason stands above. `hack/box up --no-build` takes what there is")
+
+
+def install(box):
+    """Copies the binaries that exist into the box, replacing (never overwriting) what runs there."""
+    target = cache.target_directory()
+    there = {source: name for source, name in BINARIES.items() if (target / source).exists()}
+    for source in BINARIES.keys() - there.keys():
+        print(f"box: not installed, because it is not built: {target / source}")
+    if not there:
+        return
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for source, name in there.items():
+            entry = tar.gettarinfo(target / source, name)
+            entry.uid = entry.gid = 0
+            entry.mode = 0o755
+            with open(target / source, "rb") as file:
+                tar.addfile(entry, file)
+    command = remote.exec_command(box, ["tar", "-x", "-C", "/"], tty=False)
+    done = subprocess.run(command, cwd=box.folder, check=False, input=data.getvalue())
+    if done.returncode != 0:
+        raise BoxError(f"installing the tree's binaries into box {box.name} failed with status {done.returncode}")
