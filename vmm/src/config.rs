@@ -1,0 +1,241 @@
+//! What describes a VM, and what is allowed. Must never touch the host beyond looking.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Most vCPUs of a VM: libkrun 1.19 has IRQs and APIC ids for this many.
+pub const MAX_CPUS: u8 = 16;
+
+/// Least memory of a VM in MiB: below it the kernel's own image does not fit and it panics.
+pub const MIN_MEMORY_MIB: u32 = 128;
+
+/// Name of the socket in [`VmConfig::socket_dir`] on which the guest's connections arrive.
+pub const SOCKET_NAME: &str = "guest.sock";
+
+/// Longest path of a unix socket: `sun_path` of unix(7) without its final zero.
+pub const MAX_SOCKET_PATH: usize = 107;
+
+/// How the guest reaches the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The guest's IP sockets become sockets of the vmm, in its network namespace.
+    Tsi,
+    /// The guest has a loopback interface only.
+    None,
+}
+
+/// Everything a vmm needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// vCPUs: 1 to [`MAX_CPUS`].
+    pub cpus: u8,
+    /// Guest memory in MiB: [`MIN_MEMORY_MIB`] to the host's memory.
+    pub memory_mib: u32,
+    /// Directory that becomes the guest's root: a shared mount, with directories `proc`, `sys`,
+    /// `dev`, `run`, `tmp` and `containers`. Its top is read-only to the guest; mounts that the
+    /// caller makes below it, before or after boot, appear there with their own flags (make them
+    /// nodev and nosuid: that binds the vmm, not the guest).
+    pub share: PathBuf,
+    /// Empty directory of this VM alone; the socket that the guest dials lives in it.
+    pub socket_dir: PathBuf,
+    /// Network namespace of the vmm, such as `/proc/<pid>/ns/net`; `None` is a new empty one with
+    /// `lo` up.
+    pub netns: Option<PathBuf>,
+    /// How the guest reaches the network.
+    pub network: Network,
+    /// The library that holds the guest's kernel: see [`crate::find::libkrunfw`].
+    pub libkrunfw: PathBuf,
+    /// The static executable that becomes PID 1: see [`crate::find::guest_init`].
+    pub guest_init: PathBuf,
+    /// Log at debug level, in the vmm and in the guest.
+    pub debug: bool,
+    /// File to which the kernel's console is appended; `None` is a VM without a console.
+    pub debug_console: Option<PathBuf>,
+}
+
+/// What is wrong with a [`VmConfig`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A number out of its range.
+    #[error("{name} = {value}: must be {min} to {max}{why}")]
+    Range {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// The least that is allowed.
+        min: u64,
+        /// The most that is allowed.
+        max: u64,
+        /// Where the limit comes from, in parentheses, or nothing.
+        why: &'static str,
+    },
+    /// A path that cannot be used.
+    #[error("{name} = {}: {problem}", path.display())]
+    Path {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The host's memory is unknown.
+    #[error("reading the host's memory from /proc/meminfo")]
+    HostMemory(#[source] io::Error),
+}
+
+impl VmConfig {
+    /// Checks everything that can be known before a VM is started.
+    ///
+    /// # Errors
+    /// The first thing wrong; the message names the setting and says what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let host_memory = host_memory_mib().map_err(ConfigError::HostMemory)?;
+        range("cpus", self.cpus.into(), 1, MAX_CPUS.into(), "")?;
+        range(
+            "memory_mib",
+            self.memory_mib.into(),
+            MIN_MEMORY_MIB.into(),
+            host_memory,
+            " (this host's memory)",
+        )?;
+        path("share", &self.share, Kind::Directory)?;
+        path("socket_dir", &self.socket_dir, Kind::Directory)?;
+        path("libkrunfw", &self.libkrunfw, Kind::File)?;
+        path("guest_init", &self.guest_init, Kind::File)?;
+        let socket = self.socket();
+        let length = socket.as_os_str().len();
+        if length > MAX_SOCKET_PATH {
+            let problem = format!(
+                "the socket in it, {SOCKET_NAME}, has a path of {length} bytes; at most {MAX_SOCKET_PATH} are allowed"
+            );
+            return Err(ConfigError::Path { name: "socket_dir", path: self.socket_dir.clone(), problem });
+        }
+        Ok(())
+    }
+
+    /// The socket that the guest dials.
+    pub fn socket(&self) -> PathBuf {
+        self.socket_dir.join(SOCKET_NAME)
+    }
+}
+
+/// This host's memory in MiB.
+///
+/// # Errors
+/// When /proc/meminfo cannot be read or does not say.
+pub fn host_memory_mib() -> io::Result<u64> {
+    parse_memory(&fs::read_to_string("/proc/meminfo")?)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no MemTotal in /proc/meminfo"))
+}
+
+fn parse_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
+}
+
+fn range(name: &'static str, value: u64, min: u64, max: u64, why: &'static str) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::Range { name, value, min, max, why })
+}
+
+#[derive(PartialEq)]
+enum Kind {
+    Directory,
+    File,
+}
+
+fn path(name: &'static str, path: &Path, kind: Kind) -> Result<(), ConfigError> {
+    let problem = match fs::metadata(path) {
+        _ if !path.is_absolute() => "must be an absolute path".to_owned(),
+        Err(error) => error.to_string(),
+        Ok(found) if kind == Kind::Directory && !found.is_dir() => "must be a directory".to_owned(),
+        Ok(found) if kind == Kind::File && !found.is_file() => "must be a file".to_owned(),
+        Ok(_) => return Ok(()),
+    };
+    Err(ConfigError::Path { name, path: path.to_owned(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid() -> VmConfig {
+        VmConfig {
+            cpus: 1,
+            memory_mib: 128,
+            share: "/".into(),
+            socket_dir: "/tmp".into(),
+            netns: None,
+            network: Network::None,
+            libkrunfw: "/etc/passwd".into(),
+            guest_init: "/etc/passwd".into(),
+            debug: false,
+            debug_console: None,
+        }
+    }
+
+    fn message(config: VmConfig) -> String {
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_valid_configuration_passes_and_travels() {
+        let config = valid();
+        config.validate().unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<VmConfig>(&json).unwrap(), config);
+    }
+
+    #[test]
+    fn numbers_out_of_range_name_the_range() {
+        assert_eq!(message(VmConfig { cpus: 0, ..valid() }), "cpus = 0: must be 1 to 16");
+        assert_eq!(message(VmConfig { cpus: 17, ..valid() }), "cpus = 17: must be 1 to 16");
+        let host = host_memory_mib().unwrap();
+        assert_eq!(
+            message(VmConfig { memory_mib: 64, ..valid() }),
+            format!("memory_mib = 64: must be 128 to {host} (this host's memory)")
+        );
+        assert!(VmConfig { memory_mib: host as u32 + 1, ..valid() }.validate().is_err());
+    }
+
+    #[test]
+    fn paths_that_cannot_be_used_are_named() {
+        assert_eq!(
+            message(VmConfig { share: "/etc/passwd".into(), ..valid() }),
+            "share = /etc/passwd: must be a directory"
+        );
+        assert_eq!(
+            message(VmConfig { guest_init: "/none".into(), ..valid() }),
+            "guest_init = /none: No such file or directory (os error 2)"
+        );
+        assert_eq!(
+            message(VmConfig { libkrunfw: "lib".into(), ..valid() }),
+            "libkrunfw = lib: must be an absolute path"
+        );
+    }
+
+    #[test]
+    fn a_socket_path_that_does_not_fit_is_refused() {
+        let dir = std::env::temp_dir().join("d".repeat(100));
+        fs::create_dir_all(&dir).unwrap();
+        let said = message(VmConfig { socket_dir: dir.clone(), ..valid() });
+        fs::remove_dir(&dir).unwrap();
+        assert!(said.contains("at most 107 are allowed"), "{said}");
+    }
+
+    #[test]
+    fn memory_is_read_from_meminfo() {
+        assert_eq!(parse_memory("MemTotal:        2048 kB\nMemFree: 1 kB\n"), Some(2));
+        assert_eq!(parse_memory("MemFree: 1 kB\n"), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! How a vmm ended, in words. A status alone never means success: see `guest_init::boot`.
+
+use std::fmt;
+
+use guest_init::boot::SENTINEL_STATUS;
+
+use crate::order;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+    /// It is gone, and somebody else took its status.
+    Unknown,
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            How::Exited(status) => write!(f, "exit status {status}"),
+            How::Killed(signal) => match nix::sys::signal::Signal::try_from(*signal) {
+                Ok(name) => write!(f, "killed by {name}"),
+                Err(_) => write!(f, "killed by signal {signal}"),
+            },
+            How::Unknown => write!(f, "status unknown"),
+        }
+    }
+}
+
+/// How a vmm ended.
+#[derive(Debug, Clone)]
+pub struct VmEnd {
+    /// Its process.
+    pub how: How,
+    /// The last lines that it wrote to its stderr.
+    pub last_words: Vec<String>,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+impl fmt::Display for VmEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// What libkrun logs when KVM gives up on an instruction of the guest (krun-vmm, vstate.rs).
+const KVM_GAVE_UP: &str = "KVM_EXIT_INTERNAL_ERROR";
+
+impl VmEnd {
+    pub(crate) fn new(how: How, last_words: Vec<String>, killed_by_us: bool) -> Self {
+        let reason = reason(how, &last_words, killed_by_us);
+        VmEnd { how, last_words, reason }
+    }
+}
+
+fn reason(how: How, last_words: &[String], killed_by_us: bool) -> String {
+    let last = last_words.last().map(String::as_str).unwrap_or("it left no message");
+    if last_words.iter().any(|line| line.contains(KVM_GAVE_UP)) {
+        return format!(
+            "this host's /dev/kvm opens but cannot run a guest ({KVM_GAVE_UP}); `krun-vmm check` says more"
+        );
+    }
+    match how {
+        How::Killed(libc::SIGKILL) if killed_by_us => "the vmm was killed as asked".to_owned(),
+        How::Exited(order::SETUP_FAILED) => last.strip_prefix("krun-vmm: ").unwrap_or(last).to_owned(),
+        How::Exited(order::ORPHANED) => "the vmm's parent is gone".to_owned(),
+        How::Exited(status) if status == 0 || status == i32::from(SENTINEL_STATUS) => {
+            format!("the guest kernel panicked or its PID 1 died (vmm: {how})")
+        }
+        How::Exited(_) | How::Killed(_) | How::Unknown => format!("the vmm ended ({how}): {last}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(how: How, words: &[&str]) -> String {
+        VmEnd::new(how, words.iter().map(|&word| word.to_owned()).collect(), false).reason
+    }
+
+    #[test]
+    fn reasons_are_for_people() {
+        assert_eq!(said(How::Exited(251), &["krun-vmm: entering the jail"]), "entering the jail");
+        assert_eq!(
+            said(How::Exited(0), &[]),
+            "the guest kernel panicked or its PID 1 died (vmm: exit status 0)"
+        );
+        assert!(said(How::Exited(1), &["x KVM_EXIT_INTERNAL_ERROR y", "z"]).contains("krun-vmm check"));
+        assert_eq!(said(How::Killed(9), &["z"]), "the vmm ended (killed by SIGKILL): z");
+        assert_eq!(VmEnd::new(How::Killed(9), vec![], true).reason, "the vmm was killed as asked");
+    }
+}

@@ -1,0 +1,123 @@
+//! Where the parts of a VM are on this host. An error lists the places looked at.
+
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+};
+
+/// Name of the library that holds the guest's kernel; its major version is libkrun 1.19's.
+pub const LIBKRUNFW: &str = "libkrunfw.so.5";
+
+/// Where the dynamic loader usually looks. LD_LIBRARY_PATH does not count: the vmm has no
+/// environment.
+const LIBRARY_DIRS: [&str; 6] = [
+    "/usr/local/lib64",
+    "/usr/local/lib",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/opt/krun/lib",
+];
+
+/// Where an installation puts guest-init.
+const GUEST_INIT_DIRS: [&str; 3] = ["/usr/local/libexec/krun", "/usr/libexec/krun", "/usr/lib/krun"];
+
+/// Where an installation puts krun-vmm.
+const VMM_DIRS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/opt/krun/bin"];
+
+/// A part that is nowhere.
+#[derive(Debug, thiserror::Error)]
+pub struct NotFound {
+    /// What was looked for.
+    pub what: &'static str,
+    /// The places, in order.
+    pub places: Vec<PathBuf>,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places: Vec<_> = self.places.iter().map(|place| place.display().to_string()).collect();
+        write!(f, "{} not found (looked at {}): {}", self.what, places.join(", "), self.advice)
+    }
+}
+
+/// The library that holds the guest's kernel: `configured`, or where libraries usually are.
+///
+/// # Errors
+/// When it is in none of these places, or not where the configuration says.
+pub fn libkrunfw(configured: Option<&Path>) -> Result<PathBuf, NotFound> {
+    let advice = "install libkrunfw 5 (Debian forky or sid, Fedora: libkrunfw; or its release from GitHub), or set its path";
+    find(LIBKRUNFW, configured, LIBRARY_DIRS.iter().map(Path::new).map(Path::to_owned), advice)
+}
+
+/// PID 1 of the guest: `configured`, or where it is installed, or next to this executable.
+///
+/// # Errors
+/// As [`libkrunfw`].
+pub fn guest_init(configured: Option<&Path>) -> Result<PathBuf, NotFound> {
+    let advice = "install it in one of these places, or set its path";
+    find("guest-init", configured, GUEST_INIT_DIRS.iter().map(PathBuf::from).chain(own_directory()), advice)
+}
+
+/// The program that becomes the VM: next to this executable, where it is installed, or in PATH.
+///
+/// # Errors
+/// When it is in none of these places.
+pub fn krun_vmm() -> Result<PathBuf, NotFound> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let dirs = own_directory().into_iter().chain(VMM_DIRS.iter().map(PathBuf::from));
+    let dirs = dirs.chain(env::split_paths(&path).filter(|dir| dir.is_absolute()));
+    find("krun-vmm", None, dirs, "install it next to this program, or in PATH")
+}
+
+fn own_directory() -> Option<PathBuf> {
+    Some(env::current_exe().ok()?.parent()?.to_owned())
+}
+
+fn find(
+    name: &'static str,
+    configured: Option<&Path>,
+    dirs: impl Iterator<Item = PathBuf>,
+    advice: &'static str,
+) -> Result<PathBuf, NotFound> {
+    let mut places: Vec<PathBuf> = match configured {
+        Some(path) => vec![path.to_owned()],
+        None => dirs.map(|dir| dir.join(name)).collect(),
+    };
+    if let Some(found) = places.iter().position(|place| place.is_file()) {
+        return Ok(places.swap_remove(found));
+    }
+    let mut seen = std::collections::HashSet::new();
+    places.retain(|place| seen.insert(place.clone()));
+    Err(NotFound { what: name, places, advice })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configured_path_is_the_only_place() {
+        assert_eq!(libkrunfw(Some(Path::new("/etc/passwd"))).unwrap(), Path::new("/etc/passwd"));
+        let error = libkrunfw(Some(Path::new("/none/libkrunfw.so.5"))).unwrap_err();
+        assert!(
+            error.to_string().starts_with(
+                "libkrunfw.so.5 not found (looked at /none/libkrunfw.so.5): install libkrunfw 5"
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_first_place_wins_and_each_is_named_once() {
+        let dirs = || ["/none", "/etc", "/none", "/usr"].into_iter().map(PathBuf::from);
+        assert_eq!(find("passwd", None, dirs(), "").unwrap(), Path::new("/etc/passwd"));
+        let error = find("no-such-file", None, dirs(), "do this").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no-such-file not found (looked at /none/no-such-file, /etc/no-such-file, /usr/no-such-file): do this"
+        );
+    }
+}

@@ -1,0 +1,88 @@
+use std::os::fd::AsFd;
+
+use nix::unistd::Uid;
+
+use super::*;
+
+/// Runs a shell command and returns how it ended and what it printed.
+fn shell(spawn: impl FnOnce(Spawn) -> Spawn, command: &str) -> (How, String) {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let child = spawn(Spawn::new("/bin/sh").arg("-c").arg(command).fd(write, 1)).spawn().unwrap();
+    let mut output = String::new();
+    File::from(read).read_to_string(&mut output).unwrap();
+    (child.wait().unwrap(), output)
+}
+
+#[test]
+fn a_program_runs_with_its_arguments_and_no_environment() {
+    let (how, output) =
+        shell(|spawn| spawn.arg("zero").arg("a b"), "echo $1; tr '\\0' '\\n' </proc/self/environ; exit 7");
+    assert_eq!(how, How::Exited(7));
+    assert_eq!(output.lines().next(), Some("a b"));
+    assert!(!output.contains("HOME="), "{output}");
+}
+
+#[test]
+fn only_the_given_descriptors_arrive() {
+    let (read, _write) = pipe2(OFlag::empty()).unwrap();
+    let leaked = read.as_fd().try_clone_to_owned().unwrap();
+    let (_, output) = shell(|spawn| spawn.fd(read, 5), "cd /proc/self/fd && echo *");
+    // One more is the shell's own, of the directory that it lists.
+    let mut numbers: Vec<i32> = output.split_whitespace().filter_map(|fd| fd.parse().ok()).collect();
+    numbers.retain(|&fd| fd != 3);
+    assert_eq!(numbers, [0, 1, 2, 5], "{output}");
+    drop(leaked);
+}
+
+#[test]
+fn descriptors_may_swap_numbers() {
+    let files = ["/etc/hostname", "/etc/passwd"].map(|path| OwnedFd::from(File::open(path).unwrap()));
+    let [first, second] = files;
+    let (a, b) = (first.as_raw_fd(), second.as_raw_fd());
+    let (_, output) =
+        shell(|spawn| spawn.fd(first, b).fd(second, a), &format!("readlink /proc/$$/fd/{a} /proc/$$/fd/{b}"));
+    assert_eq!(output, "/etc/passwd\n/etc/hostname\n");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_an_error() {
+    let error = Spawn::new("/nonexistent/program").spawn().unwrap_err();
+    assert_eq!(error.to_string(), "starting /nonexistent/program: execve");
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "No such file or directory (os error 2)"
+    );
+}
+
+#[tokio::test]
+async fn any_number_may_wait_and_a_signal_is_told_apart() {
+    let child = Spawn::new("/bin/sleep").arg("1000").spawn().unwrap();
+    let (one, two) = (child.clone(), child.clone());
+    let waiters =
+        (tokio::spawn(async move { one.ended().await }), tokio::spawn(async move { two.ended().await }));
+    tokio::task::yield_now().await;
+    child.kill(Signal::SIGKILL);
+    child.kill(Signal::SIGKILL);
+    assert_eq!(waiters.0.await.unwrap().unwrap(), How::Killed(9));
+    assert_eq!(waiters.1.await.unwrap().unwrap(), How::Killed(9));
+    child.kill(Signal::SIGKILL);
+}
+
+#[test]
+fn signals_are_as_a_new_process_expects() {
+    let (_, output) = shell(|spawn| spawn, "grep -E '^Sig(Blk|Ign)' /proc/self/status");
+    for line in output.lines() {
+        assert!(line.ends_with("\t0000000000000000"), "{output}");
+    }
+}
+
+#[test]
+fn namespaces_are_made() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: making namespaces needs root");
+        return;
+    }
+    let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
+    let (how, output) = shell(|spawn| Spawn { namespaces, ..spawn }, "echo $$");
+    assert_eq!((how, output.as_str()), (How::Exited(0), "1\n"));
+}
