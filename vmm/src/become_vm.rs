@@ -1,0 +1,78 @@
+//! `krun-vmm vm`: turns this process into a VM.
+//!
+//! The order of the steps is the point: what needs the host is done first, then the jail closes,
+//! then libkrun is called. Nothing but stderr and the exit status tells the parent of a failure.
+
+use std::{
+    convert::Infallible,
+    fs::File,
+    io::{self, ErrorKind, Read},
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+    process::ExitCode,
+    thread,
+};
+
+use anyhow::{Context, Result};
+use guest_init::boot::BootConfig;
+use vmm::order::{self, Order};
+
+use crate::{jail, krun};
+
+/// Never returns once there is a VM: libkrun ends the process.
+pub fn main() -> ExitCode {
+    let error = match become_vm() {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    eprintln!("krun-vmm: {error:#}");
+    ExitCode::from(order::SETUP_FAILED as u8)
+}
+
+fn become_vm() -> Result<Infallible> {
+    // SAFETY: our parent put a pipe at this number; nothing else in this process uses it.
+    let order = unsafe { inherited(order::ORDER_FD) };
+    let order = read_order(File::from(order)).context("reading the order")?;
+    let config = &order.config;
+    // SAFETY: as above.
+    let life = unsafe { inherited(order::LIFE_FD) };
+    // SAFETY: as above; it is there when the configuration names a namespace.
+    let netns = config.netns.as_ref().map(|_| unsafe { inherited(order::NETNS_FD) });
+    // SAFETY: as above; it is there when the configuration names a console.
+    let console = config.debug_console.as_ref().map(|_| unsafe { inherited(order::CONSOLE_FD) });
+
+    jail::network::enter(netns).context("entering the network namespace")?;
+    krun::load_kernel(&config.libkrunfw)?;
+    let init = krun::map_file(&config.guest_init)
+        .with_context(|| format!("reading guest-init at {}", config.guest_init.display()))?;
+    jail::enter(config).context("entering the jail")?;
+
+    end_with_parent(life).context("starting the thread that watches for the parent's end")?;
+    let boot = BootConfig { nonce: order.nonce, debug: config.debug };
+    krun::run(config, init, &boot, console)
+}
+
+/// # Safety
+/// The descriptor must be open, and owned by nobody else.
+unsafe fn inherited(number: RawFd) -> OwnedFd {
+    // SAFETY: the caller's promise.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Waits until the parent has written everything and closed its end.
+fn read_order(mut pipe: File) -> Result<Order> {
+    let mut order = Vec::new();
+    pipe.read_to_end(&mut order)?;
+    Ok(serde_json::from_slice(&order)?)
+}
+
+/// The vmm must never outlive its parent, however that ends: nobody writes to this pipe, so a read
+/// returns when the last writer is gone.
+fn end_with_parent(life: OwnedFd) -> io::Result<()> {
+    let mut life = File::from(life);
+    thread::Builder::new().name("life".into()).stack_size(64 * 1024).spawn(move || {
+        while life.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
+        // SAFETY: ends the process at once, without handlers that could wait for libkrun's threads.
+        unsafe { libc::_exit(order::ORPHANED) }
+    })?;
+    Ok(())
+}

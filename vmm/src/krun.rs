@@ -1,0 +1,190 @@
+//! Every call of libkrun is in this module, and all that it does is make them: krun_start_enter
+//! ends the process, so nothing that has to be cleaned up may be alive in it.
+//!
+//! Nothing of a user's is ever put on the kernel command line: libkrun does not escape what goes
+//! there and the guest's kernel obeys it.
+
+use std::{
+    convert::Infallible,
+    ffi::{CStr, CString, c_int},
+    fs::File,
+    io,
+    os::{
+        fd::{IntoRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    ptr,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use guest_init::boot::{self, BootConfig};
+use krun as ffi;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use vmm::{Network, VmConfig, config::SOCKET_NAME, find::LIBKRUNFW};
+
+use crate::jail;
+
+/// Tag of the virtiofs device that the guest's kernel mounts as its root (libkrun's own name).
+const ROOT_TAG: &CStr = c"/dev/root";
+
+/// Our own kernel parameters.
+///
+/// The jitter-entropy self-test costs a third of the boot and guards a generator that the guest
+/// does not use; a kernel without KALLSYMS ignores the name.
+const KERNEL_PARAMETERS: [&CStr; 1] = [c"initcall_blacklist=jent_mod_init"];
+
+/// Mode of PID 1's executable: a regular file, rwxr-xr-x.
+const INIT_MODE: u32 = 0o100_755;
+
+/// Mode of the boot file: a regular file, r--------.
+const BOOT_MODE: u32 = 0o100_400;
+
+/// `KRUN_TSI_HIJACK_INET` of libkrun.h. The flag for unix sockets (2) is never used: through it a
+/// guest could name socket paths.
+const TSI_INET: u32 = 1;
+
+/// Log levels, targets and options of libkrun.h (`KRUN_LOG_*`).
+const LOG_TARGET_STDERR: RawFd = 2;
+const LOG_LEVEL_WARN: u32 = 2;
+const LOG_LEVEL_DEBUG: u32 = 4;
+const LOG_STYLE_NEVER: u32 = 2;
+const LOG_OPTION_NO_ENV: u32 = 1;
+
+/// Loads the library that holds the guest's kernel. libkrun loads it by its bare name later, when
+/// the jail has no such file; the dynamic loader then finds it loaded already.
+pub fn load_kernel(path: &Path) -> Result<()> {
+    let c_path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both are strings; the library's constructors are those of a data-only library.
+    let handle = unsafe { libc::dlopen(c_path.as_ptr(), libc::RTLD_NOW) };
+    ensure!(!handle.is_null(), "loading libkrunfw: {}", dl_error());
+    let name = CString::new(LIBKRUNFW)?;
+    // SAFETY: a string; with RTLD_NOLOAD nothing is loaded.
+    let by_name = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
+    ensure!(!by_name.is_null(), "{} is not {LIBKRUNFW}: its SONAME is another", path.display());
+    Ok(())
+}
+
+fn dl_error() -> String {
+    // SAFETY: dlerror returns null or a string that is valid until the next dl call of this thread.
+    let error = unsafe { libc::dlerror() };
+    if error.is_null() {
+        return "unknown error".to_owned();
+    }
+    // SAFETY: as above; it is copied before any other dl call.
+    unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()
+}
+
+/// Maps a file for as long as the process lives, so that all vmms share its pages.
+pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
+    let file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let Some(mapped) = std::num::NonZero::new(length) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+    };
+    // SAFETY: a new private read-only mapping, at an address of the kernel's choice.
+    let address = unsafe { mmap(None, mapped, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &file, 0) }?;
+    // SAFETY: mapped for `length` bytes and never unmapped. Executables are replaced, not written.
+    Ok(unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), length) })
+}
+
+/// Configures the VM and becomes it.
+pub fn run(
+    config: &VmConfig,
+    init: &'static [u8],
+    boot: &BootConfig,
+    console: Option<OwnedFd>,
+) -> Result<Infallible> {
+    let level = if config.debug { LOG_LEVEL_DEBUG } else { LOG_LEVEL_WARN };
+    // SAFETY: plain numbers; no logger is set in this process (krun_init_log panics if one is).
+    call("krun_init_log", unsafe {
+        ffi::krun_init_log(LOG_TARGET_STDERR, level, LOG_STYLE_NEVER, LOG_OPTION_NO_ENV)
+    })?;
+    let ctx = call("krun_create_ctx", ffi::krun_create_ctx())?;
+    call("krun_set_vm_config", ffi::krun_set_vm_config(ctx, config.cpus, config.memory_mib))?;
+    call("krun_disable_implicit_console", ffi::krun_disable_implicit_console(ctx))?;
+    call("krun_disable_implicit_vsock", ffi::krun_disable_implicit_vsock(ctx))?;
+    // Before the root is added: it would get libkrun's own init otherwise.
+    call("krun_disable_implicit_init", ffi::krun_disable_implicit_init(ctx))?;
+
+    add_root(ctx, init, boot)?;
+    add_vsock(ctx, config.network)?;
+    if let Some(console) = console {
+        add_console(ctx, console)?;
+    }
+    set_kernel_parameters(ctx)?;
+    let error = ffi::krun_start_enter(ctx);
+    call("krun_start_enter", error)?;
+    bail!("krun_start_enter returned")
+}
+
+fn add_root(ctx: u32, init: &'static [u8], boot: &BootConfig) -> Result<()> {
+    let share = CString::new(jail::SHARE)?;
+    // SAFETY: strings; no shared-memory (DAX) window; writable, because the volumes below it are.
+    call("krun_add_virtiofs3", unsafe {
+        ffi::krun_add_virtiofs3(ctx, ROOT_TAG.as_ptr(), share.as_ptr(), 0, false)
+    })?;
+    // Not one-shot: guest-init executes itself again for each container.
+    overlay(ctx, boot::INIT_NAME, init, INIT_MODE, false)?;
+    // libkrun does not copy it, and this process has no other use for it.
+    let boot: &'static [u8] = serde_json::to_vec(boot)?.leak();
+    overlay(ctx, boot::FILE_NAME, boot, BOOT_MODE, false)
+}
+
+fn overlay(ctx: u32, name: &str, data: &'static [u8], mode: u32, one_shot: bool) -> Result<()> {
+    let c_name = CString::new(name)?;
+    // SAFETY: strings, and data that lives as long as the process.
+    let result = unsafe {
+        ffi::krun_fs_add_overlay_file(
+            ctx,
+            ROOT_TAG.as_ptr(),
+            c_name.as_ptr(),
+            data.as_ptr(),
+            data.len(),
+            mode,
+            one_shot,
+        )
+    };
+    call("krun_fs_add_overlay_file", result).with_context(|| format!("adding {name}"))?;
+    Ok(())
+}
+
+fn add_vsock(ctx: u32, network: Network) -> Result<()> {
+    let tsi = match network {
+        Network::Tsi => TSI_INET,
+        Network::None => 0,
+    };
+    call("krun_add_vsock", ffi::krun_add_vsock(ctx, tsi))?;
+    let socket = CString::new(format!("{}/{SOCKET_NAME}", jail::SOCKETS))?;
+    // SAFETY: a string. The guest dials; the socket's listener is our parent.
+    call("krun_add_vsock_port2", unsafe {
+        ffi::krun_add_vsock_port2(ctx, boot::VSOCK_PORT, socket.as_ptr(), false)
+    })?;
+    Ok(())
+}
+
+/// A serial port, which shows more than a virtio console: the kernel's messages before it has
+/// drivers.
+fn add_console(ctx: u32, output: OwnedFd) -> Result<()> {
+    // SAFETY: a descriptor that is given away; -1 is no input.
+    call("krun_add_serial_console_default", unsafe {
+        ffi::krun_add_serial_console_default(ctx, -1, output.into_raw_fd())
+    })?;
+    // SAFETY: a string.
+    call("krun_set_kernel_console", unsafe { ffi::krun_set_kernel_console(ctx, c"ttyS0".as_ptr()) })?;
+    Ok(())
+}
+
+/// What libkrun calls environment it puts on the kernel command line word by word.
+fn set_kernel_parameters(ctx: u32) -> Result<()> {
+    let parameters: Vec<_> =
+        KERNEL_PARAMETERS.iter().map(|parameter| parameter.as_ptr()).chain([ptr::null()]).collect();
+    // SAFETY: strings, and an array that ends with a null pointer.
+    call("krun_set_env", unsafe { ffi::krun_set_env(ctx, parameters.as_ptr()) })?;
+    Ok(())
+}
+
+/// libkrun answers with a negative errno, or with zero or a positive id.
+fn call(name: &str, result: c_int) -> Result<u32> {
+    u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)).with_context(|| name.to_owned())
+}
