@@ -19,6 +19,11 @@ pub fn rootfs_path(container_id: &str) -> String {
     format!("containers/{container_id}/rootfs")
 }
 
+/// Where the share holds volume `number` of container `id`, seen from the share's top.
+pub fn volume_path(container_id: &str, number: usize) -> String {
+    format!("containers/{container_id}/mounts/{number}")
+}
+
 /// Exit status of a VM whose init never set one: PID 1 sets it first of all, so that a VM that
 /// dies without a word is told apart from one that ended well (libkrun reports 0 for a panic).
 pub const SENTINEL_STATUS: u8 = 254;

@@ -1,0 +1,77 @@
+//! What PID 1 does, in order: sentinel, mounts, two connections to the host, then serving the
+//! guest API until the control connection ends, which ends the VM.
+//!
+//! PID 1 has one thread and must never have more: containers are made in forks of it (see
+//! [`fork`]), and threads do not survive a fork. So nothing here may use tokio's blocking pool.
+
+mod cgroup;
+mod console;
+mod container;
+mod create;
+mod delete;
+mod dial;
+mod enter;
+mod env;
+mod exec;
+mod executor;
+mod exit;
+mod fault;
+mod fork;
+mod host;
+mod kmsg;
+mod logger;
+mod lookup;
+mod mounts;
+mod poll;
+mod power;
+mod pump;
+mod reaper;
+mod resources;
+mod serve;
+mod service;
+mod spec;
+mod stats;
+mod stdio;
+mod sync;
+mod system;
+mod terminal;
+mod trace;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyhow::{Context, Result};
+use guest_init::boot::{BootConfig, FILE_NAME, VSOCK_PORT};
+
+/// Runs PID 1. Never returns in a VM: any way out ends the VM.
+#[cfg_attr(test, allow(dead_code))]
+pub fn main() -> libc::c_int {
+    power::set_exit_status(guest_init::boot::SENTINEL_STATUS);
+    system::ignore_sigpipe();
+    let outcome = catch_unwind(AssertUnwindSafe(boot));
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(err)) => power::last_words(&format!("{err:#}")),
+        Err(_) => power::last_words("PID 1 panicked"),
+    }
+    power::off()
+}
+
+fn boot() -> Result<()> {
+    let config = read_boot_file()?;
+    let dials = dial::start(VSOCK_PORT)?;
+    mounts::mount_all()?;
+    power::log_panics();
+    system::prepare()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("make the runtime")?.block_on(
+        async move {
+            let (control, streams) = dials.introduce(config.nonce).await?;
+            serve::serve(control, streams, config.debug).await
+        },
+    )
+}
+
+fn read_boot_file() -> Result<BootConfig> {
+    let path = format!("/{FILE_NAME}");
+    let text = std::fs::read(&path).with_context(|| format!("read {path}"))?;
+    serde_json::from_slice(&text).with_context(|| format!("parse {path}"))
+}
