@@ -1,3 +1,107 @@
-//! krun-scenarios.
+//! krun-scenarios: drives a real containerd in the test box and says what held.
+//!
+//! It runs as root *inside* the box (see hack/box), changes that machine freely (hides device nodes and libraries,
+//! kills shims) and puts it back; never run it on a machine that matters.
 
-fn main() {}
+mod bench;
+mod check;
+
+mod command;
+mod containerd_log;
+mod crc32;
+mod ctx;
+mod host;
+mod leaks;
+mod mop;
+mod procs;
+mod runner;
+mod scenario;
+mod scenarios;
+mod spec;
+mod undo;
+mod wait;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use ctx::Runtime;
+use std::process::ExitCode;
+
+/// Scenarios and benchmarks of containerd-shim-krun-v2, for the test box.
+#[derive(Parser)]
+#[command(name = "krun-scenarios")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Lists the scenarios
+    List(Selection),
+    /// Runs them, each followed by a check that nothing is left behind
+    Run {
+        #[command(flatten)]
+        selection: Selection,
+        /// What to run the containers with
+        #[arg(long, value_enum, default_value_t = Runtime::Krun)]
+        runtime: Runtime,
+        /// Stop at the first failure
+        #[arg(long)]
+        fail_fast: bool,
+    },
+    /// Runs one scenario in this process; `run` starts itself so, to be able to end it
+    #[command(hide = true)]
+    One {
+        name: String,
+        #[arg(long, value_enum)]
+        runtime: Runtime,
+    },
+    /// Measures runc and krun side by side; meant for a box with the instruction-counting clock
+    Bench {
+        /// Runs of each, after one that is thrown away
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+        runs: u32,
+    },
+}
+
+#[derive(clap::Args)]
+struct Selection {
+    /// Which scenarios
+    #[arg(long, value_enum, default_value_t = Group::All)]
+    group: Group,
+    /// Only those whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// The few that every supported containerd runs
+    Smoke,
+    /// All of them
+    All,
+}
+
+impl Selection {
+    fn pick(&self) -> Vec<&'static scenario::Scenario> {
+        let wanted = |s: &&scenario::Scenario| {
+            (self.group == Group::All || s.smoke)
+                && self.filter.as_ref().is_none_or(|f| s.name.contains(f.as_str()))
+        };
+        scenarios::ALL.iter().flat_map(|theme| theme.iter()).filter(wanted).collect()
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::List(selection) => {
+            for s in selection.pick() {
+                println!("{:<28} {}", s.name, if s.smoke { "smoke, all" } else { "all" });
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Run { selection, runtime, fail_fast } => runner::run(&selection.pick(), runtime, fail_fast),
+        Verb::One { name, runtime } => runner::one(&name, runtime),
+        Verb::Bench { runs } => bench::run(runs),
+    }
+}

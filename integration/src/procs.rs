@@ -1,0 +1,66 @@
+//! The box's processes, as /proc shows them.
+
+use anyhow::{Context, Result};
+use std::fs;
+
+#[derive(Clone, Debug)]
+pub struct Proc {
+    pub pid: i32,
+    pub ppid: i32,
+    /// Ticks since boot at its start: with the pid, its identity.
+    pub started: u64,
+    pub argv: Vec<String>,
+}
+
+impl Proc {
+    /// The last component of argv[0].
+    pub fn name(&self) -> &str {
+        let first = self.argv.first().map_or("", String::as_str);
+        first.rsplit('/').next().unwrap_or_default()
+    }
+
+    pub fn is_alive(&self) -> bool {
+        read(self.pid).is_some_and(|now| now.started == self.started)
+    }
+}
+
+/// All processes but kernel threads and zombies.
+pub fn all() -> Result<Vec<Proc>> {
+    let entries = fs::read_dir("/proc").context("list /proc")?;
+    let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(read).collect())
+}
+
+/// None when there is no such process, or when it is a kernel thread or a zombie, which have no command line.
+fn read(pid: i32) -> Option<Proc> {
+    let cmdline = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let argv: Vec<String> =
+        String::from_utf8_lossy(&cmdline).split_terminator('\0').map(str::to_owned).collect();
+    // After the last ')' of the name: state, ppid, …; the start time is field 22 of the whole (proc_pid_stat(5)).
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let (ppid, started) = (fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?);
+    (!argv.is_empty()).then_some(Proc { pid, ppid, started, argv })
+}
+
+/// The shim that serves this container.
+pub fn shim_of(id: &str) -> Result<Option<Proc>> {
+    let names_id = |p: &Proc| p.argv.windows(2).any(|w| w[0] == "-id" && w[1] == id);
+    Ok(all()?.into_iter().find(|p| p.name().starts_with("containerd-shim-") && names_id(p)))
+}
+
+/// The process of this name that the container's shim started.
+pub fn child_of_shim(id: &str, name: &str) -> Result<Option<Proc>> {
+    let Some(shim) = shim_of(id)? else { return Ok(None) };
+    Ok(all()?.into_iter().find(|p| p.ppid == shim.pid && p.name() == name))
+}
+
+/// The container's microVM.
+pub fn vmm_of(id: &str) -> Result<Proc> {
+    child_of_shim(id, "krun-vmm")?.with_context(|| format!("no krun-vmm below the shim of {id}"))
+}
+
+/// The container's pid on the host.
+pub fn anchor_of(id: &str) -> Result<Proc> {
+    child_of_shim(id, "krun-anchor")?.with_context(|| format!("no krun-anchor below the shim of {id}"))
+}

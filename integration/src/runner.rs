@@ -1,0 +1,190 @@
+//! Runs scenarios one after the other: each in a process group of its own that its time limit can end, each followed
+//! by the undo list and the leak check.
+
+use crate::containerd_log::{self, Mark};
+use crate::ctx::{Ctx, Runtime, WORK};
+use crate::leaks::Snapshot;
+use crate::scenario::{Outcome, Scenario};
+use crate::wait::until;
+use crate::{mop, scenarios, undo};
+use anyhow::{Context, Result, anyhow};
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// The exit status of a scenario's process that says "skipped".
+const SKIPPED: u8 = 77;
+/// For what ends a moment after its container: the shim, its socket, its cgroup.
+const GRACE: Duration = Duration::from_secs(8);
+/// Lines of the transcript and of the log that a failure shows.
+const TAIL: usize = 40;
+
+enum Verdict {
+    Passed,
+    Skipped(String),
+    Failed { reason: String, transcript: String },
+}
+
+/// Runs the chosen scenarios and says how it went.
+pub fn run(chosen: &[&Scenario], runtime: Runtime, fail_fast: bool) -> Result<ExitCode> {
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the scenarios change the machine: run them as root in the box"
+    );
+    anyhow::ensure!(!chosen.is_empty(), "no scenario has such a name; `krun-scenarios list` shows them");
+    undo::run_all().context("put back what an earlier run changed")?;
+    let begun = Instant::now();
+    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
+    let mut before = Snapshot::take()?;
+    for scenario in chosen {
+        let (mark, started) = (containerd_log::mark(), Instant::now());
+        let verdict = match scenario.krun_only {
+            Some(why) if runtime == Runtime::Runc => Verdict::Skipped(format!("krun only: {why}")),
+            _ => attempt(scenario, runtime, &mut before)?,
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        match verdict {
+            Verdict::Passed => {
+                println!("{:<28} passed   {seconds:6.1} s", scenario.name);
+                passed += 1;
+            }
+            Verdict::Skipped(why) => {
+                println!("{:<28} skipped  {seconds:6.1} s  {why}", scenario.name);
+                skipped.push((scenario.name, why));
+            }
+            Verdict::Failed { reason, transcript } => {
+                println!("{:<28} FAILED   {seconds:6.1} s", scenario.name);
+                explain(&reason, &transcript, mark);
+                failed.push((scenario.name, reason));
+            }
+        }
+        std::io::stdout().flush()?;
+        if fail_fast && !failed.is_empty() {
+            break;
+        }
+    }
+    println!(
+        "\n{} scenarios with {} in {:.0} s",
+        chosen.len(),
+        runtime.shim(),
+        begun.elapsed().as_secs_f64()
+    );
+    for (name, why) in &skipped {
+        println!("  skipped  {name:<26}  {why}");
+    }
+    for (name, reason) in &failed {
+        println!("  FAILED   {name:<26}  {}", reason.lines().next().unwrap_or_default());
+    }
+    println!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn explain(reason: &str, transcript: &str, mark: Mark) {
+    let last = |lines: &[&str]| lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
+    println!("  reason: {}", reason.replace('\n', "\n    "));
+    println!("  commands:\n    {}", last(&transcript.lines().collect::<Vec<_>>()));
+    match mark.tail(TAIL) {
+        Ok(lines) => println!("  log:\n    {}", lines.join("\n    ")),
+        Err(e) => println!("  log: {e:#}"),
+    }
+}
+
+/// One scenario with what goes before and after it. `before` becomes what the next one begins with.
+fn attempt(scenario: &Scenario, runtime: Runtime, before: &mut Snapshot) -> Result<Verdict> {
+    std::fs::create_dir_all(WORK).with_context(|| format!("make {WORK}"))?;
+    let (verdict, transcript) = in_own_process(scenario, runtime)?;
+    let mut problems = Vec::new();
+    if let Err(e) = undo::run_all() {
+        problems.push(format!("{e:#}"));
+    }
+    std::fs::remove_dir_all(WORK).with_context(|| format!("empty {WORK}"))?;
+    if verdict.is_ok() {
+        problems.extend(settled_differences(before).unwrap_or_else(|e| vec![format!("{e:#}")]));
+    }
+    if verdict.is_err() || !problems.is_empty() {
+        mop::up(before)?;
+        *before = Snapshot::take()?;
+    }
+    Ok(match verdict {
+        Err(e) => {
+            problems.insert(0, format!("{e:#}"));
+            Verdict::Failed { reason: problems.join("\n"), transcript }
+        }
+        Ok(_) if !problems.is_empty() => Verdict::Failed { reason: problems.join("\n"), transcript },
+        Ok(Outcome::Passed) => Verdict::Passed,
+        Ok(Outcome::Skipped(why)) => Verdict::Skipped(why),
+    })
+}
+
+/// The differences that are still there when everything has had its time to end.
+fn settled_differences(before: &Snapshot) -> Result<Vec<String>> {
+    let mut last = Vec::new();
+    let settled = until("a clean box", GRACE, || {
+        last = before.differences(&Snapshot::take()?);
+        Ok(last.is_empty().then_some(()))
+    });
+    match settled {
+        Ok(()) => Ok(Vec::new()),
+        Err(e) if last.is_empty() => Err(e),
+        Err(_) => Ok(last),
+    }
+}
+
+/// Starts this program again for the one scenario; gives its outcome and its transcript.
+fn in_own_process(scenario: &Scenario, runtime: Runtime) -> Result<(Result<Outcome>, String)> {
+    let name = clap::ValueEnum::to_possible_value(&runtime).context("a runtime has a name")?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(["one", scenario.name, "--runtime", name.get_name()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .context("start the scenario's process")?;
+    let transcript = reader(child.stdout.take().context("stdout is piped")?);
+    let message = reader(child.stderr.take().context("stderr is piped")?);
+    let ended = until(&format!("the end of {}", scenario.name), scenario.timeout, || Ok(child.try_wait()?));
+    // What the scenario started and did not wait for goes with it; with its own end the group may be empty.
+    let _ =
+        nix::sys::signal::killpg(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::SIGKILL);
+    let status = child.wait().context("wait for the scenario's process")?;
+    let join = |t: std::thread::JoinHandle<String>| t.join().map_err(|_| anyhow!("a reader panicked"));
+    let (transcript, message) = (join(transcript)?, join(message)?);
+    let outcome = match (ended, status.code()) {
+        (Err(_), _) => Err(anyhow!("timed out after {} s; {message}", scenario.timeout.as_secs())),
+        (_, Some(0)) => Ok(Outcome::Passed),
+        (_, Some(code)) if code == i32::from(SKIPPED) => Ok(Outcome::Skipped(message.trim().to_owned())),
+        _ => Err(anyhow!("{}", message.trim())),
+    };
+    Ok((outcome, transcript))
+}
+
+fn reader(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is still worth showing.
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Runs one scenario in this process: the reason for a failure or a skip goes to stderr.
+pub fn one(name: &str, runtime: Runtime) -> Result<ExitCode> {
+    let scenario = scenarios::ALL
+        .iter()
+        .flat_map(|t| t.iter())
+        .find(|s| s.name == name)
+        .with_context(|| format!("no {name}"))?;
+    Ok(match (scenario.run)(&Ctx::new(runtime, scenario.name)) {
+        Ok(Outcome::Passed) => ExitCode::SUCCESS,
+        Ok(Outcome::Skipped(why)) => {
+            eprintln!("{why}");
+            ExitCode::from(SKIPPED)
+        }
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    })
+}

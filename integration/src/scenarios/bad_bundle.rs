@@ -1,0 +1,43 @@
+//! A config.json that is missing, cut short, or absurdly large by the time the shim reads it.
+//!
+//! containerd always writes a good one, so a wrapper stands in for the shim: it spoils the file, once before the shim
+//! starts and once between its start and Create. Everything else is real: containerd, ctr, the shim, the clean-up.
+
+use crate::ctx::{BUSYBOX, Ctx};
+use crate::scenario::{Outcome, Scenario};
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("config-missing", |ctx| spoiled(ctx, "rm config.json", &["config.json"])),
+    Scenario::new("config-truncated", |ctx| spoiled(ctx, "truncate -s 100 config.json", &[])),
+    Scenario::new("config-of-100-mb", |ctx| spoiled(ctx, "truncate -s 100M config.json", &[])),
+];
+
+fn spoiled(ctx: &Ctx, how: &str, words: &[&str]) -> Result<Outcome> {
+    // runc does not say which file it could not parse.
+    let words: &[&str] = if ctx.krun() { &["config.json"] } else { words };
+    for (when, script) in [
+        ("before", format!("{how}; exec {{shim}} \"$@\"")),
+        ("after", format!("{{shim}} \"$@\"; status=$?; {how}; exit $status")),
+    ] {
+        let wrapper = wrap(ctx, when, &script)?;
+        let output = ctx.run_as(&wrapper, &["--rm"], &[BUSYBOX, &ctx.id(when), "true"]).run()?;
+        output.refused(words).with_context(|| format!("spoiled {when} the shim's start"))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// A program that containerd takes for a shim: on `start` it runs the script, otherwise the real one.
+fn wrap(ctx: &Ctx, name: &str, on_start: &str) -> Result<String> {
+    let path = ctx.work(&format!("containerd-shim-{name}-v2"));
+    let shim = ctx.runtime.shim();
+    let on_start = on_start.replace("{shim}", shim);
+    let script = format!(
+        "#!/bin/sh\nfor word; do last=$word; done\nif [ \"$last\" = start ]; then\n  {on_start}\nelse\n  exec {shim} \"$@\"\nfi\n"
+    );
+    fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("make it executable")?;
+    Ok(path.display().to_string())
+}

@@ -1,0 +1,77 @@
+//! A container whose root is hostile: it reaches neither the control connection nor devices beyond its rules.
+
+use crate::ctx::Ctx;
+use crate::scenario::{Outcome, Scenario};
+use anyhow::{Result, ensure};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("hostile-control-port", control_port).krun_only("there is no vsock to a shim"),
+    Scenario::new("hostile-devices", devices),
+];
+
+/// Nobody but PID 1, once, gets through to the shim, whatever port of whatever peer is tried.
+fn control_port(ctx: &Ctx) -> Result<Outcome> {
+    let script = r#"
+import errno, socket
+tried, open_ports, said = 0, [], {}
+ports = list(range(0, 4200)) + [5000, 8080, 10000, 29612, 65535, 2**31, 2**32 - 2]
+for cid in (2, 0, 1, 3):
+    for port in ports if cid == 2 else [620, 1024, 1025, 1026]:
+        with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as s:
+            s.settimeout(3)
+            try:
+                s.connect((cid, port))
+                open_ports.append((cid, port))
+            except OSError as e:
+                name = errno.errorcode.get(e.errno, str(e))
+                said[name] = said.get(name, 0) + 1
+            tried += 1
+print("tried", tried, "open", open_ports, "errors", said)
+"#;
+    // CAP_NET_ADMIN and CAP_SYS_ADMIN must not help either.
+    let flags = ["--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_SYS_ADMIN"];
+    let output = ctx.python(&flags, &ctx.id(""), script).timeout(110).run()?.ok()?;
+    ensure!(output.stdout_text().contains("tried 4219 open [] "), "a port took the connection: {output}");
+    Ok(Outcome::Passed)
+}
+
+/// Device nodes can be made and not opened; the ports of the VM's console cannot be seen, and not opened either.
+fn devices(ctx: &Ctx) -> Result<Outcome> {
+    let script = r#"
+import errno, glob, os, stat
+print("visible", sorted(glob.glob("/dev/vport*") + glob.glob("/dev/hvc*") + glob.glob("/dev/kvm")))
+def attempt(kind, major, minor):
+    path = "/node"
+    os.mknod(path, kind | 0o600, os.makedev(major, minor))
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+        return "OPENED"
+    except OSError as e:
+        return errno.errorcode[e.errno]
+    finally:
+        os.unlink(path)
+majors = {}
+for line in open("/proc/devices"):
+    fields = line.split()
+    if len(fields) == 2:
+        majors[fields[1]] = int(fields[0])
+wanted = [("mem", stat.S_IFCHR, 1, 1), ("kmsg", stat.S_IFCHR, 1, 11), ("misc/kvm", stat.S_IFCHR, 10, 232),
+          ("misc/fuse", stat.S_IFCHR, 10, 229), ("loop or disk", stat.S_IFBLK, 7, 0), ("disk", stat.S_IFBLK, 254, 0)]
+for name in ("virtio-portsdev", "hvc", "ttyS", "ttyprintk", "virtio-ports"):
+    if name in majors:
+        wanted += [(name, stat.S_IFCHR, majors[name], minor) for minor in (0, 1, 2)]
+for name, kind, major, minor in wanted:
+    print("open", attempt(kind, major, minor), name, major, minor)
+print("allowed", attempt(stat.S_IFCHR, 1, 3))
+"#;
+    let output = ctx.python(&[], &ctx.id(""), script).run()?.ok()?.has_line("visible []")?;
+    // The rules are rules, not a failure of everything.
+    let output = output.has_line("allowed OPENED")?;
+    let text = output.stdout_text();
+    let attempts: Vec<&str> = text.lines().filter(|l| l.starts_with("open ")).collect();
+    ensure!(attempts.len() >= 6, "only {} attempts: {output}", attempts.len());
+    for line in attempts {
+        ensure!(line.starts_with("open EPERM "), "a device beyond the rules: {line}");
+    }
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,71 @@
+//! A detached container from run to removal, and what happens to it when its client or containerd goes away.
+
+use crate::command::Cmd;
+use crate::ctx::{BUSYBOX, Ctx};
+use crate::procs;
+use crate::scenario::{Outcome, Scenario};
+use crate::wait::{until, until_true};
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use std::time::Duration;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("detached-lifecycle", detached).smoke(),
+    Scenario::new("client-vanishes", client_vanishes),
+    Scenario::new("containerd-restart", containerd_restart),
+];
+
+/// run -d, ls, ps, kill, wait, delete, each state in between, and each call that a state refuses.
+fn detached(ctx: &Ctx) -> Result<Outcome> {
+    let id = ctx.id("");
+    ctx.run(&["--detach"], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    let task = ctx.wait_for_status(&id, "RUNNING")?;
+    ensure!(procs::all()?.iter().any(|p| p.pid == task.pid), "the task's pid {} is no process", task.pid);
+    let ps = ctx.ctr(&["task", "ps", &id]).run()?.ok()?.stdout_text();
+    let listed = ps.lines().any(|l| l.split_whitespace().next() == Some(&task.pid.to_string()));
+    ensure!(listed, "ctr task ps does not list pid {}: {ps}", task.pid);
+
+    ctx.ctr(&["task", "rm", &id]).run()?.refused(&["running"])?;
+    ctx.ctr(&["container", "rm", &id]).run()?.refused(&["non stopped container"])?;
+
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    ctx.wait_for_status(&id, "STOPPED")?;
+    ctx.kill(&id, "SIGKILL")?.refused(&["not found"])?;
+    let status = ctx.remove(&id)?;
+    ensure!(status == 137, "ctr task rm reports {status} for a killed container");
+    ensure!(ctx.task(&id)?.is_none(), "a removed task is still listed");
+    Ok(Outcome::Passed)
+}
+
+/// A client that is killed in the middle of a run leaves a container that can be removed like any other.
+fn client_vanishes(ctx: &Ctx) -> Result<Outcome> {
+    let id = ctx.id("");
+    let client = ctx.run(&["--null-io"], BUSYBOX, &id, &["sleep", "1000"]).spawn()?;
+    until("the container's shim", Duration::from_secs(30), || procs::shim_of(&id))?;
+    client.signal(Signal::SIGKILL)?;
+    client.finish()?.expect_status(128 + Signal::SIGKILL as i32)?;
+    // It may be anything from "not created" to "running" by now, and may still be on its way there.
+    until_true("the container to be removable", Duration::from_secs(60), || {
+        if ctx.task(&id)?.is_some() {
+            ctx.ctr(&["task", "rm", "--force", &id]).run()?;
+        }
+        Ok(ctx.task(&id)?.is_none() && ctx.ctr(&["container", "rm", &id]).run()?.status == 0)
+    })?;
+    Ok(Outcome::Passed)
+}
+
+/// containerd is killed and comes back: the container has not noticed, and obeys again.
+fn containerd_restart(ctx: &Ctx) -> Result<Outcome> {
+    let id = ctx.id("");
+    ctx.run(&["--detach", "--null-io"], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    let before = ctx.wait_for_status(&id, "RUNNING")?;
+    Cmd::new(&["containerd-ctl", "kill"]).run()?.ok()?;
+    Cmd::new(&["containerd-ctl", "start"]).run()?.ok()?;
+    let after = ctx.wait_for_status(&id, "RUNNING")?;
+    ensure!(after.pid == before.pid, "its pid was {} and is now {}", before.pid, after.pid);
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    ctx.wait_for_status(&id, "STOPPED")?;
+    let status = ctx.remove(&id)?;
+    ensure!(status == 137, "ctr task rm reports {status}");
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,112 @@
+//! Limits, small and absurdly large, and where a container's processes live on the host.
+
+use crate::ctx::{BUSYBOX, Ctx};
+use crate::scenario::{Outcome, Scenario};
+use crate::{host, procs};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("small-memory-limit", small_memory_limit),
+    Scenario::new("limits-beyond-host", limits_beyond_host),
+    Scenario::new("pid-on-the-host", pid_on_the_host),
+    Scenario::new("vmm-jail", vmm_jail).krun_only("there is no krun-vmm"),
+];
+
+/// A limit of 64 MiB is the container's, not the VM's.
+fn small_memory_limit(ctx: &Ctx) -> Result<Outcome> {
+    let limit = (64 << 20).to_string();
+    let script = "cat /sys/fs/cgroup/memory.max; awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo";
+    let output = ctx.sh(&["--memory-limit", &limit], &ctx.id(""), script).run()?.ok()?.has_line(&limit)?;
+    let total: u64 = output.stdout_text().lines().last().context("two lines")?.parse().context("MemTotal")?;
+    ensure!(total > 128, "the whole machine has {total} MiB for a container that may have 64");
+    Ok(Outcome::Passed)
+}
+
+/// More than the host has is clamped, not refused.
+fn limits_beyond_host(ctx: &Ctx) -> Result<Outcome> {
+    let flags = ["--memory-limit", "4398046511104", "--cpus", "64"];
+    let output =
+        ctx.sh(&flags, &ctx.id(""), "awk '/MemTotal/ { print $2 }' /proc/meminfo; nproc").run()?.ok()?;
+    let text = output.stdout_text();
+    let [memory, cpus] = text.lines().collect::<Vec<_>>()[..] else { anyhow::bail!("two lines, not {text}") };
+    let (memory, cpus): (u64, u32) = (memory.parse()?, cpus.parse()?);
+    let host = host::memory_kib()?;
+    ensure!(memory <= host, "{memory} KiB in the container, {host} on the host");
+    ensure!((1..=16).contains(&cpus), "{cpus} processors, where libkrun has at most 16");
+    Ok(Outcome::Passed)
+}
+
+/// The task's pid is a real process, in a network namespace of its own, in the container's cgroup, and sees the
+/// container's root.
+fn pid_on_the_host(ctx: &Ctx) -> Result<Outcome> {
+    let id = ctx.id("");
+    ctx.run(&["--detach", "--null-io"], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    let pid = ctx.wait_for_status(&id, "RUNNING")?.pid;
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).context("read ns/net");
+    ensure!(
+        namespace(&pid.to_string())? != namespace("self")?,
+        "pid {pid} is in the box's network namespace"
+    );
+    in_cgroup_of(pid, &id)?;
+    let busybox = format!("/proc/{pid}/root/bin/busybox");
+    ensure!(fs::metadata(&busybox).is_ok_and(|m| m.is_file()), "no {busybox}: is its root the container's?");
+    if ctx.krun() {
+        let anchor = procs::anchor_of(&id)?;
+        ensure!(anchor.pid == pid, "the task's pid is {pid}, the anchor's {}", anchor.pid);
+        let vmm = procs::vmm_of(&id)?;
+        in_cgroup_of(vmm.pid, &id)?;
+        ensure!(
+            namespace(&vmm.pid.to_string())? == namespace(&pid.to_string())?,
+            "vmm and anchor are in different network namespaces"
+        );
+    }
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    ctx.wait_for_status(&id, "STOPPED")?;
+    ctx.remove(&id)?;
+    Ok(Outcome::Passed)
+}
+
+fn in_cgroup_of(pid: i32, id: &str) -> Result<()> {
+    let cgroup =
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).with_context(|| format!("cgroup of {pid}"))?;
+    let path = cgroup.trim().rsplit(':').next().unwrap_or_default();
+    let wanted = format!("/default/{id}");
+    ensure!(
+        path == wanted || path.starts_with(&format!("{wanted}/")),
+        "pid {pid} is in cgroup {path}, not {wanted}"
+    );
+    Ok(())
+}
+
+/// The vmm sees nothing of the host but what it needs, and cannot get more.
+fn vmm_jail(ctx: &Ctx) -> Result<Outcome> {
+    const NEEDED: [&str; 5] = ["dev", "proc", "run", "share", "socket"];
+    let id = ctx.id("");
+    ctx.run(&["--detach", "--null-io"], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+    let vmm = procs::vmm_of(&id)?;
+    let root = format!("/proc/{}/root", vmm.pid);
+    let seen = names(&root)?;
+    ensure!(seen.iter().all(|n| NEEDED.contains(&n.as_str())), "the vmm's root holds {seen:?}");
+    let devices = names(&format!("{root}/dev"))?;
+    ensure!(devices.iter().all(|n| n == "kvm" || n == "net"), "the vmm's /dev holds {devices:?}");
+    let status = fs::read_to_string(format!("/proc/{}/status", vmm.pid)).context("read the vmm's status")?;
+    ensure!(status.lines().any(|l| l == "NoNewPrivs:\t1"), "the vmm may gain privileges");
+    for namespace in ["mnt", "net", "ipc"] {
+        let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}"));
+        ensure!(
+            link(&vmm.pid.to_string())? != link("self")?,
+            "the vmm is in the box's {namespace} namespace"
+        );
+    }
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    ctx.wait_for_status(&id, "STOPPED")?;
+    ctx.remove(&id)?;
+    Ok(Outcome::Passed)
+}
+
+fn names(dir: &str) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("list {dir}"))?;
+    Ok(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+}

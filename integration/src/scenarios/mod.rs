@@ -1,0 +1,44 @@
+//! The scenarios, by theme.
+
+mod annotations;
+mod bad_bundle;
+mod bad_host;
+mod bad_process;
+mod concurrency;
+mod crash;
+mod enforcement;
+mod exit_codes;
+mod hostile;
+mod hostile_net;
+mod identity;
+mod lifecycle;
+mod limits;
+mod process;
+mod signals;
+mod stall;
+mod stdio;
+mod vmm_tool;
+
+use crate::scenario::Scenario;
+
+/// Every theme's list, in the order in which they run.
+pub const ALL: &[&[Scenario]] = &[
+    exit_codes::SCENARIOS,
+    signals::SCENARIOS,
+    stdio::SCENARIOS,
+    stall::SCENARIOS,
+    lifecycle::SCENARIOS,
+    identity::SCENARIOS,
+    process::SCENARIOS,
+    concurrency::SCENARIOS,
+    limits::SCENARIOS,
+    annotations::SCENARIOS,
+    bad_process::SCENARIOS,
+    bad_bundle::SCENARIOS,
+    bad_host::SCENARIOS,
+    enforcement::SCENARIOS,
+    hostile::SCENARIOS,
+    hostile_net::SCENARIOS,
+    crash::SCENARIOS,
+    vmm_tool::SCENARIOS,
+];

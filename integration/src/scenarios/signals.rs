@@ -1,0 +1,48 @@
+//! Death by signals, and signals that are no death.
+
+use crate::ctx::Ctx;
+use crate::scenario::{Outcome, Scenario};
+use anyhow::{Result, ensure};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("kill-9", kill_9).smoke(),
+    Scenario::new("sigterm", sigterm),
+    Scenario::new("sigsegv", sigsegv),
+];
+
+fn kill_9(ctx: &Ctx) -> Result<Outcome> {
+    let id = ctx.id("");
+    let mut container = ctx.sh(&[], &id, "echo up; sleep 1000").spawn()?;
+    container.wait_for_stdout("up")?;
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    container.finish()?.expect_status(137)?;
+    Ok(Outcome::Passed)
+}
+
+/// SIGTERM reaches the process. A PID 1 without a handler is immune to it, by the kernel's rule, until SIGKILL; with
+/// one it ends as it likes; a child dies of it, with 143.
+fn sigterm(ctx: &Ctx) -> Result<Outcome> {
+    let (deaf, polite) = (ctx.id("deaf"), ctx.id("polite"));
+    let script =
+        "trap 'echo caught; sh -c \"kill -TERM \\$\\$\"; exit $?' TERM; echo up; while :; do sleep 0.1; done";
+    let mut deaf_one = ctx.sh(&[], &deaf, "echo up; exec sleep 1000").spawn()?;
+    let mut polite_one = ctx.sh(&[], &polite, script).spawn()?;
+    deaf_one.wait_for_stdout("up")?;
+    polite_one.wait_for_stdout("up")?;
+    ctx.kill(&deaf, "SIGTERM")?.ok()?;
+    ctx.kill(&polite, "SIGTERM")?.ok()?;
+    polite_one.finish()?.expect_status(143)?.has_line("caught")?;
+    let state = ctx.task(&deaf)?.map(|t| t.status);
+    ensure!(state.as_deref() == Some("RUNNING"), "PID 1 without a handler is {state:?} after SIGTERM");
+    ctx.kill(&deaf, "SIGKILL")?.ok()?;
+    deaf_one.finish()?.expect_status(137)?;
+    Ok(Outcome::Passed)
+}
+
+/// A fault of PID 1 itself kills it, handler or not.
+fn sigsegv(ctx: &Ctx) -> Result<Outcome> {
+    let fault =
+        "import ctypes, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); ctypes.string_at(0)";
+    ctx.python(&[], &ctx.id(""), fault).run()?.expect_status(139)?;
+    Ok(Outcome::Passed)
+}
