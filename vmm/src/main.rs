@@ -4,12 +4,14 @@
 mod become_vm;
 mod jail;
 mod krun;
+mod logger;
+mod run;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Runs libkrun microVMs.
+/// Runs libkrun microVMs
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -19,13 +21,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Becomes a VM, as told over inherited descriptors.
+    /// Becomes a VM, as told over inherited descriptors
     #[command(hide = true)]
     Vm,
+    /// Runs a command in a microVM whose root file system is a directory
+    Run(run::Arguments),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Vm => become_vm::main(),
+        Command::Run(arguments) => run::main(arguments),
     }
 }

@@ -129,7 +129,7 @@ impl Vm {
         }
         if let Some(path) = &config.debug_console {
             let mut options = File::options();
-            options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+            options.append(true).create(true).mode(0o600);
             spawn = spawn.fd(open("debug console", path, &options)?, order::CONSOLE_FD);
         }
         let socket = config.socket();

@@ -1,0 +1,25 @@
+//! Log lines to stderr, for the commands that a person runs. Never for `krun-vmm vm`, where
+//! libkrun sets the logger.
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+struct Stderr;
+
+impl Log for Stderr {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        eprint!("krun-vmm: {}: {}\r\n", record.target(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Passes on everything if `verbose`, else only what a person should know.
+pub fn set(verbose: bool) {
+    if log::set_logger(&Stderr).is_ok() {
+        log::set_max_level(if verbose { LevelFilter::Debug } else { LevelFilter::Warn });
+    }
+}

@@ -1,0 +1,130 @@
+//! The directory that the guest sees as its root: a tmpfs with the user's directory bound into it,
+//! in a mount namespace of our own.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use guest_init::boot;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+/// Holds a directory for each run.
+const BASE: &str = "/run/krun/run";
+
+/// The one container of the VM.
+pub const CONTAINER: &str = "run";
+
+/// Directories of the guest's root that guest-init mounts on.
+const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
+
+/// A share, for as long as this process lives. Dropping it removes what is left of it on the host:
+/// an empty directory.
+pub struct Share {
+    directory: PathBuf,
+    /// Held locked: a directory that nobody has locked is of a run that was killed.
+    _lock: Flock<File>,
+}
+
+impl Share {
+    /// Makes one that holds `rootfs`. To be called while this process has one thread: it enters a
+    /// mount namespace of its own.
+    pub fn prepare(rootfs: &Path) -> Result<Share> {
+        let found = fs::metadata(rootfs).with_context(|| format!("--root {}", rootfs.display()))?;
+        ensure!(found.is_dir(), "--root {}: not a directory", rootfs.display());
+        let rootfs = rootfs.canonicalize().with_context(|| format!("--root {}", rootfs.display()))?;
+
+        let share = Share::directory()?;
+        unshare(CloneFlags::CLONE_NEWNS).context("unshare of the mount namespace")?;
+        // The host's mounts keep arriving here, and ours do not go there.
+        change("/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
+        tmpfs(&share.directory, "mode=0700,size=1m")?;
+        for directory in [share.root(), share.sockets()] {
+            fs::create_dir(&directory).with_context(|| format!("making {}", directory.display()))?;
+        }
+        share.fill(&rootfs)?;
+        Ok(share)
+    }
+
+    /// The guest's root.
+    pub fn root(&self) -> PathBuf {
+        self.directory.join("share")
+    }
+
+    /// The directory for the VM's socket.
+    pub fn sockets(&self) -> PathBuf {
+        self.directory.join("sock")
+    }
+
+    fn directory() -> Result<Share> {
+        let context = || format!("making a directory in {BASE}");
+        DirBuilder::new().recursive(true).mode(0o700).create(BASE).with_context(context)?;
+        remove_abandoned();
+        for number in 0.. {
+            let directory = Path::new(BASE).join(format!("{}-{number}", std::process::id()));
+            match DirBuilder::new().mode(0o700).create(&directory) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                result => result.with_context(context)?,
+            }
+            // Between these two calls another run may take it for abandoned and remove it.
+            let locked = File::open(&directory).ok().and_then(|file| lock(file).ok());
+            if let Some(_lock) = locked.filter(|_| directory.exists()) {
+                return Ok(Share { directory, _lock });
+            }
+        }
+        anyhow::bail!("{BASE} is full")
+    }
+
+    fn fill(&self, rootfs: &Path) -> Result<()> {
+        let root = self.root();
+        tmpfs(&root, "mode=0755,size=1m")?;
+        let inside = root.join(boot::rootfs_path(CONTAINER));
+        for directory in MOUNT_POINTS {
+            fs::create_dir(root.join(directory)).with_context(|| format!("making /{directory}"))?;
+        }
+        fs::create_dir_all(&inside).with_context(|| format!("making {}", inside.display()))?;
+        fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777))?;
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(rootfs), &inside, None::<&str>, bind, None::<&str>)
+            .with_context(|| format!("binding {}", rootfs.display()))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        // The mounts are gone with this process at the latest; the directory is below one of them
+        // until then.
+        let _ = nix::mount::umount2(&self.directory, nix::mount::MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// Removes the directories of runs that were killed. They are empty: what was mounted there is
+/// gone with its namespace.
+fn remove_abandoned() {
+    for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
+        if File::open(entry.path()).is_ok_and(|file| lock(file).is_ok()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+fn lock(file: File) -> Result<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+}
+
+fn tmpfs(target: &Path, options: &str) -> Result<()> {
+    mount(Some("krun-run"), target, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options))
+        .with_context(|| format!("mounting a tmpfs on {}", target.display()))
+}
+
+fn change(target: &str, flags: MsFlags) -> Result<()> {
+    mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
+        .with_context(|| format!("changing the propagation of {target}"))
+}

@@ -1,0 +1,50 @@
+//! The terminal that we were started on: its size, and its raw mode, undone when dropped.
+
+use std::{
+    io::{self, IsTerminal},
+    mem::MaybeUninit,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+
+/// Fails unless stdin is a terminal.
+pub fn require() -> Result<()> {
+    ensure!(io::stdin().is_terminal(), "-t: stdin is not a terminal");
+    Ok(())
+}
+
+/// Its (columns, rows).
+pub fn size() -> Result<(u16, u16)> {
+    let mut size = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: this request writes a winsize, for which zero is valid too.
+    let size = unsafe {
+        if libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) < 0 {
+            return Err(io::Error::last_os_error()).context("asking for the terminal's size");
+        }
+        size.assume_init()
+    };
+    Ok((size.ws_col, size.ws_row))
+}
+
+/// Raw mode: what is typed goes to the guest's terminal, which does the rest.
+pub struct Raw {
+    before: Termios,
+}
+
+impl Raw {
+    /// Enters it.
+    pub fn enter() -> Result<Self> {
+        let before = tcgetattr(io::stdin()).context("reading the terminal's mode")?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        tcsetattr(io::stdin(), SetArg::TCSANOW, &raw).context("setting the terminal's mode")?;
+        Ok(Raw { before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
+    }
+}
