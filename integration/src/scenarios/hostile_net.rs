@@ -1,5 +1,6 @@
 //! A hostile container and the box's sockets: through TSI the guest's sockets become the vmm's, so what the vmm can
-//! reach matters. It must reach no unix socket, abstract name or loopback service of the box.
+//! reach matters. It must reach no unix socket, abstract name or loopback service of the box, neither as a well-behaved
+//! guest asks for them nor with forged requests.
 
 use crate::ctx::Ctx;
 use crate::scenario::{Outcome, Scenario};
@@ -8,7 +9,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
-pub const SCENARIOS: &[Scenario] = &[Scenario::new("hostile-host-sockets", host_sockets)];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("hostile-host-sockets", host_sockets),
+    Scenario::new("hostile-forged-tsi", forged_tsi).krun_only("there is no TSI"),
+];
 
 const ABSTRACT: &str = "krun-scenarios-target";
 
@@ -56,5 +60,73 @@ client.sendall(b"own"); print("own service says", peer.recv(3).decode())
     let text = output.stdout_text();
     ensure!(!text.contains("REACHED"), "a socket of the box answered: {output}");
     ensure!(text.matches("refused ").count() == 6, "six attempts were to be made: {output}");
+    Ok(Outcome::Passed)
+}
+
+/// Requests to libkrun's TSI that no guest kernel would send: unix addresses for internet sockets. libkrun removes the
+/// path that it is told to listen on, and connects to the path that it is told to connect to.
+fn forged_tsi(ctx: &Ctx) -> Result<Outcome> {
+    let path = ctx.work("target.sock");
+    let listener = UnixListener::bind(&path).context("listen on a path")?;
+    listener.set_nonblocking(true)?;
+    let precious = ctx.work("precious");
+    std::fs::write(&precious, "keep me").context("write a file")?;
+
+    // Numbers and layouts: libkrun 1.19.7, krun-devices, virtio/vsock/mod.rs (defs) and packet.rs.
+    let script = format!(
+        r#"
+import socket, struct
+SOCKET, FILE = {socket:?}, {file:?}
+CREATE, CONNECT, LISTEN, RELEASE = 1024, 1025, 1029, 1031
+UNIX, INET, STREAM, DGRAM = 1, 2, 1, 2
+try:
+    s = socket.socket(socket.AF_VSOCK, socket.SOCK_DGRAM)
+    s.bind((socket.VMADDR_CID_ANY, 7000))
+except OSError as e:
+    print("no forging:", e); raise SystemExit
+s.settimeout(2)
+def tell(port, data):
+    try:
+        s.sendto(data, (2, port))
+    except OSError as e:
+        print("not sent", port, e)
+def answer():
+    try:
+        return struct.unpack("<i", s.recv(4096)[:4])[0]
+    except OSError as e:
+        return str(e)
+def unix(path):
+    return struct.pack("<H", UNIX) + path.encode() + b"\0"
+peer = 9000
+for family in (INET, UNIX):
+    for kind in (STREAM, DGRAM):
+        for title, path in (("socket", SOCKET), ("file", FILE)):
+            peer += 1
+            tell(CREATE, struct.pack("<IHH", peer, family, kind))
+            address = unix(path)
+            tell(CONNECT, struct.pack("<II", peer, len(address)) + address.ljust(128, b"\0"))
+            print("connect", family, kind, title, answer())
+            tell(LISTEN, struct.pack("<IIII", peer, 7000, 5, len(address)) + address.ljust(128, b"\0"))
+            print("listen", family, kind, title, answer())
+            tell(RELEASE, struct.pack("<II", peer, 0))
+print("done")
+"#,
+        socket = path.display().to_string(),
+        file = precious.display().to_string(),
+    );
+    // The forged requests may well cost the container its own VM, at once or on the way out: that is its loss.
+    let output = ctx.python(&[], &ctx.id(""), &script).run()?;
+    let text = output.stdout_text();
+    if text.contains("no forging:") {
+        return Ok(Outcome::Skipped(text.trim().to_owned()));
+    }
+    ensure!(text.contains("connect "), "not one request was made: {output}");
+    match listener.accept() {
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+        other => anyhow::bail!("the box's socket got a connection: {other:?}; {output}"),
+    }
+    ensure!(path.exists(), "the box's socket was removed: {output}");
+    ensure!(precious.exists(), "the box's file was removed: {output}");
+    println!("{text}");
     Ok(Outcome::Passed)
 }
