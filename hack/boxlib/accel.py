@@ -4,9 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from . import cache
-
 CHOICES = ("auto", "kvm", "tcg", "icount")
+PROBE_PATIENCE = 20  # seconds; real KVM needs one
 
 
 def arguments(accel):
@@ -19,25 +18,33 @@ def arguments(accel):
     }[accel]
 
 
-def choose():
-    """What `auto` means on this machine."""
-    return "kvm" if kvm_works() else "tcg"
+def choose(base):
+    """What `auto` means on this machine: kvm or tcg."""
+    return "kvm" if kvm_works(base) else "tcg"
 
 
-def kvm_works():
-    """Whether /dev/kvm runs ordinary guests and lets them have a /dev/kvm too; opening it proves neither.
+def kvm_works(base):
+    """Whether /dev/kvm runs the box's kernel and offers it virtualisation in turn; opening it proves neither.
 
-    The tree's own `krun-vmm check` answers the first. Without it the answer is no: TCG is slower and always works.
+    Some /dev/kvm can be opened and then cannot run an ordinary guest, so the box's kernel is booted as far as its
+    initramfs. Where the module cannot nest at all the answer comes at once.
     """
     nested = any(
         file.read_text(encoding="utf-8").strip() in ("1", "Y")
         for file in Path("/sys/module").glob("kvm_*/parameters/nested")
     )
-    if not nested or not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
-    checker = cache.target_directory() / "release/krun-vmm"
+    return nested and os.access("/dev/kvm", os.R_OK | os.W_OK) and _boots(base, "kvm")
+
+
+def _boots(base, accel):
+    command = [
+        "qemu-system-x86_64", *arguments(accel), "-M", "q35", "-m", "256M", "-nodefaults", "-display", "none",
+        "-no-reboot", "-serial", "stdio", "-kernel", base / "vmlinuz", "-initrd", base / "initrd",
+        "-append", "console=ttyS0 quiet panic=-1 box.probe",
+    ]
     try:
-        done = subprocess.run([checker, "check"], check=False, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=PROBE_PATIENCE)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return any(line.startswith("ok") and "runs guests" in line for line in done.stdout.splitlines())
+    return b"box: probed" in done.stdout

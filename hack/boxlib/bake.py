@@ -2,28 +2,23 @@
 
 import subprocess
 
-from . import machine, remote
+from . import accel, machine, remote
 from .errors import BoxError
 
-# The large images are baked for this containerd; the others have busybox.
-COMPLETE = "2.1"
 
-
-def bake(base, archives, containerds, work):
+def bake(base, archive, containerds, work):
     """Leaves the state of every containerd, images unpacked, as /var/lib/containerd-VERSION on base/disk.img."""
     box = machine.Box("bake", work / "bake")
-    options = machine.Options(containerd=COMPLETE, accel="tcg", cpus=2, memory=4096, lifetime=1800)
+    options = machine.Options(containerd=containerds[0], accel=accel.choose(base), cpus=2, memory=4096, lifetime=1800)
     machine.start(box, base, options, writable=True)
     try:
         for version in containerds:
             _run(box, f"containerd-ctl stop && use-containerd {version} && containerd-ctl start")
-            with open(archives["all" if version == COMPLETE else "busybox"], "rb") as archive:
-                _run(box, "ctr images import -", stdin=archive)
+            with open(archive, "rb") as images:
+                _run(box, "ctr images import -", stdin=images)
             _run(box, f"containerd-ctl stop && mv /var/lib/containerd /var/lib/containerd-{version}")
-        # `poweroff -f` syncs no more than it must: the disk has to be whole before QEMU goes.
+        # After this the disk image is whole, and QEMU can be ended like any box.
         _run(box, "rm -f /var/log/containerd.log && sync && mount -o remount,ro /")
-        _run(box, "(busybox poweroff -f) >/dev/null 2>&1 &")
-        box.wait_until_gone(60)
     finally:
         machine.stop(box)
 

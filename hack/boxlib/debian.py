@@ -1,8 +1,6 @@
 """Debian packages of any suite, without touching this machine's own apt: trees by debootstrap, files out of .debs."""
 
 import os
-import re
-from pathlib import Path
 
 from .errors import BoxError, output, run
 
@@ -12,14 +10,13 @@ SUITES = ("bookworm", "trixie", "sid")
 
 def mirror():
     """The Debian mirror that this machine's apt uses."""
-    targets = output("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages")
-    codename = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(encoding="utf-8"), re.M)
+    targets = output("apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
     for line in targets.splitlines():
-        uri, suite = line.split()
-        if suite in SUITES or (codename and suite == codename[1]):
+        origin, label, uri = line.split("|")
+        if origin == label == "Debian":
             return uri.rstrip("/")
-    raise BoxError(f"apt knows no Debian mirror: `apt-get indextargets` lists none of {', '.join(SUITES)};"
-                   " the box is built on a Debian machine, after `apt-get update`")
+    raise BoxError("apt knows no Debian mirror here (`apt-get indextargets` names none of origin Debian); the box is built"
+                   " on a Debian machine, after `apt-get update`")
 
 
 def debootstrap(tree, packages, log):

@@ -73,6 +73,8 @@ def start(box, base, options, writable=False):
     shutil.rmtree(box.folder, ignore_errors=True)
     box.folder.mkdir(parents=True)
     try:
+        for file in (remote.KEY, remote.KNOWN_HOSTS):
+            shutil.copy(base / file, box.folder / file)
         for attempt in range(1, PORT_ATTEMPTS + 1):
             state = _spawn(box, base, options, writable)
             try:
@@ -114,14 +116,16 @@ def _spawn(box, base, options, writable):
                                        pass_fds=[lock.fileno()])
         except OSError as error:
             raise BoxError(f"cannot start {command[0]}: {error.strerror}") from error
-        state = {"pid": process.pid, "port": port, "base": str(base), "options": dataclasses.asdict(options)}
+        state = {"pid": process.pid, "port": port, "options": dataclasses.asdict(options)}
         (box.folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
     return state
 
 
 def _qemu(box, base, options, port, writable):
     icount = options.accel == "icount"
-    append = f"console=ttyS0 quiet panic=-1 box.name={box.name} box.containerd={options.containerd}"
+    # An icount box is for measuring: no debug log of containerd and the shims there.
+    append = (f"console=ttyS0 quiet panic=-1 box.name={box.name} box.containerd={options.containerd}"
+              f" box.log_level={'info' if icount else 'debug'}")
     disk = base / "disk.img"
     command = [
         "qemu-system-x86_64", "-name", f"box-{box.name}", *accel.arguments(options.accel),

@@ -1,5 +1,6 @@
 """Writes OCI image archives (`ctr images import` reads them) from directories, one layer per directory."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -9,33 +10,58 @@ from pathlib import Path
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
-LAYER = "application/vnd.oci.image.layer.v1.tar"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 EPOCH = "1970-01-01T00:00:00Z"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass
+class Layer:
+    """A layer's file and the digest that it has uncompressed."""
+
+    path: Path
+    diff_id: str
+
+
+@dataclass
 class Image:
-    """An image by its full name, its layers (files made by `layer`, lowest first) and its command."""
+    """An image by its full name, its layers, lowest first, and its command."""
 
     name: str
     layers: list
     command: list
 
 
-def layer(directory, target):
-    """Makes an uncompressed layer of a directory, devices left out, and returns its path."""
-    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
-        for path in sorted(directory.rglob("*")):
-            entry = tar.gettarinfo(path, str(path.relative_to(directory)))
-            if entry is None or entry.ischr() or entry.isblk():
-                continue
-            if entry.isreg():
-                with open(path, "rb") as file:
-                    tar.addfile(entry, file)
-            else:
-                tar.addfile(entry)
-    return target
+class _Hashing(io.RawIOBase):
+    """Passes on what is written and knows its digest."""
+
+    def __init__(self, file):
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, data):
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
+def layer(directory, target, without=()):
+    """Makes a layer, in the file `target`, of a directory without its devices and the paths that begin like `without`.
+
+    It is compressed because every byte of it is expensive to import in an emulated box.
+    """
+    with gzip.GzipFile(target, "wb", compresslevel=1, mtime=0) as packed:
+        hashing = _Hashing(packed)
+        with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for path in sorted(directory.rglob("*")):
+                name = str(path.relative_to(directory))
+                entry = tar.gettarinfo(path, name)
+                if entry is None or entry.ischr() or entry.isblk() or name.startswith(tuple(without)):
+                    continue
+                if entry.isreg():
+                    with open(path, "rb") as file:
+                        tar.addfile(entry, file)
+                else:
+                    tar.addfile(entry)
+    return Layer(target, f"sha256:{hashing.sha256.hexdigest()}")
 
 
 def archive(images, target):
@@ -52,11 +78,11 @@ def archive(images, target):
 
         manifests = []
         for image in images:
-            layers = [blob(LAYER, path) for path in image.layers]
+            layers = [blob(LAYER, layer.path) for layer in image.layers]
             config = blob(CONFIG, _json({
                 "created": EPOCH, "architecture": "amd64", "os": "linux",
                 "config": {"Env": [PATH], "Cmd": image.command, "WorkingDir": "/"},
-                "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
+                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in image.layers]},
             }))
             manifest = blob(MANIFEST, _json({
                 "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers,

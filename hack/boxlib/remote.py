@@ -4,19 +4,19 @@ import contextlib
 import os
 import shlex
 import subprocess
-from pathlib import Path
 
 from .errors import BoxError, run
 
-# Relative to the box's folder, where every ssh runs: a socket's full path may be too long for a socket.
+# All below the box's folder, where every ssh runs: a socket's full path may be too long for a socket.
 CONTROL = "ssh.socket"
+KEY = "id_box"
+KNOWN_HOSTS = "known_hosts"
 
 
 def _options(state):
-    base = Path(state["base"])
     settings = {
         "Port": state["port"], "User": "root", "HostName": "127.0.0.1", "HostKeyAlias": "box",
-        "IdentityFile": base / "id_box", "IdentitiesOnly": "yes", "UserKnownHostsFile": base / "known_hosts",
+        "IdentityFile": KEY, "IdentitiesOnly": "yes", "UserKnownHostsFile": KNOWN_HOSTS,
         "StrictHostKeyChecking": "yes", "ControlPath": CONTROL, "LogLevel": "ERROR",
         "Ciphers": "aes128-gcm@openssh.com", "ConnectTimeout": 60,
     }
@@ -42,9 +42,10 @@ def disconnect(box):
 def exec_command(box, command, tty):
     """The command, to be run in the box's folder, that runs a command in the box.
 
-    The box's shell stays the parent, so a command that dies of a signal ends with 128 and its number.
+    The box's shell stays the parent, so a command that dies of a signal ends with 128 and its number; what the shell
+    itself would say to that is dropped.
     """
-    script = " ".join(shlex.quote(word) for word in command) + "; exit $?"
+    script = "exec 3>&2 2>/dev/null; " + " ".join(shlex.quote(word) for word in command) + " 2>&3 3>&-; exit $?"
     return ["ssh", *_options(box.state()), "-tt" if tty else "-T", "box", script]
 
 

@@ -3,7 +3,7 @@
 import shutil
 import threading
 
-from . import bake, cache, debian, images, kernel
+from . import bake, cache, debian, images, kernel, remote
 from .errors import BoxError, run
 
 PACKAGES = (
@@ -18,7 +18,7 @@ FILES = cache.HACK / "box-root"
 
 
 def base():
-    """The directory with disk.img, vmlinuz, initrd, id_box (the ssh key) and known_hosts; built if need be."""
+    """The directory with disk.img, vmlinuz, initrd, the ssh keys; built if need be."""
     sources = [cache.HACK / "boxlib" / f"{name}.py" for name in ("bake", "debian", "images", "kernel", "oci", "root")]
     key = cache.recipe(*sources, kernel.INIT, FILES)
     return cache.stage("base", key, _build)
@@ -52,8 +52,8 @@ def _build(scratch):
     run("mke2fs", "-q", "-t", "ext4", "-O", "^metadata_csum,^has_journal,^64bit", "-m", "0",
         "-d", tree, scratch / "disk.img", DISK_SIZE, log=log)
     shutil.rmtree(tree)
-    archives = images.build(apt, box_tree, image_tree, work)
-    bake.bake(scratch, archives, CONTAINERDS, work)
+    archive = images.build(apt, box_tree, image_tree, work)
+    bake.bake(scratch, archive, list(CONTAINERDS), work)
     shutil.rmtree(work)
 
 
@@ -93,8 +93,8 @@ def _add_containerds(apt, tree):
 
 def _add_keys(scratch, tree, log):
     """One key pair for the user and one for the host, so that ssh is strict and never asks."""
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hack/box", "-f", scratch / "id_box", log=log)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hack/box", "-f", scratch / remote.KEY, log=log)
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "box", "-f", tree / "etc/ssh/box_host_key", log=log)
-    shutil.copy(scratch / "id_box.pub", tree / "etc/ssh/box_authorized_keys")
+    shutil.copy(scratch / f"{remote.KEY}.pub", tree / "etc/ssh/box_authorized_keys")
     host_key = (tree / "etc/ssh/box_host_key.pub").read_text(encoding="utf-8")
-    (scratch / "known_hosts").write_text(f"box {host_key}", encoding="utf-8")
+    (scratch / remote.KNOWN_HOSTS).write_text(f"box {host_key}", encoding="utf-8")

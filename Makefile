@@ -1,0 +1,40 @@
+# Builds, tests and shows containerd-shim-krun-v2. `make help` lists the targets.
+SHELL := /bin/bash
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/krun-shim
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+
+# guest-init runs in a guest that has no libraries: it is linked statically, libseccomp included.
+STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
+	RUSTFLAGS="-C target-feature=+crt-static"
+
+.PHONY: help deps build check test test-full demo bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+deps: ## install what building and testing need and this Debian machine lacks
+	@hack/deps
+
+build: deps ## the release binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios and the static guest-init
+	cargo build --release -p shim -p vmm -p integration
+	$(STATIC) cargo build --release -p guest-init --features init --target x86_64-unknown-linux-gnu
+
+check: deps ## format, lints and unit tests
+	cargo fmt --check
+	cargo clippy --release --workspace --all-targets --all-features -- -D warnings
+	cargo test --release --workspace
+
+test: check build ## check, then the scenarios in boxes with containerd 2.1, 1.7 and 1.6
+	hack/test-box
+
+test-full: check build ## test, but every scenario with every containerd
+	hack/test-box --full
+
+demo: ## a container in a microVM, from nothing, on a fresh Debian machine
+	hack/demo
+
+bench: build ## time and memory, runc and krun side by side, on a clock that counts instructions
+	hack/bench
+
+clean: ## end all boxes and remove the cache with everything that was built
+	hack/box clean
