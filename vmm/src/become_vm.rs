@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use guest_init::boot::BootConfig;
 use vmm::order::{self, Order};
 
-use crate::{jail, krun};
+use crate::{jail, krun, parts};
 
 /// Never returns once there is a VM: libkrun ends the process.
 pub fn main() -> ExitCode {
@@ -41,8 +41,8 @@ fn become_vm() -> Result<Infallible> {
     let console = config.debug_console.as_ref().map(|_| unsafe { inherited(order::CONSOLE_FD) });
 
     jail::network::enter(netns).context("entering the network namespace")?;
-    krun::load_kernel(&config.libkrunfw)?;
-    let init = krun::map_file(&config.guest_init)
+    parts::Libkrunfw::load(&config.libkrunfw)?;
+    let init = parts::map_file(&config.guest_init)
         .with_context(|| format!("reading guest-init at {}", config.guest_init.display()))?;
     jail::enter(config).context("entering the jail")?;
 

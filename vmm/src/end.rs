@@ -68,8 +68,9 @@ fn reason(how: How, last_words: &[String], killed_by_us: bool) -> String {
         How::Killed(libc::SIGKILL) if killed_by_us => "the vmm was killed as asked".to_owned(),
         How::Exited(order::SETUP_FAILED) => last.strip_prefix("krun-vmm: ").unwrap_or(last).to_owned(),
         How::Exited(order::ORPHANED) => "the vmm's parent is gone".to_owned(),
+        // 0: it shut down as asked, or panicked before PID 1 could set another status.
         How::Exited(status) if status == 0 || status == i32::from(SENTINEL_STATUS) => {
-            format!("the guest kernel panicked or its PID 1 died (vmm: {how})")
+            format!("the guest has shut down, or its kernel panicked or its PID 1 died (vmm: {how})")
         }
         How::Exited(_) | How::Killed(_) | How::Unknown => format!("the vmm ended ({how}): {last}"),
     }
@@ -88,7 +89,7 @@ mod tests {
         assert_eq!(said(How::Exited(251), &["krun-vmm: entering the jail"]), "entering the jail");
         assert_eq!(
             said(How::Exited(0), &[]),
-            "the guest kernel panicked or its PID 1 died (vmm: exit status 0)"
+            "the guest has shut down, or its kernel panicked or its PID 1 died (vmm: exit status 0)"
         );
         assert!(said(How::Exited(1), &["x KVM_EXIT_INTERNAL_ERROR y", "z"]).contains("krun-vmm check"));
         assert_eq!(said(How::Killed(9), &["z"]), "the vmm ended (killed by SIGKILL): z");

@@ -16,7 +16,7 @@ use tokio::{
 };
 use ttrpc::r#async::{Client, transport::Socket};
 
-use crate::{VmEnd, lines::Lines};
+use crate::{VmEnd, lines::Lines, probe::ProbeError};
 
 /// How long a connection may take to introduce itself before it is dropped.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +37,9 @@ pub enum GuestError {
     /// The vmm ended first.
     #[error("the VM ended before its guest was ready: {0}")]
     Ended(VmEnd),
+    /// The guest made no progress, because KVM cannot run it.
+    #[error(transparent)]
+    NoKvm(#[from] ProbeError),
     /// The guest did not dial in time.
     #[error(
         "the guest did not answer within {} s of boot; `krun-vmm check` says whether this host can run VMs",

@@ -7,21 +7,15 @@
 use std::{
     convert::Infallible,
     ffi::{CStr, CString, c_int},
-    fs::File,
     io,
-    os::{
-        fd::{IntoRawFd, OwnedFd, RawFd},
-        unix::ffi::OsStrExt,
-    },
-    path::Path,
+    os::fd::{IntoRawFd, OwnedFd, RawFd},
     ptr,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use guest_init::boot::{self, BootConfig};
 use krun as ffi;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
-use vmm::{Network, VmConfig, config::SOCKET_NAME, find::LIBKRUNFW};
+use vmm::{Network, VmConfig, config::SOCKET_NAME};
 
 use crate::jail;
 
@@ -50,43 +44,6 @@ const LOG_LEVEL_WARN: u32 = 2;
 const LOG_LEVEL_DEBUG: u32 = 4;
 const LOG_STYLE_NEVER: u32 = 2;
 const LOG_OPTION_NO_ENV: u32 = 1;
-
-/// Loads the library that holds the guest's kernel. libkrun loads it by its bare name later, when
-/// the jail has no such file; the dynamic loader then finds it loaded already.
-pub fn load_kernel(path: &Path) -> Result<()> {
-    let c_path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: both are strings; the library's constructors are those of a data-only library.
-    let handle = unsafe { libc::dlopen(c_path.as_ptr(), libc::RTLD_NOW) };
-    ensure!(!handle.is_null(), "loading libkrunfw: {}", dl_error());
-    let name = CString::new(LIBKRUNFW)?;
-    // SAFETY: a string; with RTLD_NOLOAD nothing is loaded.
-    let by_name = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
-    ensure!(!by_name.is_null(), "{} is not {LIBKRUNFW}: its SONAME is another", path.display());
-    Ok(())
-}
-
-fn dl_error() -> String {
-    // SAFETY: dlerror returns null or a string that is valid until the next dl call of this thread.
-    let error = unsafe { libc::dlerror() };
-    if error.is_null() {
-        return "unknown error".to_owned();
-    }
-    // SAFETY: as above; it is copied before any other dl call.
-    unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()
-}
-
-/// Maps a file for as long as the process lives, so that all vmms share its pages.
-pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
-    let file = File::open(path)?;
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    let Some(mapped) = std::num::NonZero::new(length) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
-    };
-    // SAFETY: a new private read-only mapping, at an address of the kernel's choice.
-    let address = unsafe { mmap(None, mapped, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &file, 0) }?;
-    // SAFETY: mapped for `length` bytes and never unmapped. Executables are replaced, not written.
-    Ok(unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), length) })
-}
 
 /// Configures the VM and becomes it.
 pub fn run(

@@ -2,9 +2,12 @@
 //! and says whether this host can (`check`).
 
 mod become_vm;
+mod check;
 mod jail;
 mod krun;
+mod kvm_guest;
 mod logger;
+mod parts;
 mod run;
 
 use std::process::ExitCode;
@@ -24,6 +27,11 @@ enum Command {
     /// Becomes a VM, as told over inherited descriptors
     #[command(hide = true)]
     Vm,
+    /// Runs a few instructions on KVM.
+    #[command(hide = true)]
+    Probe,
+    /// Says whether this host can run microVMs
+    Check(check::Arguments),
     /// Runs a command in a microVM whose root file system is a directory
     Run(run::Arguments),
 }
@@ -31,6 +39,8 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Vm => become_vm::main(),
+        Command::Probe => kvm_guest::main(),
+        Command::Check(arguments) => check::main(&arguments),
         Command::Run(arguments) => run::main(arguments),
     }
 }

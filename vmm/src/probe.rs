@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::fd::AsRawFd,
+    path::Path,
     time::Duration,
 };
 
@@ -52,6 +53,12 @@ pub enum ProbeError {
         "{DEV_KVM} opens but cannot run guests: {0}; use a machine with real (or working nested) virtualization"
     )]
     CannotRun(String),
+    /// It opens, but a guest does not get anywhere.
+    #[error(
+        "{DEV_KVM} opens but a guest of a few instructions did not end within {} s; use a machine with real (or working nested) virtualization",
+        GUEST_TIMEOUT.as_secs()
+    )]
+    Hangs,
     /// The prober is not there.
     #[error(transparent)]
     NoVmm(#[from] NotFound),
@@ -85,22 +92,24 @@ pub fn device() -> Result<(), ProbeError> {
 /// What is wrong and what to do.
 pub fn guest() -> Result<(), ProbeError> {
     device()?;
+    guest_with(&find::krun_vmm()?)
+}
+
+/// As [`guest`], with a given `krun-vmm`.
+pub(crate) fn guest_with(vmm: &Path) -> Result<(), ProbeError> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| ProbeError::Watch(errno.into()))?;
-    let child = Spawn::new(find::krun_vmm()?).arg("probe").fd(write, 2).spawn()?;
+    let child = Spawn::new(vmm).arg("probe").fd(write, 2).spawn()?;
     let mut ended = [PollFd::new(child.pidfd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(GUEST_TIMEOUT).unwrap_or(PollTimeout::MAX);
     let in_time = poll(&mut ended, timeout);
+    // A process in KVM_RUN is killed all the same: KVM looks for signals.
     child.kill(Signal::SIGKILL);
-    // A process stuck in KVM_RUN is killed all the same: KVM checks for signals.
     let how = child.wait().map_err(ProbeError::Watch)?;
     let mut said = String::new();
     let _ = File::from(read).take(1024).read_to_string(&mut said);
     match (in_time, how) {
-        (Ok(0), _) => Err(ProbeError::CannotRun(format!(
-            "a few instructions did not end within {} s",
-            GUEST_TIMEOUT.as_secs()
-        ))),
         (Err(errno), _) => Err(ProbeError::Watch(errno.into())),
+        (Ok(0), _) => Err(ProbeError::Hangs),
         (Ok(_), How::Exited(0)) => Ok(()),
         (Ok(_), how) if said.trim().is_empty() => {
             Err(ProbeError::CannotRun(format!("the probe ended, {how}")))

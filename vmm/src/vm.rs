@@ -28,14 +28,20 @@ use crate::{
     guest::Listener,
     lines::Lines,
     nonce, order,
+    probe::{self, ProbeError},
     spawn::{Child, Spawn, SpawnError},
 };
 
 /// Lines of stderr that are kept for [`VmEnd`].
 const LAST_WORDS: usize = 20;
 
+/// A boot that takes longer than this is looked into.
+const SLOW_BOOT: Duration = Duration::from_secs(3);
+
 /// A vmm process and, in it, a VM. Dropping it kills both.
 pub struct Vm {
+    /// The program.
+    vmm: PathBuf,
     child: Child,
     killed: Arc<AtomicBool>,
     end: watch::Receiver<Option<VmEnd>>,
@@ -141,7 +147,14 @@ impl Vm {
         let (announce, end) = watch::channel(None);
         tokio::spawn(attend(child.clone(), stderr, killed.clone(), announce));
         // From here on, an error's return drops the Vm, which kills the process; the task reaps it.
-        let vm = Vm { child, killed, end, listener: Mutex::new(Some(listener)), _life: life_write };
+        let vm = Vm {
+            vmm: vmm.to_owned(),
+            child,
+            killed,
+            end,
+            listener: Mutex::new(Some(listener)),
+            _life: life_write,
+        };
         if let Err(error) = place(vm.pid()) {
             vm.kill();
             vm.ended().await;
@@ -190,7 +203,22 @@ impl Vm {
             biased;
             end = self.ended() => Err(GuestError::Ended(end)),
             guest = listener.guest() => guest,
+            error = self.kvm_cannot() => Err(error),
             () = tokio::time::sleep(boot_timeout) => Err(GuestError::Timeout(boot_timeout)),
+        }
+    }
+}
+
+impl Vm {
+    /// Looks, once a boot takes long, whether that is because KVM cannot run guests at all: some
+    /// machines' /dev/kvm takes a quarter of a minute to fail. Never resolves otherwise.
+    async fn kvm_cannot(&self) -> GuestError {
+        tokio::time::sleep(SLOW_BOOT).await;
+        let vmm = self.vmm.clone();
+        match tokio::task::spawn_blocking(move || probe::guest_with(&vmm)).await {
+            Ok(Err(error @ ProbeError::CannotRun(_))) => error.into(),
+            // It can, or cannot be asked: a busy host is slow, too.
+            _ => std::future::pending().await,
         }
     }
 }

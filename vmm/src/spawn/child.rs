@@ -18,6 +18,10 @@ use crate::How;
 /// Last signal number of Linux (`_NSIG`, asm/signal.h).
 const LAST_SIGNAL: c_int = 64;
 
+/// The kernel's `struct sigaction` (asm/signal.h: handler, flags, restorer, mask of 64 bits) with
+/// the default handler, which is zero.
+static DEFAULT_ACTION: [u64; 4] = [0; 4];
+
 /// All that the child needs, prepared by its parent.
 pub struct Plan<'a> {
     pub exe: &'a CStr,
@@ -88,11 +92,16 @@ fn attempt(plan: &Plan<'_>) -> Step {
     // SAFETY: async-signal-safe calls on values that the parent prepared and that this process
     // has its own copy of; argv and envp end with null pointers.
     unsafe {
-        let mut default: libc::sigaction = mem::zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
         for signal in 1..=LAST_SIGNAL {
-            // Fails for SIGKILL, SIGSTOP and the two that the C library keeps: as it should be.
-            libc::sigaction(signal, &default, ptr::null_mut());
+            // Past the C library, which refuses the two signals that it uses itself. Fails for
+            // SIGKILL and SIGSTOP, as it should.
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT_ACTION.as_ptr(),
+                ptr::null::<[u64; 4]>(),
+                size_of::<u64>(),
+            );
         }
         if libc::setsid() < 0 {
             return Step::Setsid;

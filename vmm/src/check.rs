@@ -1,0 +1,173 @@
+//! `krun-vmm check`: whether this host can run VMs, one line for each thing that a run needs, and
+//! what to do where it is not so. Changes nothing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use nix::{
+    sys::statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    sys::utsname::uname,
+    unistd::Uid,
+};
+use vmm::{
+    config::{MIN_MEMORY_MIB, host_memory_mib},
+    find, probe,
+};
+
+use crate::parts::{self, Libkrunfw};
+
+/// The oldest kernel with all that is used: mount_setattr came with 5.12 (clone3 with 5.3,
+/// close_range's CLOSE_RANGE_CLOEXEC with 5.11).
+const OLDEST_KERNEL: (u32, u32) = (5, 12);
+
+/// Namespaces that a vmm gets (names in /proc/self/ns).
+const NAMESPACES: [&str; 5] = ["pid", "mnt", "ipc", "uts", "net"];
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The library that holds the guest's kernel, if it is not in a usual place
+    #[arg(long, value_name = "FILE")]
+    libkrunfw: Option<PathBuf>,
+    /// The guest's PID 1, if it is not in a usual place
+    #[arg(long, value_name = "FILE")]
+    guest_init: Option<PathBuf>,
+}
+
+/// What was found about one thing.
+enum Finding {
+    Good(String),
+    /// A run works, but something else does not.
+    Warning(String),
+}
+
+type Check<'a> = (&'static str, Box<dyn Fn() -> Result<Finding> + 'a>);
+
+/// Exits with 0 if a run would work.
+pub fn main(arguments: &Arguments) -> ExitCode {
+    let checks: [Check<'_>; 8] = [
+        ("user", Box::new(user)),
+        ("kernel", Box::new(kernel)),
+        ("cgroups", Box::new(cgroups)),
+        ("memory", Box::new(memory)),
+        ("/dev/kvm", Box::new(device)),
+        ("guests", Box::new(guests)),
+        ("libkrunfw", Box::new(|| libkrunfw(arguments.libkrunfw.as_deref()))),
+        ("guest-init", Box::new(|| guest_init(arguments.guest_init.as_deref()))),
+    ];
+    let mut failed = 0;
+    for (name, check) in checks {
+        let (word, text) = match check() {
+            Ok(Finding::Good(text)) => ("ok", text),
+            Ok(Finding::Warning(text)) => ("warning", text),
+            Err(error) => {
+                failed += 1;
+                ("FAILED", format!("{error:#}"))
+            }
+        };
+        println!("{word:8} {name:11} {text}");
+    }
+    if failed == 0 {
+        println!("This host can run microVMs.");
+        ExitCode::SUCCESS
+    } else {
+        println!("This host cannot run microVMs: {failed} of the above failed.");
+        ExitCode::FAILURE
+    }
+}
+
+fn good(text: impl Into<String>) -> Result<Finding> {
+    Ok(Finding::Good(text.into()))
+}
+
+fn user() -> Result<Finding> {
+    ensure!(Uid::effective().is_root(), "not root: mounting and making namespaces needs it; use sudo");
+    good("root")
+}
+
+fn kernel() -> Result<Finding> {
+    let release = uname()?.release().to_string_lossy().into_owned();
+    let version = parse_release(&release).with_context(|| format!("unknown kernel release {release}"))?;
+    let (major, minor) = OLDEST_KERNEL;
+    ensure!(version >= OLDEST_KERNEL, "{release} is too old: {major}.{minor} or later is needed");
+    for namespace in NAMESPACES {
+        let path = Path::new("/proc/self/ns").join(namespace);
+        ensure!(path.exists(), "{release} has no {namespace} namespaces");
+    }
+    ensure!(Path::new("/proc/sys/kernel/seccomp").exists(), "{release} has no seccomp filters");
+    good(release)
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn cgroups() -> Result<Finding> {
+    match statfs("/sys/fs/cgroup") {
+        Ok(found) if found.filesystem_type() == CGROUP2_SUPER_MAGIC => good("version 2"),
+        _ => Ok(Finding::Warning(
+            "no version 2 at /sys/fs/cgroup: containerd's limits on the VM as a whole will not hold; boot with systemd.unified_cgroup_hierarchy=1".to_owned(),
+        )),
+    }
+}
+
+fn memory() -> Result<Finding> {
+    let (total, available) = (host_memory_mib()?, available_mib()?);
+    let least = u64::from(MIN_MEMORY_MIB);
+    ensure!(available >= least, "{available} MiB of {total} MiB available: a VM needs {least} MiB");
+    good(format!("{available} MiB of {total} MiB available"))
+}
+
+fn available_mib() -> Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib =
+        line.and_then(|line| line.trim().strip_suffix("kB")).context("no MemAvailable in /proc/meminfo")?;
+    Ok(kib.trim().parse::<u64>()? / 1024)
+}
+
+fn device() -> Result<Finding> {
+    probe::device()?;
+    good("opens")
+}
+
+fn guests() -> Result<Finding> {
+    let start = Instant::now();
+    match probe::guest() {
+        Ok(()) => good(format!("run (a few instructions took {} ms)", start.elapsed().as_millis())),
+        // Said above.
+        Err(probe::ProbeError::Missing | probe::ProbeError::Forbidden(_)) => bail!("not tried"),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn libkrunfw(configured: Option<&Path>) -> Result<Finding> {
+    let path = std::path::absolute(find::libkrunfw(configured)?)?;
+    let version = Libkrunfw::load(&path)?.kernel_version()?;
+    good(format!("{} (kernel {version})", path.display()))
+}
+
+fn guest_init(configured: Option<&Path>) -> Result<Finding> {
+    let path = find::guest_init(configured)?;
+    let program = parts::map_file(&path).with_context(|| format!("reading {}", path.display()))?;
+    parts::check_static(program).with_context(|| format!("{} cannot be PID 1", path.display()))?;
+    good(path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_understood() {
+        assert_eq!(parse_release("6.1.0-50-cloud-amd64"), Some((6, 1)));
+        assert_eq!(parse_release("5.12-rc1"), Some((5, 12)));
+        assert_eq!(parse_release("linux"), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! The parts of a VM that are files of the host: libkrunfw, which holds the guest's kernel, and
+//! guest-init. Both stay mapped for as long as the process lives.
+
+use std::{
+    ffi::{CStr, CString, c_char, c_void},
+    fs::File,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    ptr::NonNull,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use vmm::find::LIBKRUNFW;
+
+/// The library that holds the guest's kernel, loaded.
+pub struct Libkrunfw(NonNull<c_void>);
+
+impl Libkrunfw {
+    /// Loads it. libkrun loads it by its bare name later, when the jail has no such file; the
+    /// dynamic loader then finds it loaded already.
+    pub fn load(path: &Path) -> Result<Self> {
+        let c_path = CString::new(path.as_os_str().as_bytes())?;
+        // SAFETY: a string; the library holds data and has no constructors.
+        let handle = NonNull::new(unsafe { libc::dlopen(c_path.as_ptr(), libc::RTLD_NOW) });
+        let handle = handle.with_context(|| format!("loading libkrunfw: {}", dl_error()))?;
+        let name = CString::new(LIBKRUNFW)?;
+        // SAFETY: a string; with RTLD_NOLOAD nothing is loaded.
+        let by_name = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
+        ensure!(!by_name.is_null(), "{} is not {LIBKRUNFW}: its SONAME is another", path.display());
+        Ok(Libkrunfw(handle))
+    }
+
+    /// The version of the kernel, as `uname -r` would say.
+    pub fn kernel_version(&self) -> Result<String> {
+        version(self.kernel()?).context("no version in libkrunfw's kernel")
+    }
+
+    fn kernel(&self) -> Result<&'static [u8]> {
+        // SAFETY: a handle of dlopen, and a string.
+        let symbol = unsafe { libc::dlsym(self.0.as_ptr(), c"krunfw_get_kernel".as_ptr()) };
+        ensure!(!symbol.is_null(), "krunfw_get_kernel: {}", dl_error());
+        type GetKernel = unsafe extern "C" fn(*mut u64, *mut u64, *mut usize) -> *mut c_char;
+        // SAFETY: libkrunfw 5 declares it so (libkrun calls it with this type).
+        let get_kernel: GetKernel = unsafe { std::mem::transmute(symbol) };
+        let (mut load, mut entry, mut size) = (0, 0, 0);
+        // SAFETY: three places to write to.
+        let image = unsafe { get_kernel(&mut load, &mut entry, &mut size) };
+        ensure!(!image.is_null(), "krunfw_get_kernel gave no kernel");
+        // SAFETY: the library holds an image of this size, for as long as it is loaded.
+        Ok(unsafe { std::slice::from_raw_parts(image.cast(), size) })
+    }
+}
+
+fn dl_error() -> String {
+    // SAFETY: dlerror returns null or a string that is valid until the next dl call of this thread.
+    let error = unsafe { libc::dlerror() };
+    if error.is_null() {
+        return "unknown error".to_owned();
+    }
+    // SAFETY: as above; it is copied before any other dl call.
+    unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()
+}
+
+/// Finds the kernel's banner, "Linux version 6.12.91 (…", in its image.
+fn version(image: &[u8]) -> Option<String> {
+    let banner: &[u8] = b"Linux version ";
+    // The first byte's search is the C library's, which is fast.
+    let mut rest = image;
+    loop {
+        // SAFETY: both are valid for their lengths.
+        let found =
+            unsafe { libc::memmem(rest.as_ptr().cast(), rest.len(), banner.as_ptr().cast(), banner.len()) };
+        let offset = NonNull::new(found)?.as_ptr() as usize - rest.as_ptr() as usize;
+        rest = &rest[offset + banner.len()..];
+        let version: Vec<u8> = rest.iter().copied().take_while(u8::is_ascii_graphic).take(64).collect();
+        // The kernel's other mention is a format, "Linux version %s".
+        if version.first().is_some_and(u8::is_ascii_digit) {
+            return String::from_utf8(version).ok();
+        }
+    }
+}
+
+/// Maps a file for as long as the process lives, so that all vmms share its pages.
+pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
+    let file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let Some(mapped) = std::num::NonZero::new(length) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+    };
+    // SAFETY: a new private read-only mapping, at an address of the kernel's choice.
+    let address = unsafe { mmap(None, mapped, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &file, 0) }?;
+    // SAFETY: mapped for `length` bytes and never unmapped. Executables are replaced, not written.
+    Ok(unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), length) })
+}
+
+/// Whether an executable is one that a guest with nothing but it can run.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_static(program: &[u8]) -> Result<()> {
+    /// Offsets and values of elf(5), for 64 bits.
+    const MACHINE: usize = 18;
+    const EM_X86_64: u16 = 62;
+    const PROGRAM_HEADERS: usize = 32;
+    const PROGRAM_HEADER_SIZE: usize = 54;
+    const PROGRAM_HEADER_COUNT: usize = 56;
+    const PT_INTERP: u32 = 3;
+
+    let bytes = |offset: usize, length: usize| {
+        program.get(offset..offset.saturating_add(length)).context("it is cut short")
+    };
+    let half = |offset| -> Result<u16> { Ok(u16::from_le_bytes(bytes(offset, 2)?.try_into()?)) };
+    ensure!(program.starts_with(b"\x7fELF\x02\x01"), "it is not a 64-bit ELF file");
+    ensure!(half(MACHINE)? == EM_X86_64, "it is not for x86_64");
+    let headers = usize::try_from(u64::from_le_bytes(bytes(PROGRAM_HEADERS, 8)?.try_into()?))?;
+    let (size, count) = (usize::from(half(PROGRAM_HEADER_SIZE)?), usize::from(half(PROGRAM_HEADER_COUNT)?));
+    for number in 0..count {
+        let header = headers.saturating_add(number * size);
+        let kind = u32::from_le_bytes(bytes(header, 4)?.try_into()?);
+        ensure!(kind != PT_INTERP, "it is not static: it asks for a dynamic loader");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_in_the_banner_not_in_the_format() {
+        let image = b"..Linux version %s (%s)..Linux version 6.12.91 (root@x) #1..";
+        assert_eq!(version(image).as_deref(), Some("6.12.91"));
+        assert_eq!(version(b"no banner"), None);
+    }
+
+    #[test]
+    fn a_dynamic_program_is_told_apart() {
+        let dynamic = map_file(Path::new("/bin/sh")).unwrap();
+        assert!(check_static(dynamic).unwrap_err().to_string().contains("not static"));
+        assert!(check_static(b"#!/bin/sh\n").unwrap_err().to_string().contains("not a 64-bit ELF"));
+        assert!(check_static(&dynamic[..40]).is_err());
+    }
+
+    #[test]
+    fn a_library_that_is_not_libkrunfw_is_refused() {
+        assert!(Libkrunfw::load(Path::new("/etc/passwd")).is_err());
+        let libc = "/lib/x86_64-linux-gnu/libc.so.6";
+        if Path::new(libc).exists() {
+            let said = Libkrunfw::load(Path::new(libc)).err().unwrap().to_string();
+            assert!(said.contains("SONAME"), "{said}");
+        }
+    }
+}
