@@ -1,0 +1,191 @@
+//! The anchor: a container's pid on the host.
+//!
+//! A process per container that does nothing but exist: in the task's network namespace and host
+//! cgroup, its root the container's rootfs. So what goes by pid on the host works: CNI on
+//! /proc/<pid>/ns/net, a copy through /proc/<pid>/root, nsenter, stats. It is this executable
+//! under another name; it ends when the shim does, or when it is told to, and when somebody ends
+//! it, its container is killed.
+
+use std::{
+    env, fs, io,
+    io::{Read, Write},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns},
+    sys::{prctl, signal::Signal},
+    unistd::{Pid, chdir, pivot_root},
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use vmm::spawn::{Child, Spawn};
+
+use crate::{
+    bundle::NetworkNamespace,
+    error::{Error, Result},
+};
+
+/// The argument with which this executable is an anchor, and the name of its process.
+pub const NAME: &str = "krun-anchor";
+
+/// Its end of a socket to the shim: the orders come in, one byte or an error's text goes out.
+const ORDERS_FD: i32 = 3;
+
+/// What the anchor answers when it stands.
+const READY: &[u8] = b"+";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Orders {
+    rootfs: PathBuf,
+    /// A network namespace to enter.
+    netns: Option<PathBuf>,
+    /// The namespace is new: its loopback is to be brought up.
+    loopback: bool,
+}
+
+/// A container's anchor; it ends when this is dropped.
+pub struct Anchor {
+    child: Child,
+    /// The anchor ends when it reads the end of file from its peer.
+    _tie: std::os::unix::net::UnixStream,
+}
+
+impl Anchor {
+    /// Starts the anchor of `container`. `place` moves it into its cgroup before it does anything.
+    ///
+    /// # Errors
+    /// What could not be done, naming the path; no process stays behind.
+    pub async fn start(
+        container: &str,
+        rootfs: &Path,
+        network: &NetworkNamespace,
+        place: impl FnOnce(Pid) -> Result<()>,
+    ) -> Result<Anchor> {
+        let failed =
+            |what: &str, e: io::Error| Error::internal(format!("anchor of {container}: {what}: {e}"));
+        let (ours, theirs) =
+            std::os::unix::net::UnixStream::pair().map_err(|e| failed("make a socket", e))?;
+        let mut namespaces = CloneFlags::CLONE_NEWNS;
+        if *network == NetworkNamespace::New {
+            namespaces |= CloneFlags::CLONE_NEWNET;
+        }
+        let mut spawn = Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD);
+        spawn.namespaces = namespaces;
+        let child =
+            spawn.spawn().map_err(|e| Error::from(anyhow::Error::from(e)).context("start the anchor"))?;
+        let anchor = Anchor { child, _tie: ours };
+        place(anchor.child.pid())?;
+        let orders = Orders {
+            rootfs: rootfs.to_owned(),
+            netns: match network {
+                NetworkNamespace::Path(path) => Some(path.clone()),
+                NetworkNamespace::New | NetworkNamespace::Host => None,
+            },
+            loopback: *network == NetworkNamespace::New,
+        };
+        let answer = anchor.order(&orders).await.map_err(|e| failed("give orders", e))?;
+        match answer.as_slice() {
+            READY => Ok(anchor),
+            b"" => Err(Error::internal(format!("anchor of {container}: it ended at once"))),
+            text => Err(Error::internal(format!("anchor of {container}: {}", String::from_utf8_lossy(text)))),
+        }
+    }
+
+    async fn order(&self, orders: &Orders) -> io::Result<Vec<u8>> {
+        let text = serde_json::to_vec(orders).map_err(io::Error::other)?;
+        (&self._tie).write_all(&(text.len() as u32).to_le_bytes())?;
+        (&self._tie).write_all(&text)?;
+        let socket = self._tie.try_clone()?;
+        socket.set_nonblocking(true)?;
+        let mut socket = tokio::net::UnixStream::from_std(socket)?;
+        let mut answer = vec![0; 1024];
+        let length = socket.read(&mut answer).await?;
+        answer.truncate(length);
+        Ok(answer)
+    }
+
+    /// Its pid on the host.
+    pub fn pid(&self) -> u32 {
+        self.child.pid().as_raw() as u32
+    }
+
+    /// Ends it. Idempotent.
+    pub fn kill(&self) {
+        self.child.kill(Signal::SIGKILL);
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self) {
+        let _ = self.child.ended().await;
+    }
+}
+
+/// The anchor process.
+pub fn main() -> ExitCode {
+    // SAFETY: the shim passes this descriptor to its anchor and nothing else here uses it.
+    let mut shim = std::os::unix::net::UnixStream::from(unsafe { OwnedFd::from_raw_fd(ORDERS_FD) });
+    if let Err(error) = stand(&mut shim) {
+        let _ = write!(shim, "{error:#}");
+        return ExitCode::FAILURE;
+    }
+    if shim.write_all(READY).is_err() {
+        return ExitCode::FAILURE;
+    }
+    // Nothing more is ever sent: this returns when the shim has gone or let go.
+    let _ = shim.read(&mut [0]);
+    ExitCode::SUCCESS
+}
+
+fn stand(shim: &mut impl Read) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    prctl::set_name(c"krun-anchor").context("take a name")?;
+    let mut length = [0; 4];
+    shim.read_exact(&mut length).context("read orders")?;
+    let mut text = vec![0; u32::from_le_bytes(length) as usize];
+    shim.read_exact(&mut text).context("read orders")?;
+    let orders: Orders = serde_json::from_slice(&text).context("understand orders")?;
+    if let Some(path) = &orders.netns {
+        let netns =
+            fs::File::open(path).with_context(|| format!("open network namespace {}", path.display()))?;
+        setns(netns, CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("enter network namespace {}", path.display()))?;
+    }
+    if orders.loopback {
+        bring_up_loopback().context("bring up lo in the new network namespace")?;
+    }
+    enter_root(&orders.rootfs)
+}
+
+/// Brings up `lo` of this network namespace. Source: netdevice(7).
+fn bring_up_loopback() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: an ifreq is plain data, for which zeroes are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the request is a whole ifreq with a terminated name, and outlives the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes `rootfs` the root. The mounts that this namespace copied from the host's go with the old
+/// root, so that the anchor pins none of them.
+fn enter_root(rootfs: &Path) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make / private")?;
+    mount(Some(rootfs), rootfs, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+        .with_context(|| format!("bind {}", rootfs.display()))?;
+    chdir(rootfs).with_context(|| format!("enter {}", rootfs.display()))?;
+    pivot_root(".", ".").with_context(|| format!("make {} the root", rootfs.display()))?;
+    umount2(".", MntFlags::MNT_DETACH).context("detach the host's root")?;
+    env::set_current_dir("/").context("enter /")
+}

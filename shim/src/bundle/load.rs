@@ -1,0 +1,74 @@
+//! Reading a bundle's config.json, which may be missing, broken or absurdly large.
+
+use std::{fs::File, io::Read, path::Path};
+
+use oci_spec::runtime::Spec;
+
+use crate::error::{Error, Result};
+
+/// The largest config.json, in bytes: it travels to the guest in one ttrpc message, which may be
+/// 4 MiB. Source: ttrpc 0.10, `MESSAGE_LENGTH_MAX`.
+const MAX_CONFIG: u64 = 3 << 20;
+
+/// Reads `bundle`'s config.json.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` that names the file, and what is wrong with it.
+pub fn load(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let invalid = |what: String| Error::invalid(format!("{}: {what}", path.display()));
+    let file = File::open(&path).map_err(|e| invalid(e.to_string()))?;
+    let size = file.metadata().map_err(|e| invalid(e.to_string()))?.len();
+    if size > MAX_CONFIG {
+        return Err(invalid(format!("{size} bytes; {MAX_CONFIG} are allowed")));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(|e| invalid(e.to_string()))?;
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(invalid(format!("more than the {MAX_CONFIG} bytes allowed")));
+    }
+    let spec: Spec = serde_json::from_slice(&text).map_err(|e| invalid(format!("not an OCI spec: {e}")))?;
+    if spec.process().is_none() {
+        return Err(invalid("process is missing".to_owned()));
+    }
+    if spec.root().is_none() {
+        return Err(invalid("root is missing".to_owned()));
+    }
+    if spec.linux().is_none() {
+        return Err(invalid("linux is missing: only Linux containers run here".to_owned()));
+    }
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn error_for(config: Option<&[u8]>) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        if let Some(config) = config {
+            fs::write(dir.path().join("config.json"), config).unwrap();
+        }
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("config.json"), "{error}");
+        error
+    }
+
+    #[test]
+    fn a_bad_config_is_named_with_its_fault() {
+        assert!(error_for(None).contains("No such file"));
+        assert!(error_for(Some(b"{\"ociVersion\": \"1.0")).contains("not an OCI spec: EOF"));
+        assert!(error_for(Some(b"{\"ociVersion\": \"1.0.2\"}")).contains("process is missing"));
+    }
+
+    #[test]
+    fn a_huge_config_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("config.json")).unwrap();
+        file.set_len(100 << 20).unwrap();
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("104857600 bytes; 3145728 are allowed"), "{error}");
+    }
+}

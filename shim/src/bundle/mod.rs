@@ -1,0 +1,85 @@
+//! A bundle: read once, then turned into what the guest gets by a list of small pure functions.
+
+mod load;
+mod mounts;
+mod transform;
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+pub use load::load;
+pub use transform::to_guest;
+
+use crate::config::Limits;
+
+/// A host directory or file that a container sees, which the shim binds into the share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// What is shared.
+    pub source: PathBuf,
+    /// With all mounts below it.
+    pub recursive: bool,
+    /// The host lets nobody write through the share.
+    pub read_only: bool,
+}
+
+/// What becomes of a spec: the guest's own, and what the host has to do for it.
+#[derive(Debug, Clone)]
+pub struct GuestBundle {
+    /// The guest's config.json.
+    pub spec: Spec,
+    /// In the order of their numbers in the share.
+    pub volumes: Vec<Volume>,
+    /// What was taken out or changed because a guest cannot have it, for the log.
+    pub notes: Vec<String>,
+}
+
+/// Annotations that put a container into another's sandbox, most telling first.
+/// Source: containerd `cmd/containerd-shim-runc-v2/manager/manager_linux.go`.
+const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// The sandbox that the container in `bundle` belongs to; `None` when it is its own.
+pub fn sandbox_of(bundle: &Path) -> Option<String> {
+    let spec = load(bundle).ok()?;
+    let annotations = spec.annotations().as_ref()?;
+    GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).cloned()
+}
+
+/// The host cgroup of the container in `bundle`.
+pub fn cgroups_path(bundle: &Path) -> Option<PathBuf> {
+    load(bundle).ok()?.linux().as_ref()?.cgroups_path().clone()
+}
+
+/// The network namespace that a spec asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// The host's own.
+    Host,
+    /// A new one.
+    New,
+    /// An existing one.
+    Path(PathBuf),
+}
+
+/// The network namespace of `spec`'s container.
+pub fn network_namespace(spec: &Spec) -> NetworkNamespace {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let network = namespaces.into_iter().flatten().find(|ns| ns.typ() == LinuxNamespaceType::Network);
+    match network.map(|ns| ns.path()) {
+        None => NetworkNamespace::Host,
+        Some(None) => NetworkNamespace::New,
+        Some(Some(path)) => NetworkNamespace::Path(path.clone()),
+    }
+}
+
+/// The declared limits of `spec`'s container.
+pub fn limits(spec: &Spec) -> Limits {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+    Limits {
+        cpu_quota: cpu.and_then(|cpu| cpu.quota()),
+        cpu_period: cpu.and_then(|cpu| cpu.period()),
+        memory: resources.and_then(|r| r.memory().as_ref()).and_then(|memory| memory.limit()),
+    }
+}

@@ -1,0 +1,83 @@
+//! The mounts of a spec: what is the host's goes through the share, the rest is the guest's.
+
+use std::path::Path;
+
+use guest_init::boot::volume_path;
+use oci_spec::runtime::Mount;
+
+use super::{GuestBundle, Volume, transform::Context};
+use crate::error::Result;
+
+/// /dev/shm is the guest's own memory, also where the spec binds the host's.
+pub fn shared_memory(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+    for mount in bundle.spec.mounts_mut().iter_mut().flatten() {
+        if mount.destination() == Path::new("/dev/shm") && is_bind(mount) {
+            mount.set_typ(Some("tmpfs".to_owned()));
+            mount.set_source(Some("shm".into()));
+            let options = ["nosuid", "noexec", "nodev", "mode=1777"].map(str::to_owned);
+            mount.set_options(Some(options.to_vec()));
+        }
+    }
+    Ok(bundle)
+}
+
+/// A bind of the host's becomes a bind of what the share has of it.
+pub fn volumes(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    let volumes = &mut bundle.volumes;
+    for mount in bundle.spec.mounts_mut().iter_mut().flatten().filter(|mount| is_bind(mount)) {
+        let Some(source) = mount.source().clone() else { continue };
+        let has = |option: &str| mount.options().iter().flatten().any(|o| o == option);
+        let volume = Volume { source, recursive: has("rbind"), read_only: has("ro") || has("rro") };
+        let path = format!("/{}", volume_path(context.id, volumes.len()));
+        volumes.push(volume);
+        mount.set_source(Some(path.into()));
+        mount.set_typ(Some("bind".to_owned()));
+    }
+    Ok(bundle)
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    let option = |o: &String| o == "bind" || o == "rbind";
+    mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(option)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::transform::to_guest, *};
+
+    fn guest(mounts: serde_json::Value) -> (serde_json::Value, Vec<Volume>) {
+        let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "mounts": mounts});
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1").unwrap();
+        (serde_json::to_value(bundle.spec).unwrap()["mounts"].clone(), bundle.volumes)
+    }
+
+    #[test]
+    fn binds_go_through_the_share() {
+        let (mounts, volumes) = guest(json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]},
+            {"destination": "/etc/hosts", "source": "/run/hosts", "options": ["bind"]},
+        ]));
+        assert_eq!(mounts[0]["source"], "proc");
+        assert_eq!(mounts[1]["source"], "/containers/c1/mounts/0");
+        assert_eq!(mounts[2]["source"], "/containers/c1/mounts/1");
+        assert_eq!(
+            volumes,
+            [
+                Volume { source: "/srv/data".into(), recursive: true, read_only: true },
+                Volume { source: "/run/hosts".into(), recursive: false, read_only: false },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bound_shared_memory_becomes_the_guests() {
+        let (mounts, volumes) = guest(
+            json!([{"destination": "/dev/shm", "type": "bind", "source": "/run/shm", "options": ["rbind"]}]),
+        );
+        assert_eq!(mounts[0]["type"], "tmpfs");
+        assert!(volumes.is_empty());
+    }
+}

@@ -1,0 +1,255 @@
+//! From the host's spec to the guest's: a list of named steps, each a pure function.
+//!
+//! A step either makes something work in the guest, or takes out what cannot exist there and
+//! notes it. What protects the host or the container (seccomp, device rules, capabilities) is
+//! never taken out: the guest enforces it, or refuses the container.
+
+use guest_init::boot::rootfs_path;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::{GuestBundle, mounts};
+use crate::error::{Error, Result};
+
+/// What a step may look at besides the spec.
+pub struct Context<'a> {
+    /// The container's id.
+    pub id: &'a str,
+}
+
+type Step = fn(GuestBundle, &Context) -> Result<GuestBundle>;
+
+/// The steps, in their order.
+const STEPS: &[Step] = &[
+    root,
+    namespaces,
+    cgroup,
+    host_labels,
+    host_devices,
+    host_resources,
+    host_hooks,
+    mounts::shared_memory,
+    mounts::volumes,
+];
+
+/// The guest's bundle for container `id`.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when the spec asks for what a guest cannot have and must not do without.
+pub fn to_guest(spec: Spec, id: &str) -> Result<GuestBundle> {
+    let bundle = GuestBundle { spec, volumes: Vec::new(), notes: Vec::new() };
+    STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, &Context { id }))
+}
+
+/// The rootfs is where the share has it.
+fn root(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    if let Some(root) = bundle.spec.root_mut() {
+        root.set_path(format!("/{}", rootfs_path(context.id)).into());
+    }
+    Ok(bundle)
+}
+
+/// The VM's network is the sandbox's; namespaces of the host mean nothing in the guest.
+fn namespaces(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+    let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    if namespaces.iter().any(|ns| ns.typ() == LinuxNamespaceType::User) {
+        return Err(Error::invalid(
+            "linux.namespaces: a user namespace is not offered; the VM isolates the container",
+        ));
+    }
+    namespaces.retain(|ns| ns.typ() != LinuxNamespaceType::Network);
+    for namespace in &mut namespaces {
+        namespace.set_path(None);
+    }
+    for (wanted, what) in
+        [(LinuxNamespaceType::Pid, "pid"), (LinuxNamespaceType::Ipc, "ipc"), (LinuxNamespaceType::Uts, "uts")]
+    {
+        if !namespaces.iter().any(|ns| ns.typ() == wanted) {
+            bundle.notes.push(format!("the host's {what} namespace was asked for: it is the VM's"));
+        }
+    }
+    linux.set_namespaces(Some(namespaces));
+    Ok(bundle)
+}
+
+/// The guest has a hierarchy of its own.
+fn cgroup(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    if let Some(linux) = bundle.spec.linux_mut() {
+        linux.set_cgroups_path(Some(format!("/krun/{}", context.id).into()));
+    }
+    Ok(bundle)
+}
+
+/// AppArmor, SELinux and resctrl are the host kernel's; the guest's has none.
+fn host_labels(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+    let mut dropped = Vec::new();
+    if let Some(process) = bundle.spec.process_mut() {
+        if process.apparmor_profile().is_some() {
+            process.set_apparmor_profile(None);
+            dropped.push("process.apparmorProfile");
+        }
+        if process.selinux_label().is_some() {
+            process.set_selinux_label(None);
+            dropped.push("process.selinuxLabel");
+        }
+    }
+    if let Some(linux) = bundle.spec.linux_mut() {
+        if linux.mount_label().is_some() {
+            linux.set_mount_label(None);
+            dropped.push("linux.mountLabel");
+        }
+        if linux.intel_rdt().is_some() {
+            linux.set_intel_rdt(None);
+            dropped.push("linux.intelRdt");
+        }
+    }
+    bundle.notes.extend(dropped.into_iter().map(|what| format!("{what} is the host's, and dropped")));
+    Ok(bundle)
+}
+
+/// Device nodes that every container has. Source: OCI runtime-spec, "Default Devices".
+const DEFAULT_DEVICES: [&str; 7] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"];
+
+/// A host's device number names nothing, or something else, in the guest.
+fn host_devices(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+    let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
+    let (kept, dropped): (Vec<_>, Vec<_>) = linux
+        .devices()
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .partition(|device| DEFAULT_DEVICES.iter().any(|known| device.path().as_os_str() == *known));
+    linux.set_devices(Some(kept));
+    let notes =
+        dropped.iter().map(|d| format!("{} is a device of the host's, and dropped", d.path().display()));
+    bundle.notes.extend(notes);
+    Ok(bundle)
+}
+
+/// Limits in terms of the host's CPUs, disks and network cards.
+fn host_resources(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+    let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
+    let Some(mut resources) = linux.resources().clone() else { return Ok(bundle) };
+    let mut dropped = Vec::new();
+    if let Some(mut cpu) = resources.cpu().clone() {
+        if cpu.cpus().is_some() || cpu.mems().is_some() {
+            cpu.set_cpus(None);
+            cpu.set_mems(None);
+            dropped.push("cpu.cpus and cpu.mems");
+        }
+        if cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some() {
+            cpu.set_realtime_runtime(None);
+            cpu.set_realtime_period(None);
+            dropped.push("cpu.realtimeRuntime and cpu.realtimePeriod");
+        }
+        resources.set_cpu(Some(cpu));
+    }
+    if resources.block_io().is_some() {
+        resources.set_block_io(None);
+        dropped.push("blockIO");
+    }
+    if resources.network().is_some() {
+        resources.set_network(None);
+        dropped.push("network");
+    }
+    if resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()) {
+        resources.set_rdma(None);
+        dropped.push("rdma");
+    }
+    if resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()) {
+        resources.set_hugepage_limits(None);
+        dropped.push("hugepageLimits");
+    }
+    linux.set_resources(Some(resources));
+    let notes = dropped
+        .into_iter()
+        .map(|what| format!("linux.resources.{what} names things of the host, and is dropped"));
+    bundle.notes.extend(notes);
+    Ok(bundle)
+}
+
+/// Hooks run on the host.
+fn host_hooks(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+    bundle.spec.set_hooks(None);
+    Ok(bundle)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
+    fn guest(linux: Value, process: Value) -> (Value, Vec<String>) {
+        let mut spec = json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {},
+            "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
+        });
+        for (part, fields) in [("linux", linux), ("process", process)] {
+            spec[part].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        }
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1").unwrap();
+        (serde_json::to_value(bundle.spec).unwrap(), bundle.notes)
+    }
+
+    #[test]
+    fn root_and_cgroup_are_the_guests() {
+        let (spec, _) = guest(json!({"cgroupsPath": "/default/c1"}), json!({}));
+        assert_eq!(spec["root"]["path"], "/containers/c1/rootfs");
+        assert_eq!(spec["linux"]["cgroupsPath"], "/krun/c1");
+    }
+
+    #[test]
+    fn namespaces_lose_their_paths_and_the_network() {
+        let namespaces = json!([{"type": "pid"}, {"type": "network", "path": "/run/netns/x"},
+            {"type": "ipc", "path": "/proc/1/ns/ipc"}, {"type": "uts"}, {"type": "mount"}]);
+        let (spec, notes) = guest(json!({ "namespaces": namespaces }), json!({}));
+        assert_eq!(
+            spec["linux"]["namespaces"],
+            json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}])
+        );
+        assert_eq!(notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn host_namespaces_are_the_vms_and_noted() {
+        let (_, notes) =
+            guest(json!({"namespaces": [{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]}), json!({}));
+        assert_eq!(notes, ["the host's pid namespace was asked for: it is the VM's"]);
+    }
+
+    #[test]
+    fn host_labels_are_dropped_and_noted() {
+        let namespaces = json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}]);
+        let linux = json!({"namespaces": namespaces, "mountLabel": "l", "intelRdt": {"closID": "x"}});
+        let (spec, notes) =
+            guest(linux, json!({"apparmorProfile": "cri-containerd.apparmor.d", "selinuxLabel": "l"}));
+        assert!(spec["process"].get("apparmorProfile").is_none());
+        assert!(spec["linux"].get("intelRdt").is_none());
+        assert_eq!(notes.len(), 4, "{notes:?}");
+    }
+
+    #[test]
+    fn seccomp_devices_rules_and_capabilities_stay() {
+        let linux = json!({
+            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+            "resources": {"devices": [{"allow": false, "access": "rwm"}], "cpu": {"cpus": "0-3", "shares": 512}},
+        });
+        let (spec, _) = guest(linux, json!({"capabilities": {"bounding": ["CAP_KILL"]}}));
+        assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        assert_eq!(spec["linux"]["resources"]["devices"][0]["allow"], false);
+        assert_eq!(spec["linux"]["resources"]["cpu"], json!({"shares": 512}));
+        assert_eq!(spec["process"]["capabilities"]["bounding"], json!(["CAP_KILL"]));
+    }
+
+    #[test]
+    fn foreign_devices_go_and_default_ones_stay() {
+        let devices = json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+            {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]);
+        let (spec, notes) = guest(json!({ "devices": devices }), json!({}));
+        assert_eq!(spec["linux"]["devices"].as_array().unwrap().len(), 1);
+        assert!(notes.iter().any(|note| note.starts_with("/dev/sda")), "{notes:?}");
+    }
+}

@@ -1,0 +1,223 @@
+//! The shim's configuration, lowest to highest: built-in defaults, `/etc/krun/config.toml`,
+//! `/etc/krun/config.d/*.toml` in order of name, the file or text of containerd's runtime
+//! options, and those annotations that the files allow.
+//!
+//! An unknown key, a value out of range that somebody wrote, or an annotation that is not
+//! allowed is an error that names it and says what is allowed.
+
+mod annotations;
+mod options;
+mod sizing;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+pub use options::RuntimeOptions;
+pub use sizing::{Limits, host_memory_mib};
+
+use crate::error::{Error, Result};
+
+/// The administrator's file.
+const FILE: &str = "/etc/krun/config.toml";
+
+/// The directory of its drop-ins.
+const DROP_INS: &str = "/etc/krun/config.d";
+
+/// How a sandbox's VM is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Virtual CPUs when nothing else sizes the VM: 1 to 16.
+    pub cpus: u8,
+    /// Memory in MiB when nothing else sizes the VM: 128 to the host's.
+    pub memory_mib: u32,
+    /// Whether `cpus` and `memory_mib` were written by somebody, so that limits do not change them.
+    pub sized: bool,
+    /// How the guest reaches the network.
+    pub network: vmm::Network,
+    /// Where libkrunfw lies, when not in the usual places.
+    pub libkrunfw: Option<PathBuf>,
+    /// Where guest-init lies, when not in the usual places.
+    pub guest_init: Option<PathBuf>,
+    /// Where krun-vmm lies, when not in the usual places.
+    pub vmm: Option<PathBuf>,
+    /// The directory below which the guest kernel's console is kept, a file per sandbox.
+    pub debug_console: Option<PathBuf>,
+    /// Annotations that may be used, by name without prefix.
+    pub enable_annotations: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            cpus: 1,
+            memory_mib: 1024,
+            sized: false,
+            network: vmm::Network::Tsi,
+            libkrunfw: None,
+            guest_init: None,
+            vmm: None,
+            debug_console: None,
+            enable_annotations: ["cpus", "memory_mib", "network"].map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+/// One configuration file: what it does not name stays as it was.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layer {
+    cpus: Option<i64>,
+    memory_mib: Option<i64>,
+    network: Option<String>,
+    libkrunfw: Option<PathBuf>,
+    guest_init: Option<PathBuf>,
+    vmm: Option<PathBuf>,
+    debug_console: Option<PathBuf>,
+    enable_annotations: Option<Vec<String>>,
+}
+
+impl Config {
+    /// The configuration of a sandbox with these runtime options and annotations.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` that names the file or annotation, the key, and what is allowed.
+    pub fn load<'a>(
+        options: &RuntimeOptions,
+        annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Result<Config> {
+        let mut config = Config::default();
+        for file in files(Path::new(FILE), Path::new(DROP_INS))? {
+            config.read(&file)?;
+        }
+        if let Some(file) = &options.config_path {
+            config.read(file)?;
+        }
+        if let Some(text) = &options.config_body {
+            config.apply(text, "containerd's runtime options")?;
+        }
+        annotations::apply(&mut config, annotations)?;
+        Ok(config)
+    }
+
+    fn read(&mut self, file: &Path) -> Result<()> {
+        let text =
+            fs::read_to_string(file).map_err(|e| Error::invalid(format!("read {}: {e}", file.display())))?;
+        self.apply(&text, &file.display().to_string())
+    }
+
+    fn apply(&mut self, text: &str, origin: &str) -> Result<()> {
+        let layer: Layer = toml::from_str(text)
+            .map_err(|e| Error::invalid(format!("{origin}: {}", e.to_string().trim_end())))?;
+        let within = |result: Result<()>| result.map_err(|e| e.context(origin));
+        if let Some(cpus) = layer.cpus {
+            within(self.set_cpus(cpus))?;
+        }
+        if let Some(memory) = layer.memory_mib {
+            within(self.set_memory_mib(memory))?;
+        }
+        if let Some(network) = layer.network {
+            within(self.set_network(&network))?;
+        }
+        self.libkrunfw = layer.libkrunfw.or(self.libkrunfw.take());
+        self.guest_init = layer.guest_init.or(self.guest_init.take());
+        self.vmm = layer.vmm.or(self.vmm.take());
+        self.debug_console = layer.debug_console.or(self.debug_console.take());
+        if let Some(names) = layer.enable_annotations {
+            for name in &names {
+                within(annotations::check_name(name))?;
+            }
+            self.enable_annotations = names;
+        }
+        Ok(())
+    }
+
+    fn set_cpus(&mut self, cpus: i64) -> Result<()> {
+        self.cpus = in_range("cpus", cpus, 1, i64::from(sizing::MAX_CPUS), "libkrun's limit")? as u8;
+        self.sized = true;
+        Ok(())
+    }
+
+    fn set_memory_mib(&mut self, memory: i64) -> Result<()> {
+        let host = i64::from(host_memory_mib());
+        let least = i64::from(sizing::MIN_MEMORY_MIB);
+        self.memory_mib = in_range("memory_mib", memory, least, host, "this host's memory")? as u32;
+        self.sized = true;
+        Ok(())
+    }
+
+    fn set_network(&mut self, network: &str) -> Result<()> {
+        self.network = match network {
+            "tsi" => vmm::Network::Tsi,
+            "none" => vmm::Network::None,
+            other => return Err(Error::invalid(format!("network = {other:?}: must be \"tsi\" or \"none\""))),
+        };
+        Ok(())
+    }
+}
+
+fn in_range(key: &str, value: i64, least: i64, most: i64, why: &str) -> Result<i64> {
+    match (least..=most).contains(&value) {
+        true => Ok(value),
+        false => Err(Error::invalid(format!("{key} = {value}: must be {least} to {most} ({why})"))),
+    }
+}
+
+/// The configuration files that exist, in their order.
+fn files(file: &Path, drop_ins: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    match fs::read_dir(drop_ins) {
+        Ok(entries) => {
+            found.extend(
+                entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "toml")),
+            );
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::invalid(format!("read {}: {e}", drop_ins.display()))),
+    }
+    found.sort();
+    if file.exists() {
+        found.insert(0, file.to_owned());
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_changes_what_it_names() {
+        let mut config = Config::default();
+        config.apply("memory_mib = 512\nnetwork = \"none\"", "a.toml").unwrap();
+        assert_eq!((config.cpus, config.memory_mib), (1, 512));
+        assert_eq!(config.network, vmm::Network::None);
+    }
+
+    #[test]
+    fn errors_name_file_key_and_range() {
+        let mut config = Config::default();
+        let error = config.apply("cpus = 17", "/etc/krun/config.toml").unwrap_err().to_string();
+        assert_eq!(error, "/etc/krun/config.toml: cpus = 17: must be 1 to 16 (libkrun's limit)");
+        let error = config.apply("memory_mib = 64", "a").unwrap_err().to_string();
+        assert!(error.starts_with("a: memory_mib = 64: must be 128 to "), "{error}");
+        let error = config.apply("ram = 64", "a").unwrap_err().to_string();
+        assert!(error.contains("unknown field `ram`") && error.contains("memory_mib"), "{error}");
+    }
+
+    #[test]
+    fn drop_ins_follow_the_file_in_order_of_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        for name in ["config.toml", "20.toml", "10.toml", "30.conf"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let drop_ins = dir.path();
+        let names: Vec<_> = files(&file, drop_ins).unwrap();
+        let names: Vec<_> = names.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["config.toml", "10.toml", "20.toml", "config.toml"]);
+    }
+}

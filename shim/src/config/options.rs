@@ -1,0 +1,96 @@
+//! The runtime options that containerd passes on: which of several messages it is, and what of
+//! it is ours.
+
+use std::path::PathBuf;
+
+use containerd_shim_protos::{protobuf::well_known_types::any::Any, shim::oci};
+
+use crate::error::{Error, Result};
+
+/// What containerd's configuration or its client says of our own configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuntimeOptions {
+    /// A configuration file (`ConfigPath`, `ctr run --runtime-config-path`).
+    pub config_path: Option<PathBuf>,
+    /// The text of one (CRI's runtime options, TOML).
+    pub config_body: Option<String>,
+}
+
+/// CRI's and `ctr`'s message. Source: containerd `api/types/runtimeoptions/v1/api.proto`.
+const GENERIC: [&str; 2] = ["runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options"];
+
+/// runc's message, which clients send to any runtime by default; nothing of it is ours.
+/// Source: containerd `api/types/runc/options/oci.proto`.
+const RUNC: &str = "containerd.runc.v1.Options";
+
+impl RuntimeOptions {
+    /// Decodes what came with a request.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a message of another type, or one that does not decode.
+    pub fn decode(any: Option<&Any>) -> Result<Self> {
+        let Some(any) = any else { return Ok(Self::default()) };
+        let name = any.type_url.rsplit('/').next().unwrap_or_default();
+        if name.is_empty() {
+            return Ok(Self::default());
+        }
+        let malformed = |e| Error::invalid(format!("runtime options of type {name} do not decode: {e}"));
+        if name == RUNC {
+            <oci::Options as containerd_shim_protos::protobuf::Message>::parse_from_bytes(&any.value)
+                .map_err(malformed)?;
+            return Ok(Self::default());
+        }
+        if !GENERIC.contains(&name) {
+            let known = GENERIC[0];
+            return Err(Error::invalid(format!(
+                "runtime options of type {name}: {known} and {RUNC} are understood"
+            )));
+        }
+        decode_generic(&any.value).map_err(malformed)
+    }
+}
+
+/// Fields 2 (config_path) and 3 (config_body) of `runtimeoptions.v1.Options`; 1 is the type_url
+/// of what the path holds.
+fn decode_generic(bytes: &[u8]) -> containerd_shim_protos::protobuf::Result<RuntimeOptions> {
+    let mut input = containerd_shim_protos::protobuf::CodedInputStream::from_bytes(bytes);
+    let mut options = RuntimeOptions::default();
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        match tag {
+            18 => {
+                options.config_path = Some(input.read_string()?).filter(|s| !s.is_empty()).map(PathBuf::from)
+            }
+            26 => {
+                options.config_body =
+                    Some(String::from_utf8_lossy(&input.read_bytes()?).into_owned()).filter(|s| !s.is_empty())
+            }
+            tag => containerd_shim_protos::protobuf::rt::skip_field_for_tag(tag, &mut input)?,
+        }
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(name: &str, value: &[u8]) -> Any {
+        Any { type_url: name.to_owned(), value: value.to_owned(), ..Any::default() }
+    }
+
+    #[test]
+    fn cris_options_are_read() {
+        let value = b"\x0a\x01t\x12\x07/a.toml\x1a\x08cpus = 2";
+        let options = RuntimeOptions::decode(Some(&any("runtimeoptions.v1.Options", value))).unwrap();
+        assert_eq!(options.config_path, Some(PathBuf::from("/a.toml")));
+        assert_eq!(options.config_body.as_deref(), Some("cpus = 2"));
+    }
+
+    #[test]
+    fn runcs_are_accepted_and_others_refused_by_name() {
+        assert_eq!(RuntimeOptions::decode(Some(&any(RUNC, b""))).unwrap(), RuntimeOptions::default());
+        assert_eq!(RuntimeOptions::decode(None).unwrap(), RuntimeOptions::default());
+        let error = RuntimeOptions::decode(Some(&any("other.Options", b""))).unwrap_err();
+        assert!(error.to_string().contains("other.Options"), "{error}");
+    }
+}

@@ -1,0 +1,110 @@
+//! The size of a VM: from what somebody wrote, else from the limits of what runs in it.
+
+use std::fs;
+
+use log::info;
+
+use super::Config;
+
+/// libkrun's largest number of virtual CPUs. Source: libkrun 1.19.7, `krun_set_vm_config`.
+pub const MAX_CPUS: u8 = 16;
+
+/// The least memory that libkrunfw's kernel boots and works in.
+pub const MIN_MEMORY_MIB: u32 = 128;
+
+/// What the guest's kernel, PID 1 and page tables need besides the containers, in MiB.
+const GUEST_NEED_MIB: u64 = 128;
+
+/// The limits of what runs in a sandbox, as the spec declares them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// CPU time per period, in microseconds; none when not positive.
+    pub cpu_quota: Option<i64>,
+    /// The period, in microseconds.
+    pub cpu_period: Option<u64>,
+    /// Memory in bytes; none when not positive.
+    pub memory: Option<i64>,
+}
+
+impl Config {
+    /// Sizes the VM for `limits`, unless somebody wrote its size. Derived values are clamped to
+    /// what can be had, and that is logged.
+    pub fn size_for(&mut self, limits: Limits) {
+        self.size_on(limits, host_memory_mib());
+    }
+
+    fn size_on(&mut self, limits: Limits, host_mib: u32) {
+        if self.sized {
+            return;
+        }
+        if let (Some(quota @ 1..), Some(period @ 1..)) = (limits.cpu_quota, limits.cpu_period) {
+            let wanted = (quota as u64).div_ceil(period);
+            self.cpus = wanted.min(u64::from(MAX_CPUS)) as u8;
+            if u64::from(self.cpus) != wanted {
+                info!("the limit asks for {wanted} cpus: the VM gets {MAX_CPUS}, libkrun's most");
+            }
+        }
+        if let Some(bytes @ 1..) = limits.memory {
+            let limit = (bytes as u64).div_ceil(1 << 20);
+            let wanted = limit.max(u64::from(self.memory_mib)).saturating_add(GUEST_NEED_MIB);
+            self.memory_mib = wanted.min(u64::from(host_mib)) as u32;
+            if u64::from(self.memory_mib) != wanted {
+                info!("the limit asks for {wanted} MiB: the VM gets {host_mib}, all that the host has");
+            }
+        }
+        // A default beyond a small host is derived too.
+        self.memory_mib = self.memory_mib.min(host_mib);
+    }
+}
+
+/// The host's memory in MiB. Source: proc_meminfo(5), MemTotal.
+pub fn host_memory_mib() -> u32 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.map_or(u32::MAX, |kib| (kib / 1024) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sized(limits: Limits) -> (u8, u32) {
+        let mut config = Config::default();
+        config.size_on(limits, 4096);
+        (config.cpus, config.memory_mib)
+    }
+
+    #[test]
+    fn without_limits_the_defaults_hold() {
+        assert_eq!(sized(Limits::default()), (1, 1024));
+        assert_eq!(
+            sized(Limits { cpu_quota: Some(-1), cpu_period: Some(100_000), memory: Some(-1) }),
+            (1, 1024)
+        );
+    }
+
+    #[test]
+    fn cpus_are_rounded_up_and_clamped() {
+        let limits = |quota| Limits { cpu_quota: Some(quota), cpu_period: Some(100_000), memory: None };
+        assert_eq!(sized(limits(50_000)).0, 1);
+        assert_eq!(sized(limits(150_000)).0, 2);
+        assert_eq!(sized(limits(6_400_000)).0, 16);
+    }
+
+    #[test]
+    fn memory_has_room_for_the_guest_and_ends_at_the_hosts() {
+        let limits = |memory| Limits { memory: Some(memory), ..Limits::default() };
+        assert_eq!(sized(limits(64 << 20)).1, 1024 + 128);
+        assert_eq!(sized(limits(2 << 30)).1, 2048 + 128);
+        assert_eq!(sized(limits(i64::MAX)).1, 4096);
+    }
+
+    #[test]
+    fn a_written_size_is_kept() {
+        let mut config = Config::default();
+        config.set_cpus(2).unwrap();
+        config.size_on(Limits { memory: Some(4 << 30), ..Limits::default() }, 4096);
+        assert_eq!((config.cpus, config.memory_mib), (2, 1024));
+    }
+}

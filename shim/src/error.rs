@@ -1,0 +1,81 @@
+//! The shim's one error type: a gRPC code that containerd acts on, and the story for a person.
+
+use containerd_shim_protos::ttrpc::{self, Code};
+
+/// An error with the code that containerd acts on.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    code: Code,
+    message: String,
+}
+
+/// What the shim's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+macro_rules! constructors {
+    ($($name:ident => $code:ident, $doc:literal;)*) => {
+        impl Error {
+            $(#[doc = $doc] pub fn $name(message: impl Into<String>) -> Self {
+                Error { code: Code::$code, message: message.into() }
+            })*
+        }
+    };
+}
+
+constructors! {
+    not_found => NOT_FOUND, "No such task or process.";
+    already_exists => ALREADY_EXISTS, "The id is taken.";
+    precondition => FAILED_PRECONDITION, "Not in this state.";
+    invalid => INVALID_ARGUMENT, "The caller's input cannot be used.";
+    unimplemented => UNIMPLEMENTED, "Not offered.";
+    internal => UNKNOWN, "The shim, the vmm or the guest failed.";
+}
+
+impl Error {
+    /// The code that containerd acts on.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The same error once more, for another of those who wait for the same outcome.
+    pub fn repeated(&self) -> Self {
+        Error { code: self.code, message: self.message.clone() }
+    }
+
+    /// The exit status of a container that was never made for this reason. Source: the shell's
+    /// and Docker's convention, 127 for a command that is not found, 126 for one that cannot be run.
+    pub fn exit_status(&self) -> u32 {
+        match () {
+            () if self.message.contains("not found") => 127,
+            () if self.message.contains("ermission denied") => 126,
+            () => 255,
+        }
+    }
+
+    /// Puts `what` was attempted before the message, keeping the code.
+    pub fn context(self, what: impl std::fmt::Display) -> Self {
+        Error { code: self.code, message: format!("{what}: {}", self.message) }
+    }
+}
+
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Self {
+        Error::internal(format!("{error:#}"))
+    }
+}
+
+impl From<ttrpc::Error> for Error {
+    fn from(error: ttrpc::Error) -> Self {
+        match error {
+            ttrpc::Error::RpcStatus(status) => Error { code: status.code(), message: status.message },
+            other => Error::internal(other.to_string()),
+        }
+    }
+}
+
+impl From<Error> for ttrpc::Error {
+    fn from(error: Error) -> Self {
+        ttrpc::Error::RpcStatus(ttrpc::get_status(error.code, error.message))
+    }
+}

@@ -1,0 +1,156 @@
+//! Mounts that undo themselves.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use containerd_shim_protos::types::mount::Mount;
+use log::warn;
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+};
+
+use crate::error::{Error, Result};
+
+/// A mount that is undone when it is dropped.
+#[derive(Debug)]
+pub struct Mounted {
+    target: PathBuf,
+}
+
+impl Mounted {
+    /// Binds `source` onto `target`, which must exist and be of the same kind. Read-only for
+    /// everybody who comes through `target`, if so asked.
+    ///
+    /// # Errors
+    /// The mount's, naming both paths; nothing stays mounted.
+    pub fn bind(source: &Path, target: &Path, recursive: bool, read_only: bool) -> Result<Mounted> {
+        let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
+        mount(Some(source), target, None::<&str>, flags, None::<&str>)
+            .map_err(|e| failed(&format!("bind {} to", source.display()), target, e))?;
+        let mounted = Mounted { target: target.to_owned() };
+        if read_only {
+            set_read_only(target, recursive)?;
+        }
+        Ok(mounted)
+    }
+
+    /// Makes `target` a mount of its own from which mounts propagate.
+    ///
+    /// # Errors
+    /// The mount's, naming the path; nothing stays mounted.
+    pub fn shared(target: &Path) -> Result<Mounted> {
+        let mounted = Mounted::bind(target, target, false, false)?;
+        for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+            mount(None::<&str>, target, None::<&str>, propagation, None::<&str>)
+                .map_err(|e| failed("set the propagation of", target, e))?;
+        }
+        Ok(mounted)
+    }
+
+    /// Mounts what containerd wants as a rootfs.
+    ///
+    /// # Errors
+    /// The mount's, with its type, source and target; nothing stays mounted.
+    pub fn rootfs(mounts: &[Mount], target: &Path) -> Result<Vec<Mounted>> {
+        let mut mounted = Vec::new();
+        for mount in mounts {
+            mount_one(mount.clone(), target.to_owned())?;
+            mounted.insert(0, Mounted { target: target.to_owned() });
+        }
+        Ok(mounted)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        match umount2(&self.target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // Somebody else was faster: containerd unmounts a bundle's rootfs as well.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(error) => warn!("unmount {}: {error}", self.target.display()),
+        }
+    }
+}
+
+/// Mounts one of a rootfs's mounts, on a thread of its own: for a long list of overlay layers
+/// the library changes the calling thread's working directory.
+fn mount_one(mount: Mount, target: PathBuf) -> Result<()> {
+    let what = format!("mount {} from {} on {}", mount.type_, mount.source, target.display());
+    let mounting = thread::Builder::new().name("mount".to_owned()).spawn(move || {
+        containerd_shim::mount::mount_rootfs(Some(&mount.type_), Some(&mount.source), &mount.options, &target)
+    });
+    match mounting.map(thread::JoinHandle::join) {
+        Ok(Ok(result)) => result.map_err(|e| Error::internal(format!("{what}: {e}"))),
+        Ok(Err(_)) => Err(Error::internal(format!("{what}: the mounting thread panicked"))),
+        Err(error) => Err(Error::internal(format!("{what}: {error}"))),
+    }
+}
+
+/// Unmounts all that is mounted at or below `top`, deepest first. For what an earlier shim left.
+pub fn detach_all(top: &Path) {
+    let Ok(mountinfo) = fs::read_to_string("/proc/self/mountinfo") else { return };
+    let mut targets: Vec<PathBuf> = mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|target| PathBuf::from(unescape(target)))
+        .filter(|target| target.starts_with(top))
+        .collect();
+    // A mount comes after the one below it.
+    targets.reverse();
+    for target in targets {
+        drop(Mounted { target });
+    }
+}
+
+/// The octal escapes of mountinfo. Source: proc_pid_mountinfo(5).
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
+}
+
+fn set_read_only(target: &Path, recursive: bool) -> Result<()> {
+    let mut attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    let path = std::ffi::CString::new(target.as_os_str().as_encoded_bytes())
+        .map_err(|_| Error::invalid(format!("{} contains a NUL byte", target.display())))?;
+    // SAFETY: the path is a C string and the structure of the size given; both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            &raw mut attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(failed("make read-only", target, Errno::last())),
+    }
+}
+
+fn failed(what: &str, target: &Path, error: Errno) -> Error {
+    Error::internal(format!("{what} {}: {}", target.display(), io::Error::from(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfos_escapes_are_undone() {
+        assert_eq!(unescape("/a\\040b\\134c"), "/a b\\c");
+    }
+
+    #[test]
+    fn a_failed_bind_names_both_paths() {
+        let error = Mounted::bind(Path::new("/no/such"), Path::new("/no/target"), false, false).unwrap_err();
+        assert!(error.to_string().starts_with("bind /no/such to /no/target: "), "{error}");
+    }
+}

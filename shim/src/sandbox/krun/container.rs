@@ -1,0 +1,227 @@
+//! One container: what was made for it on the host, and its life in the guest.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use guest_init::api;
+use log::{info, warn};
+use tokio::sync::watch;
+use ttrpc::context;
+
+use super::{
+    machine::{CALL, Machine},
+    process::Process,
+};
+use crate::{
+    anchor::Anchor,
+    cgroup::HostCgroup,
+    error::{Error, Result},
+    mount::Mounted,
+    sandbox::{Exit, ProcessId},
+    share::ContainerShare,
+    stdio::{Endpoints, Pumps, StdioPaths, streams},
+};
+
+/// How long the guest may take to report the end of a container that was killed, before its
+/// silence counts as one.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// A container. What it holds on the host is undone when it is dropped.
+pub struct Container {
+    pub init: Arc<Process>,
+    pub execs: Mutex<HashMap<String, Arc<Process>>>,
+    /// Whether the VM dies with it.
+    pub is_sandbox: bool,
+    pub anchor: Anchor,
+    created: watch::Sender<Option<Result<(), Arc<Error>>>>,
+    // Dropped in this order, and the VM before all of them.
+    _share: ContainerShare,
+    _rootfs: Vec<Mounted>,
+    _cgroup: Option<HostCgroup>,
+}
+
+/// What the guest needs to make a container.
+pub struct Blueprint {
+    /// The guest's config.json.
+    pub spec: Vec<u8>,
+    pub stdio: StdioPaths,
+    pub endpoints: Endpoints,
+}
+
+impl Container {
+    pub fn new(
+        id: &str,
+        is_sandbox: bool,
+        anchor: Anchor,
+        share: ContainerShare,
+        rootfs: Vec<Mounted>,
+        cgroup: Option<HostCgroup>,
+    ) -> Arc<Container> {
+        Arc::new(Container {
+            init: Process::new(ProcessId::init(id)),
+            execs: Mutex::default(),
+            is_sandbox,
+            anchor,
+            created: watch::Sender::new(None),
+            _share: share,
+            _rootfs: rootfs,
+            _cgroup: cgroup,
+        })
+    }
+
+    /// Waits until the guest has made the container.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn created(&self) -> Result<()> {
+        let mut changes = self.created.subscribe();
+        loop {
+            if let Some(outcome) = &*changes.borrow_and_update() {
+                return outcome.clone().map_err(|error| error.repeated());
+            }
+            // The sender lives in `self`, so this cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Whether the guest has made it.
+    pub fn is_created(&self) -> bool {
+        matches!(&*self.created.borrow(), Some(Ok(())))
+    }
+
+    /// Follows the container from its making in the guest to its end.
+    pub async fn supervise(self: Arc<Self>, machine: Arc<Machine>, blueprint: Blueprint) {
+        let outcome = tokio::select! {
+            outcome = self.make(&machine, blueprint) => outcome,
+            (_, reason) = machine.died() => Err(Error::internal(reason)),
+            () = self.anchor.ended() => Err(Error::precondition("the container was killed before its start")),
+        };
+        let failed = outcome.as_ref().err().map(Error::exit_status);
+        self.created.send_replace(Some(outcome.map_err(Arc::new)));
+        let exit = match failed {
+            Some(status) => Exit { status, oom_killed: false },
+            None => self.end(&machine).await,
+        };
+        let heard = Instant::now();
+        self.init.set_exit(exit);
+        info!("exit: {} ended with status {}", self.init.id, exit.status);
+        self.anchor.kill();
+        self.finish(&machine).await;
+        info!("exit: {} was finished {} us after its end", self.init.id, heard.elapsed().as_micros());
+    }
+
+    async fn make(&self, machine: &Machine, blueprint: Blueprint) -> Result<()> {
+        let guest = machine.guest().await?;
+        let stdio = streams(&blueprint.stdio, || machine.next_stream());
+        let pumps = Pumps::connect(blueprint.endpoints, &stdio, &guest.streams)
+            .map_err(|e| Error::internal(format!("open the streams of {}: {e}", self.init.id)))?;
+        let request = api::CreateContainerRequest {
+            container_id: self.init.id.container.clone(),
+            spec: blueprint.spec,
+            stdio: Some(stdio).into(),
+            ..Default::default()
+        };
+        guest.client.create_container(context::with_duration(CALL), &request).await?;
+        pumps.start_input();
+        self.init.set_pumps(pumps);
+        Ok(())
+    }
+
+    /// Waits for the container's end: what the guest says, or what its silence means.
+    async fn end(&self, machine: &Machine) -> Exit {
+        tokio::select! {
+            exit = record(machine, &self.init) => exit,
+            () = self.anchor.ended() => {
+                warn!("the anchor of {} was killed: so is the container", self.init.id);
+                let kill = signal_request(&self.init.id, libc::SIGKILL as u32, true);
+                let killed = async {
+                    let guest = machine.guest().await?;
+                    guest.client.signal(context::with_duration(CALL), &kill).await?;
+                    Ok::<_, Error>(record(machine, &self.init).await)
+                };
+                match tokio::time::timeout(LAST_WORD, killed).await {
+                    Ok(Ok(exit)) => exit,
+                    _ => Exit::KILLED,
+                }
+            }
+        }
+    }
+
+    /// After the container's end: its execs ended with it, its output is read, and a sandbox's
+    /// VM goes.
+    async fn finish(&self, machine: &Machine) {
+        let execs: Vec<_> = self.lock_execs().values().cloned().collect();
+        for exec in execs {
+            if tokio::time::timeout(LAST_WORD, exec.ended()).await.is_err() {
+                exec.set_exit(Exit::KILLED);
+            }
+        }
+        if let Some(pumps) = self.init.pumps() {
+            pumps.finish().await;
+        }
+        if self.is_sandbox {
+            machine.kill();
+        }
+        self.init.set_finished();
+    }
+
+    pub fn lock_execs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Process>>> {
+        self.execs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Removes the container from a guest that goes on.
+    pub async fn leave(&self, machine: &Machine) {
+        let reference =
+            api::ContainerRef { container_id: self.init.id.container.clone(), ..Default::default() };
+        let removed = async {
+            machine.guest().await?.client.delete_container(context::with_duration(CALL), &reference).await?;
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = removed.await {
+            warn!("remove {} from the guest: {error}", self.init.id);
+        }
+    }
+}
+
+/// Follows an exec from its start to its end.
+pub async fn follow_exec(machine: Arc<Machine>, exec: Arc<Process>) {
+    let exit = record(&machine, &exec).await;
+    exec.set_exit(exit);
+    if let Some(pumps) = exec.pumps() {
+        pumps.finish().await;
+    }
+    exec.set_finished();
+}
+
+/// The guest's word on the end of a process; a VM that dies without one is the end as well.
+async fn record(machine: &Machine, process: &Process) -> Exit {
+    let heard = async {
+        let guest = machine.guest().await?;
+        let record = guest.client.wait(context::Context::default(), &process.reference()).await?;
+        Ok::<_, Error>(Exit { status: record.status & 0xff, oom_killed: record.oom_killed })
+    };
+    match heard.await {
+        Ok(exit) => exit,
+        Err(error) => {
+            // The connection ends with the VM. One that lives on without it is of no use.
+            machine.kill();
+            let (exit, reason) = machine.died().await;
+            log::error!("{} ended without a record ({error}): {reason}", process.id);
+            exit
+        }
+    }
+}
+
+/// A signal for the guest.
+pub fn signal_request(id: &ProcessId, signal: u32, all: bool) -> api::SignalRequest {
+    api::SignalRequest {
+        container_id: id.container.clone(),
+        exec_id: id.exec.clone(),
+        signal,
+        all,
+        ..Default::default()
+    }
+}

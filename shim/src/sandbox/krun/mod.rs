@@ -1,0 +1,315 @@
+//! The real sandbox: a libkrun microVM.
+
+mod container;
+mod machine;
+mod process;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use guest_init::api;
+use log::{info, warn};
+use tokio::task::spawn_blocking;
+use ttrpc::context;
+
+use self::{
+    container::{Blueprint, Container, follow_exec, signal_request},
+    machine::{CALL, Machine},
+    process::Process,
+};
+use super::{Exit, NewContainer, ProcessId, Sandbox};
+use crate::{
+    anchor::Anchor,
+    bundle,
+    cgroup::HostCgroup,
+    config::Config,
+    error::{Error, Result},
+    mount::Mounted,
+    stdio::{Endpoints, Pumps, StdioPaths, streams},
+};
+
+/// How long the guest may take over a SIGKILL before the whole sandbox is killed.
+const KILL: Duration = Duration::from_secs(10);
+
+/// A sandbox whose VM starts with its first container.
+pub struct KrunSandbox {
+    namespace: String,
+    sandbox: String,
+    /// Held while the VM is made; later containers wait here for it.
+    machine: tokio::sync::Mutex<Option<Arc<Machine>>>,
+    containers: Mutex<HashMap<String, Arc<Container>>>,
+}
+
+impl KrunSandbox {
+    /// The sandbox `sandbox` in containerd's `namespace`; nothing is made yet.
+    pub fn new(namespace: &str, sandbox: &str) -> Self {
+        KrunSandbox {
+            namespace: namespace.to_owned(),
+            sandbox: sandbox.to_owned(),
+            machine: tokio::sync::Mutex::default(),
+            containers: Mutex::default(),
+        }
+    }
+}
+
+impl KrunSandbox {
+    fn container(&self, id: &str) -> Result<Arc<Container>> {
+        let containers = self.lock();
+        containers
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::not_found(format!("no container {id} in the sandbox")))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Container>>> {
+        self.containers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    async fn machine(&self) -> Result<Arc<Machine>> {
+        let machine = self.machine.lock().await;
+        machine.clone().ok_or_else(|| Error::precondition(format!("sandbox {} has no VM", self.sandbox)))
+    }
+
+    fn process(&self, id: &ProcessId) -> Result<Arc<Process>> {
+        let container = self.container(&id.container)?;
+        if id.is_init() {
+            return Ok(container.init.clone());
+        }
+        let execs = container.lock_execs();
+        execs.get(&id.exec).cloned().ok_or_else(|| Error::not_found(format!("no exec {id}")))
+    }
+
+    /// The guest, for a call on a container that was made there.
+    async fn guest_for(&self, container: &str) -> Result<vmm::Guest> {
+        self.container(container)?.created().await?;
+        self.machine().await?.guest().await
+    }
+}
+
+fn container_ref(id: &str) -> api::ContainerRef {
+    api::ContainerRef { container_id: id.to_owned(), ..Default::default() }
+}
+
+fn in_time() -> context::Context {
+    context::with_duration(CALL)
+}
+
+#[async_trait]
+impl Sandbox for KrunSandbox {
+    async fn create(&self, new: NewContainer) -> Result<u32> {
+        let id = new.id.as_str();
+        let spec = bundle::load(&new.bundle)?;
+        let annotations = spec.annotations().clone().unwrap_or_default();
+        let mut config = Config::load(&new.options, &annotations)?;
+        config.size_for(bundle::limits(&spec));
+        let network = bundle::network_namespace(&spec);
+        let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+        let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+        let root = new.bundle.join(root);
+        let guest = bundle::to_guest(spec, id)?;
+        for note in &guest.notes {
+            info!("{id}: {note}");
+        }
+        let spec = serde_json::to_vec(&guest.spec)
+            .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
+        let endpoints = Endpoints::open(&new.stdio).await?;
+
+        // Each step undoes itself when a later one fails, last made first.
+        let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?;
+        let rootfs = mount_rootfs(&new, &root).await?;
+        let place = |pid| cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(pid));
+        let anchor = Anchor::start(id, &root, &network, place).await?;
+        let mut slot = self.machine.lock().await;
+        let is_sandbox = slot.is_none();
+        let machine = match &*slot {
+            Some(machine) => machine.clone(),
+            None => {
+                let names = (self.namespace.as_str(), self.sandbox.as_str());
+                Arc::new(Machine::launch(names, &config, anchor.pid(), cgroup.as_ref()).await?)
+            }
+        };
+        let share = machine.share.add(id, &root, &guest.volumes)?;
+        if is_sandbox {
+            *slot = Some(machine.clone());
+            let booting = machine.clone();
+            tokio::spawn(async move { booting.boot().await });
+        }
+        drop(slot);
+        let pid = anchor.pid();
+        let container = Container::new(id, is_sandbox, anchor, share, rootfs, cgroup);
+        self.lock().insert(new.id.clone(), container.clone());
+        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints };
+        tokio::spawn(container.supervise(machine, blueprint));
+        Ok(pid)
+    }
+
+    async fn exec(&self, id: &ProcessId, process: Vec<u8>, stdio: StdioPaths) -> Result<()> {
+        let container = self.container(&id.container)?;
+        container.created().await?;
+        let machine = self.machine().await?;
+        let guest = machine.guest().await?;
+        let endpoints = Endpoints::open(&stdio).await?;
+        let numbers = streams(&stdio, || machine.next_stream());
+        let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
+            .map_err(|e| Error::internal(format!("open the streams of {id}: {e}")))?;
+        let request = api::ExecRequest {
+            container_id: id.container.clone(),
+            exec_id: id.exec.clone(),
+            process,
+            stdio: Some(numbers).into(),
+            ..Default::default()
+        };
+        let exec = Process::new(id.clone());
+        guest.client.exec(in_time(), &request).await?;
+        pumps.start_input();
+        exec.set_pumps(pumps);
+        container.lock_execs().insert(id.exec.clone(), exec.clone());
+        tokio::spawn(follow_exec(machine, exec));
+        Ok(())
+    }
+
+    async fn start(&self, container: &str) -> Result<()> {
+        let guest = self.guest_for(container).await?;
+        let init = self.process(&ProcessId::init(container))?;
+        if let Some(exit) = init.exit() {
+            return Err(Error::precondition(format!(
+                "container {container} has ended with status {}",
+                exit.status
+            )));
+        }
+        guest.client.start(in_time(), &init.reference()).await?;
+        Ok(())
+    }
+
+    async fn wait(&self, id: &ProcessId) -> Exit {
+        match self.process(id) {
+            Ok(process) => process.ended().await,
+            Err(_) => Exit { status: 255, oom_killed: false },
+        }
+    }
+
+    async fn signal(&self, id: &ProcessId, signal: u32, all: bool) -> Result<()> {
+        let container = self.container(&id.container)?;
+        let kill = signal == libc::SIGKILL as u32;
+        if kill && id.is_init() && !container.is_created() {
+            // There may be no guest to ask yet, or never.
+            container.anchor.kill();
+            return Ok(());
+        }
+        let guest = self.guest_for(&id.container).await?;
+        let request = signal_request(id, signal, all);
+        let limit = if kill { KILL } else { CALL };
+        match guest.client.signal(context::with_duration(limit), &request).await {
+            Err(error) if kill && !matches!(error, ttrpc::Error::RpcStatus(_)) && container.is_sandbox => {
+                warn!("the guest did not kill {id} ({error}): its VM is killed");
+                self.machine().await?.kill();
+                Ok(())
+            }
+            other => other.map(|_| ()).map_err(Error::from),
+        }
+    }
+
+    async fn close_stdin(&self, id: &ProcessId) -> Result<()> {
+        let process = self.process(id)?;
+        if id.is_init() {
+            // The input is connected while the guest makes the container.
+            let _ = self.container(&id.container)?.created().await;
+        }
+        if let Some(pumps) = process.pumps() {
+            pumps.close_stdin();
+        }
+        Ok(())
+    }
+
+    async fn resize(&self, id: &ProcessId, width: u32, height: u32) -> Result<()> {
+        let guest = self.guest_for(&id.container).await?;
+        let request = api::ResizeRequest {
+            container_id: id.container.clone(),
+            exec_id: id.exec.clone(),
+            width,
+            height,
+            ..Default::default()
+        };
+        guest.client.resize(in_time(), &request).await?;
+        Ok(())
+    }
+
+    async fn pause(&self, container: &str) -> Result<()> {
+        let guest = self.guest_for(container).await?;
+        guest.client.pause(in_time(), &container_ref(container)).await?;
+        Ok(())
+    }
+
+    async fn resume(&self, container: &str) -> Result<()> {
+        let guest = self.guest_for(container).await?;
+        guest.client.resume(in_time(), &container_ref(container)).await?;
+        Ok(())
+    }
+
+    async fn update(&self, container: &str, resources: Vec<u8>) -> Result<()> {
+        let guest = self.guest_for(container).await?;
+        let request =
+            api::UpdateRequest { container_id: container.to_owned(), resources, ..Default::default() };
+        guest.client.update(in_time(), &request).await?;
+        Ok(())
+    }
+
+    async fn stats(&self, container: &str) -> Result<api::StatsResponse> {
+        let guest = self.guest_for(container).await?;
+        Ok(guest.client.stats(in_time(), &container_ref(container)).await?)
+    }
+
+    async fn delete_exec(&self, id: &ProcessId) {
+        let Ok(process) = self.process(id) else { return };
+        process.finished().await;
+        if let Ok(container) = self.container(&id.container) {
+            container.lock_execs().remove(&id.exec);
+            if container.init.exit().is_none()
+                && let Ok(guest) = self.guest_for(&id.container).await
+                && let Err(error) = guest.client.delete_exec(in_time(), &process.reference()).await
+            {
+                warn!("forget {id} in the guest: {error}");
+            }
+        }
+    }
+
+    async fn delete(&self, container: &str) {
+        let Ok(held) = self.container(container) else { return };
+        held.init.finished().await;
+        held.anchor.kill();
+        held.anchor.ended().await;
+        let machine = self.machine().await.ok();
+        if let Some(machine) = &machine {
+            if held.is_sandbox {
+                machine.kill();
+                machine.ended().await;
+                self.machine.lock().await.take();
+            } else {
+                held.leave(machine).await;
+            }
+        }
+        self.lock().remove(container);
+        // Unmounting and removing block.
+        let undone = spawn_blocking(move || drop((held, machine))).await;
+        if let Err(error) = undone {
+            warn!("clean up after {container}: {error}");
+        }
+    }
+}
+
+async fn mount_rootfs(new: &NewContainer, root: &Path) -> Result<Vec<Mounted>> {
+    let (mounts, root) = (new.rootfs.clone(), root.to_owned());
+    if mounts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mounting = spawn_blocking(move || {
+        crate::state_dir::make_dir(&root, 0o711)?;
+        Mounted::rootfs(&mounts, &root)
+    });
+    mounting.await.map_err(|e| Error::internal(format!("mount the rootfs: {e}")))?
+}

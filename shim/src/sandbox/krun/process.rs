@@ -1,0 +1,88 @@
+//! One process in the guest, as the shim follows it: a container's own, or an exec.
+
+use std::sync::Arc;
+
+use guest_init::api;
+use tokio::sync::watch;
+
+use crate::{
+    sandbox::{Exit, ProcessId},
+    stdio::Pumps,
+};
+
+/// A process that exists in the guest, or is about to.
+pub struct Process {
+    pub id: ProcessId,
+    pumps: watch::Sender<Option<Arc<Pumps>>>,
+    exit: watch::Sender<Option<Exit>>,
+    finished: watch::Sender<bool>,
+}
+
+impl Process {
+    pub fn new(id: ProcessId) -> Arc<Self> {
+        Arc::new(Process {
+            id,
+            pumps: watch::Sender::new(None),
+            exit: watch::Sender::new(None),
+            finished: watch::Sender::new(false),
+        })
+    }
+
+    /// How the guest is asked about it.
+    pub fn reference(&self) -> api::ProcessRef {
+        api::ProcessRef {
+            container_id: self.id.container.clone(),
+            exec_id: self.id.exec.clone(),
+            ..Default::default()
+        }
+    }
+
+    pub fn set_pumps(&self, pumps: Pumps) {
+        self.pumps.send_replace(Some(Arc::new(pumps)));
+    }
+
+    pub fn pumps(&self) -> Option<Arc<Pumps>> {
+        self.pumps.borrow().clone()
+    }
+
+    /// Records the end; the first one counts.
+    pub fn set_exit(&self, exit: Exit) {
+        self.exit.send_if_modified(|recorded| match recorded {
+            Some(_) => false,
+            None => {
+                *recorded = Some(exit);
+                true
+            }
+        });
+    }
+
+    /// The end, if it came.
+    pub fn exit(&self) -> Option<Exit> {
+        *self.exit.borrow()
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&self) -> Exit {
+        let mut changes = self.exit.subscribe();
+        loop {
+            if let Some(exit) = *changes.borrow_and_update() {
+                return exit;
+            }
+            // The sender lives in `self`, so this cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Says that nothing more will happen to the process, nor to its output.
+    pub fn set_finished(&self) {
+        self.finished.send_replace(true);
+    }
+
+    /// Waits until nothing more happens to it.
+    pub async fn finished(&self) {
+        let mut changes = self.finished.subscribe();
+        while !*changes.borrow_and_update() {
+            let _ = changes.changed().await;
+        }
+    }
+}

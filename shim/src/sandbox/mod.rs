@@ -1,0 +1,118 @@
+//! What the task service needs of a sandbox: one VM and the containers in it.
+//!
+//! The trait is small enough to fake, so the whole task state machine is tested without a VM.
+
+pub mod krun;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use containerd_shim_protos::types::mount::Mount;
+use guest_init::api::StatsResponse;
+
+use crate::{config::RuntimeOptions, error::Result, stdio::StdioPaths};
+
+/// Names a process: a container's own, or an exec in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ProcessId {
+    /// The container's id, which is also its task's.
+    pub container: String,
+    /// The exec's id; empty for the container's own process.
+    pub exec: String,
+}
+
+impl ProcessId {
+    /// The container's own process.
+    pub fn init(container: &str) -> Self {
+        ProcessId { container: container.to_owned(), exec: String::new() }
+    }
+
+    /// Whether this is the container's own process.
+    pub fn is_init(&self) -> bool {
+        self.exec.is_empty()
+    }
+}
+
+impl std::fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.is_init() {
+            true => f.write_str(&self.container),
+            false => write!(f, "{}/{}", self.container, self.exec),
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// 0-255; 128+n for death by signal n.
+    pub status: u32,
+    /// The kernel killed it for memory.
+    pub oom_killed: bool,
+}
+
+impl Exit {
+    /// Killed by SIGKILL.
+    pub const KILLED: Exit = Exit { status: 137, oom_killed: false };
+}
+
+/// What is asked for when a container is made.
+#[derive(Debug, Clone, Default)]
+pub struct NewContainer {
+    /// The container's id.
+    pub id: String,
+    /// Its bundle directory on the host.
+    pub bundle: PathBuf,
+    /// What containerd wants mounted as its rootfs; empty when the spec's root is there already.
+    pub rootfs: Vec<Mount>,
+    /// Where its input and output go.
+    pub stdio: StdioPaths,
+    /// What containerd says of our configuration.
+    pub options: RuntimeOptions,
+}
+
+/// A sandbox: one VM and the containers in it.
+///
+/// Every call may be made at any time and by several callers at once, except that a container's
+/// `create` comes first and its `delete` last. No call is cancelled half way by its caller.
+#[async_trait]
+pub trait Sandbox: Send + Sync + 'static {
+    /// Makes a container, which waits for its start, and gives its pid on the host.
+    async fn create(&self, new: NewContainer) -> Result<u32>;
+
+    /// Makes a process in a running container, and starts it.
+    async fn exec(&self, id: &ProcessId, process: Vec<u8>, stdio: StdioPaths) -> Result<()>;
+
+    /// Starts a created container's process.
+    async fn start(&self, container: &str) -> Result<()>;
+
+    /// Waits for the end of a process, and of its output; also when its VM dies, or never came up.
+    async fn wait(&self, id: &ProcessId) -> Exit;
+
+    /// Signals one process, or all of the container.
+    async fn signal(&self, id: &ProcessId, signal: u32, all: bool) -> Result<()>;
+
+    /// Drops the shim's own hold on a process's input, so that its client's end is the end.
+    async fn close_stdin(&self, id: &ProcessId) -> Result<()>;
+
+    /// Sets a terminal's size, in characters.
+    async fn resize(&self, id: &ProcessId, width: u32, height: u32) -> Result<()>;
+
+    /// Freezes a container.
+    async fn pause(&self, container: &str) -> Result<()>;
+
+    /// Thaws a container.
+    async fn resume(&self, container: &str) -> Result<()>;
+
+    /// Changes a container's limits: an OCI `linux.resources` object as JSON.
+    async fn update(&self, container: &str, resources: Vec<u8>) -> Result<()>;
+
+    /// A container's resource use.
+    async fn stats(&self, container: &str) -> Result<StatsResponse>;
+
+    /// Forgets an ended exec; waits for the end of its output, within bounds.
+    async fn delete_exec(&self, id: &ProcessId);
+
+    /// Removes a container with all that was made for it. Does what it can: what fails is logged.
+    async fn delete(&self, container: &str);
+}

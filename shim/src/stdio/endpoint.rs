@@ -1,0 +1,90 @@
+//! The host's end of one input or output: a FIFO, a file, or nothing.
+
+use std::{io, path::Path, pin::Pin};
+
+use tokio::{
+    fs::OpenOptions,
+    io::{AsyncWrite, AsyncWriteExt},
+    net::unix::pipe,
+};
+
+use crate::error::{Error, Result};
+
+/// Takes a process's output.
+pub struct Output(Pin<Box<dyn AsyncWrite + Send>>);
+
+impl Output {
+    /// Opens an output that containerd named `uri`.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is of a kind that is not offered.
+    pub async fn open(uri: &str) -> Result<Output> {
+        let sink: Pin<Box<dyn AsyncWrite + Send>> = match scheme(uri) {
+            (None | Some("fifo"), path) => {
+                let fifo = pipe::OpenOptions::new().read_write(true).open_sender(path);
+                Box::pin(fifo.map_err(|e| cannot_open(path, &e))?)
+            }
+            (Some("file"), path) => {
+                if let Some(dir) = Path::new(path).parent() {
+                    tokio::fs::create_dir_all(dir).await.map_err(|e| cannot_open(path, &e))?;
+                }
+                let file = OpenOptions::new().append(true).create(true).open(path).await;
+                Box::pin(file.map_err(|e| cannot_open(path, &e))?)
+            }
+            (Some(other), _) => {
+                return Err(Error::unimplemented(format!(
+                    "output {uri:?}: {other}:// is not offered; a FIFO's path and file:// are"
+                )));
+            }
+        };
+        Ok(Output(sink))
+    }
+
+    pub async fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        self.0.write_all(data).await?;
+        self.0.flush().await
+    }
+}
+
+/// Opens the FIFO that containerd named `path`, for a process's input. The second half keeps it
+/// from its end of file while no client has it open.
+///
+/// # Errors
+/// When it cannot be opened, or is no FIFO.
+pub fn open_input(path: &str) -> Result<(pipe::Receiver, pipe::Sender)> {
+    let path = scheme(path).1;
+    let fifo = pipe::OpenOptions::new().open_receiver(path).map_err(|e| cannot_open(path, &e))?;
+    let hold = pipe::OpenOptions::new().open_sender(path).map_err(|e| cannot_open(path, &e))?;
+    Ok((fifo, hold))
+}
+
+/// Splits `fifo:///a/b` into its scheme and its path; a bare path has no scheme. A query
+/// (containerd's `file:///log?…`) is not part of the path.
+fn scheme(uri: &str) -> (Option<&str>, &str) {
+    match uri.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest.split('?').next().unwrap_or(rest)),
+        None => (None, uri),
+    }
+}
+
+fn cannot_open(path: &str, error: &io::Error) -> Error {
+    Error::internal(format!("open {path} for the process's input or output: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_is_taken_apart() {
+        assert_eq!(scheme("/run/fifo"), (None, "/run/fifo"));
+        assert_eq!(scheme("fifo:///run/fifo"), (Some("fifo"), "/run/fifo"));
+        assert_eq!(scheme("file:///var/log/a?x=y"), (Some("file"), "/var/log/a"));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_scheme_is_refused_by_name() {
+        let error = Output::open("binary:///bin/logger").await.err().unwrap();
+        assert!(error.to_string().contains("binary://"), "{error}");
+    }
+}

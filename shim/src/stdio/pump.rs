@@ -1,0 +1,164 @@
+//! Moves bytes between the host's ends and the guest's streams, one task per direction.
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use guest_init::{
+    api,
+    mux::{Mux, Reader, Writer},
+};
+use log::{debug, warn};
+use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
+
+use super::{
+    StdioPaths,
+    endpoint::{Output, open_input},
+};
+use crate::error::Result;
+
+/// Bytes read from a FIFO at a time: Linux's pipe holds as many, unless somebody grew it.
+const CHUNK: usize = 64 * 1024;
+
+/// How long an ended process's output may take to be read by its client before it is given up.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The host's ends, opened before the guest knows of the process.
+pub struct Endpoints {
+    stdin: Option<(pipe::Receiver, pipe::Sender)>,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+}
+
+impl Endpoints {
+    /// Opens what `paths` names.
+    ///
+    /// # Errors
+    /// When one cannot be opened; none stays open then.
+    pub async fn open(paths: &StdioPaths) -> Result<Endpoints> {
+        let output = async |uri: &str, wanted: bool| match wanted && !uri.is_empty() {
+            true => Output::open(uri).await.map(Some),
+            false => Ok(None),
+        };
+        Ok(Endpoints {
+            stdin: if paths.stdin.is_empty() { None } else { Some(open_input(&paths.stdin)?) },
+            stdout: output(&paths.stdout, true).await?,
+            stderr: output(&paths.stderr, !paths.terminal).await?,
+        })
+    }
+}
+
+/// The pumps of one process.
+pub struct Pumps {
+    /// The input, until it flows.
+    waiting: Mutex<Option<(pipe::Receiver, Writer)>>,
+    /// The shim's own write end of the input FIFO.
+    hold: Mutex<Option<pipe::Sender>>,
+    input: Mutex<Option<JoinHandle<()>>>,
+    outputs: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Pumps {
+    /// Connects `ends` to the streams that the guest is told of. Output flows from now on, input
+    /// only from [`start_input`](Self::start_input): the guest must know the process first.
+    ///
+    /// # Errors
+    /// When a stream cannot be opened.
+    pub fn connect(ends: Endpoints, streams: &api::Stdio, mux: &Mux) -> io::Result<Pumps> {
+        let mut outputs = Vec::new();
+        for (id, output) in [(streams.stdout, ends.stdout), (streams.stderr, ends.stderr)] {
+            if id != 0 {
+                let (reader, _) = mux.open(id)?;
+                outputs.push(tokio::spawn(pump_output(reader, output)));
+            }
+        }
+        let (mut waiting, mut hold) = (None, None);
+        if let (1.., Some((fifo, own))) = (streams.stdin, ends.stdin) {
+            let (_, writer) = mux.open(streams.stdin)?;
+            waiting = Some((fifo, writer));
+            hold = Some(own);
+        }
+        Ok(Pumps {
+            waiting: Mutex::new(waiting),
+            hold: Mutex::new(hold),
+            input: Mutex::default(),
+            outputs: tokio::sync::Mutex::new(outputs),
+        })
+    }
+
+    /// Lets input flow.
+    pub fn start_input(&self) {
+        if let Some((fifo, writer)) = lock(&self.waiting).take() {
+            *lock(&self.input) = Some(tokio::spawn(pump_input(fifo, writer)));
+        }
+    }
+
+    /// Drops the shim's hold on the input: its end comes when its client has closed it as well.
+    pub fn close_stdin(&self) {
+        lock(&self.hold).take();
+    }
+
+    /// After the process's end: stops the input, and waits until the client has the output. A
+    /// client that does not read is given up after [`DRAIN`].
+    pub async fn finish(&self) {
+        self.close_stdin();
+        lock(&self.waiting).take();
+        if let Some(input) = lock(&self.input).take() {
+            input.abort();
+        }
+        let mut outputs = self.outputs.lock().await;
+        let deadline = tokio::time::Instant::now() + DRAIN;
+        for mut output in outputs.drain(..) {
+            if tokio::time::timeout_at(deadline, &mut output).await.is_err() {
+                warn!("the client did not read the output within {DRAIN:?}: the rest is dropped");
+                output.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Pumps {
+    fn drop(&mut self) {
+        let input = lock(&self.input).take();
+        for task in input.into_iter().chain(self.outputs.get_mut().drain(..)) {
+            task.abort();
+        }
+    }
+}
+
+async fn pump_output(mut reader: Reader, mut output: Option<Output>) {
+    while let Some(chunk) = reader.recv().await {
+        if let Some(sink) = &mut output
+            && let Err(error) = sink.write(&chunk).await
+        {
+            debug!("output: {error}");
+            // Dropping the reader breaks the process's pipe.
+            return;
+        }
+    }
+}
+
+async fn pump_input(mut fifo: pipe::Receiver, mut writer: Writer) {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let read = tokio::select! {
+            read = fifo.read(&mut buffer) => read,
+            () = writer.refused() => return,
+        };
+        match read {
+            Ok(0) => return,
+            Ok(n) if writer.send(&buffer[..n]).await.is_err() => return,
+            Ok(_) => {}
+            Err(error) => {
+                warn!("input: {error}");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The table of a shim's tasks, and every transition of theirs.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use containerd_shim::event::Event;
+use containerd_shim_protos::{
+    events::task::{
+        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
+        TaskResumed, TaskStart,
+    },
+    protobuf::MessageDyn,
+    types::mount::Mount,
+};
+use log::{debug, info};
+
+use super::process::{Ended, Process, ProcessState, Status};
+use crate::{
+    error::{Error, Result},
+    events::Publish,
+    sandbox::{Exit, NewContainer, ProcessId, Sandbox},
+    service::timestamp,
+    stdio::StdioPaths,
+};
+
+/// What `delete` tells of the process it removed.
+pub struct Deleted {
+    /// The pid it had on the host.
+    pub pid: u32,
+    /// Its end.
+    pub ended: Ended,
+}
+
+/// The tasks of one sandbox.
+pub struct Tasks {
+    sandbox: Arc<dyn Sandbox>,
+    events: Arc<dyn Publish>,
+    table: Mutex<HashMap<String, Slot>>,
+}
+
+/// A container's place in the table.
+enum Slot {
+    /// Its creation is under way: the id is taken, and nothing else is known.
+    Reserved,
+    Task(Arc<Task>),
+}
+
+/// A container with its execs.
+struct Task {
+    bundle: String,
+    pid: u32,
+    init: Arc<Process>,
+    execs: Mutex<HashMap<String, Exec>>,
+}
+
+struct Exec {
+    process: Arc<Process>,
+    /// The OCI process object as JSON, until it is started.
+    spec: Vec<u8>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Gives a reserved id free again unless its creation succeeded.
+struct Reservation<'a> {
+    tasks: &'a Tasks,
+    id: &'a str,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut table = lock(&self.tasks.table);
+        if matches!(table.get(self.id), Some(Slot::Reserved)) {
+            table.remove(self.id);
+        }
+    }
+}
+
+impl Tasks {
+    /// An empty table over `sandbox`, telling `events`.
+    pub fn new(sandbox: Arc<dyn Sandbox>, events: Arc<dyn Publish>) -> Arc<Self> {
+        Arc::new(Tasks { sandbox, events, table: Mutex::default() })
+    }
+
+    /// Whether no container exists, nor is being made.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.table).is_empty()
+    }
+
+    fn publish<E: Event + MessageDyn>(&self, event: E) {
+        self.events.publish(event.topic(), Box::new(event));
+    }
+
+    fn task(&self, id: &str) -> Result<Arc<Task>> {
+        match lock(&self.table).get(id) {
+            Some(Slot::Task(task)) => Ok(task.clone()),
+            _ => Err(Error::not_found(format!("no task {id}"))),
+        }
+    }
+
+    fn process(&self, id: &ProcessId) -> Result<Arc<Process>> {
+        let task = self.task(&id.container)?;
+        if id.is_init() {
+            return Ok(task.init.clone());
+        }
+        let execs = lock(&task.execs);
+        execs
+            .get(&id.exec)
+            .map(|exec| exec.process.clone())
+            .ok_or_else(|| Error::not_found(format!("no exec {} in task {}", id.exec, id.container)))
+    }
+
+    /// Makes a container; its pid on the host.
+    ///
+    /// # Errors
+    /// `ALREADY_EXISTS` for a taken id, else what the sandbox says; the id is free again then.
+    pub async fn create(self: &Arc<Self>, new: NewContainer) -> Result<u32> {
+        let id = new.id.clone();
+        {
+            let mut table = lock(&self.table);
+            if table.contains_key(&id) {
+                return Err(Error::already_exists(format!("task {id} exists")));
+            }
+            table.insert(id.clone(), Slot::Reserved);
+        }
+        let _reservation = Reservation { tasks: self, id: &id };
+        let event = create_event(&new);
+        let (stdio, bundle) = (new.stdio.clone(), event.bundle.clone());
+        let pid = self.sandbox.create(new).await?;
+        let init = Arc::new(Process::new(ProcessId::init(&id), pid, stdio));
+        let task = Task { bundle, pid, init: init.clone(), execs: Mutex::default() };
+        lock(&self.table).insert(id.clone(), Slot::Task(Arc::new(task)));
+        self.publish(TaskCreate { pid, ..event });
+        // A container can end before its start: its VM dies, or somebody kills it.
+        self.watch(init);
+        Ok(pid)
+    }
+
+    /// Makes an exec known; it is made in the guest when it is started.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for an unknown container, `ALREADY_EXISTS` for a taken id,
+    /// `FAILED_PRECONDITION` when the container does not run.
+    pub fn add_exec(&self, id: ProcessId, spec: Vec<u8>, stdio: StdioPaths) -> Result<()> {
+        let task = self.task(&id.container)?;
+        task.init.require(&[Status::Created, Status::Running], "exec in")?;
+        {
+            let mut execs = lock(&task.execs);
+            if execs.contains_key(&id.exec) {
+                return Err(Error::already_exists(format!(
+                    "exec {} exists in task {}",
+                    id.exec, id.container
+                )));
+            }
+            let process = Arc::new(Process::new(id.clone(), 0, stdio));
+            execs.insert(id.exec.clone(), Exec { process, spec });
+        }
+        self.publish(TaskExecAdded { container_id: id.container, exec_id: id.exec, ..Default::default() });
+        Ok(())
+    }
+
+    /// Starts a created process; its pid on the host.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `FAILED_PRECONDITION` when it is not in the created state, else what the
+    /// sandbox says.
+    pub async fn start(self: &Arc<Self>, id: &ProcessId) -> Result<u32> {
+        let task = self.task(&id.container)?;
+        let process = self.process(id)?;
+        let _gate = process.gate.lock().await;
+        if id.is_init() {
+            if process.status() == Status::Stopped {
+                // It ended before its start. The sandbox knows why and says so.
+                self.sandbox.start(&id.container).await?;
+            }
+            process.require(&[Status::Created], "start")?;
+            self.sandbox.start(&id.container).await?;
+            process.set_running(task.pid);
+            self.publish(TaskStart {
+                container_id: id.container.clone(),
+                pid: task.pid,
+                ..Default::default()
+            });
+        } else {
+            process.require(&[Status::Created], "start")?;
+            task.init.require(&[Status::Running], "exec in")?;
+            let spec = lock(&task.execs).get(&id.exec).map(|exec| exec.spec.clone()).unwrap_or_default();
+            if let Err(error) = self.sandbox.exec(id, spec, process.stdio.clone()).await {
+                process.set_ended(Exit { status: 255, oom_killed: false });
+                return Err(error);
+            }
+            process.set_running(task.pid);
+            self.publish(TaskExecStarted {
+                container_id: id.container.clone(),
+                exec_id: id.exec.clone(),
+                pid: task.pid,
+                ..Default::default()
+            });
+            self.watch(process.clone());
+        }
+        Ok(task.pid)
+    }
+
+    /// Publishes the end of `process` when it comes: after its start, and a container's own
+    /// after those of its execs.
+    fn watch(self: &Arc<Self>, process: Arc<Process>) {
+        let tasks = self.clone();
+        tokio::spawn(async move {
+            let exit = tasks.sandbox.wait(&process.id).await;
+            let Ok(task) = tasks.task(&process.id.container) else { return };
+            if process.id.is_init() {
+                let execs: Vec<_> = lock(&task.execs).values().map(|exec| exec.process.clone()).collect();
+                for exec in execs {
+                    // Under its gate, an exec is either started, and its end comes, or it never will be.
+                    let gate = exec.gate.lock().await;
+                    if exec.status() == Status::Created {
+                        continue;
+                    }
+                    drop(gate);
+                    exec.ended().await;
+                }
+            }
+            let _gate = process.gate.lock().await;
+            let ended = process.set_ended(exit);
+            if exit.oom_killed {
+                tasks.publish(TaskOOM { container_id: process.id.container.clone(), ..Default::default() });
+            }
+            let ProcessId { container, exec } = process.id.clone();
+            info!("{} ended with status {}", process.id, exit.status);
+            tasks.publish(TaskExit {
+                id: if exec.is_empty() { container.clone() } else { exec },
+                container_id: container,
+                pid: process.state().pid,
+                exit_status: exit.status,
+                exited_at: Some(timestamp(ended.at)).into(),
+                ..Default::default()
+            });
+        });
+    }
+
+    /// Where a process stands, and its task's bundle.
+    pub fn state(&self, id: &ProcessId) -> Result<(ProcessState, String)> {
+        Ok((self.process(id)?.state(), self.task(&id.container)?.bundle.clone()))
+    }
+
+    /// Waits for the end of a process.
+    pub async fn wait(&self, id: &ProcessId) -> Result<Ended> {
+        let process = self.process(id)?;
+        Ok(process.ended().await)
+    }
+
+    /// Signals a process, or all of its container's.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when it has ended, `FAILED_PRECONDITION` for an exec before its start.
+    pub async fn kill(&self, id: &ProcessId, signal: u32, all: bool) -> Result<()> {
+        let process = self.process(id)?;
+        match process.status() {
+            Status::Stopped => {
+                Err(Error::not_found(format!("process {id} has ended: process already finished")))
+            }
+            Status::Created if !id.is_init() => Err(Error::precondition(format!("exec {id} is not started"))),
+            _ => self.sandbox.signal(id, signal, all).await,
+        }
+    }
+
+    /// Removes an ended process, or a container that was never started.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` while it runs.
+    pub async fn delete(&self, id: &ProcessId) -> Result<Deleted> {
+        let task = self.task(&id.container)?;
+        let process = self.process(id)?;
+        if id.is_init() {
+            if process.status() == Status::Created {
+                if let Err(error) = self.sandbox.signal(id, libc::SIGKILL as u32, true).await {
+                    debug!("kill {id} before its delete: {error}");
+                }
+                process.ended().await;
+            }
+            process.require(&[Status::Stopped], "delete")?;
+            let _gate = process.gate.lock().await;
+            // A second delete waited here for the first.
+            self.process(id)?;
+            self.sandbox.delete(&id.container).await;
+            lock(&self.table).remove(&id.container);
+        } else {
+            let _gate = process.gate.lock().await;
+            self.process(id)?;
+            process.require(&[Status::Stopped, Status::Created], "delete")?;
+            self.sandbox.delete_exec(id).await;
+            lock(&task.execs).remove(&id.exec);
+        }
+        let ended = process.set_ended(Exit { status: 0, oom_killed: false });
+        let pid = process.state().pid;
+        if id.is_init() {
+            self.publish(TaskDelete {
+                container_id: id.container.clone(),
+                pid,
+                exit_status: ended.exit.status,
+                exited_at: Some(timestamp(ended.at)).into(),
+                ..Default::default()
+            });
+        }
+        Ok(Deleted { pid, ended })
+    }
+
+    /// The container's pid on the host.
+    pub fn pid(&self, container: &str) -> Result<u32> {
+        Ok(self.task(container)?.pid)
+    }
+
+    /// The sandbox, for a call that needs the process in one of `allowed`.
+    fn sandbox_for(&self, id: &ProcessId, allowed: &[Status], what: &str) -> Result<&Arc<dyn Sandbox>> {
+        self.process(id)?.require(allowed, what)?;
+        Ok(&self.sandbox)
+    }
+
+    /// Drops the shim's hold on a process's input. Not an error once the process has ended.
+    pub async fn close_stdin(&self, id: &ProcessId) -> Result<()> {
+        match self.process(id)?.status() {
+            Status::Stopped => Ok(()),
+            _ => self.sandbox.close_stdin(id).await,
+        }
+    }
+
+    /// Sets a terminal's size.
+    pub async fn resize(&self, id: &ProcessId, width: u32, height: u32) -> Result<()> {
+        let allowed = [Status::Created, Status::Running, Status::Paused];
+        self.sandbox_for(id, &allowed, "resize the terminal of")?.resize(id, width, height).await
+    }
+
+    /// Freezes a container.
+    pub async fn pause(&self, container: &str) -> Result<()> {
+        let id = ProcessId::init(container);
+        let process = self.process(&id)?;
+        let _gate = process.gate.lock().await;
+        self.sandbox_for(&id, &[Status::Running], "pause")?.pause(container).await?;
+        process.set_status(Status::Paused);
+        self.publish(TaskPaused { container_id: id.container, ..Default::default() });
+        Ok(())
+    }
+
+    /// Thaws a container.
+    pub async fn resume(&self, container: &str) -> Result<()> {
+        let id = ProcessId::init(container);
+        let process = self.process(&id)?;
+        let _gate = process.gate.lock().await;
+        self.sandbox_for(&id, &[Status::Paused], "resume")?.resume(container).await?;
+        process.set_status(Status::Running);
+        self.publish(TaskResumed { container_id: id.container, ..Default::default() });
+        Ok(())
+    }
+
+    /// The sandbox, for a call on a container that has not ended.
+    pub fn live(&self, container: &str, what: &str) -> Result<&Arc<dyn Sandbox>> {
+        self.sandbox_for(
+            &ProcessId::init(container),
+            &[Status::Created, Status::Running, Status::Paused],
+            what,
+        )
+    }
+}
+
+fn create_event(new: &NewContainer) -> TaskCreate {
+    let io = TaskIO {
+        stdin: new.stdio.stdin.clone(),
+        stdout: new.stdio.stdout.clone(),
+        stderr: new.stdio.stderr.clone(),
+        terminal: new.stdio.terminal,
+        ..Default::default()
+    };
+    TaskCreate {
+        container_id: new.id.clone(),
+        bundle: new.bundle.display().to_string(),
+        rootfs: new.rootfs.iter().map(Mount::clone).collect(),
+        io: Some(io).into(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,312 @@
+//! The state machine against a sandbox that does what the test says.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use containerd_shim_protos::{protobuf::MessageDyn, ttrpc::Code};
+use guest_init::api::StatsResponse;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+
+use super::*;
+use crate::{
+    error::{Error, Result},
+    events::Publish,
+    sandbox::{Exit, NewContainer, ProcessId, Sandbox},
+    stdio::StdioPaths,
+};
+
+/// A sandbox whose processes end when the test, or a signal, says so.
+#[derive(Default)]
+struct Fake {
+    exits: Mutex<HashMap<ProcessId, watch::Sender<Option<Exit>>>>,
+    /// Ids whose creation waits for `go`.
+    slow: Option<&'static str>,
+    go: Notify,
+    refuse_start: bool,
+}
+
+impl Fake {
+    fn exit_of(&self, id: &ProcessId) -> watch::Receiver<Option<Exit>> {
+        let mut exits = self.exits.lock().unwrap();
+        exits.entry(id.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe()
+    }
+
+    fn end(&self, id: &ProcessId, status: u32) {
+        self.exit_of(id);
+        self.exits.lock().unwrap()[id].send_replace(Some(Exit { status, oom_killed: false }));
+    }
+}
+
+#[async_trait]
+impl Sandbox for Fake {
+    async fn create(&self, new: NewContainer) -> Result<u32> {
+        if self.slow == Some(new.id.as_str()) {
+            self.go.notified().await;
+        }
+        if new.id == "bad" {
+            return Err(Error::invalid("bad bundle"));
+        }
+        Ok(4711)
+    }
+    async fn exec(&self, id: &ProcessId, _: Vec<u8>, _: StdioPaths) -> Result<()> {
+        if id.exec == "missing" {
+            return Err(Error::not_found("exec: \"nope\": executable file not found in $PATH"));
+        }
+        Ok(())
+    }
+    async fn start(&self, _: &str) -> Result<()> {
+        if self.refuse_start { Err(Error::internal("no such executable")) } else { Ok(()) }
+    }
+    async fn wait(&self, id: &ProcessId) -> Exit {
+        let mut exit = self.exit_of(id);
+        exit.wait_for(Option::is_some).await.unwrap().unwrap()
+    }
+    async fn signal(&self, id: &ProcessId, signal: u32, _: bool) -> Result<()> {
+        self.end(id, 128 + signal);
+        Ok(())
+    }
+    async fn close_stdin(&self, _: &ProcessId) -> Result<()> {
+        Ok(())
+    }
+    async fn resize(&self, _: &ProcessId, _: u32, _: u32) -> Result<()> {
+        Ok(())
+    }
+    async fn pause(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+    async fn resume(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+    async fn update(&self, _: &str, _: Vec<u8>) -> Result<()> {
+        Ok(())
+    }
+    async fn stats(&self, _: &str) -> Result<StatsResponse> {
+        Ok(StatsResponse::default())
+    }
+    async fn delete_exec(&self, _: &ProcessId) {}
+    async fn delete(&self, _: &str) {}
+}
+
+/// Remembers topics.
+#[derive(Default)]
+struct Topics(Mutex<Vec<String>>, Notify);
+
+impl Publish for Topics {
+    fn publish(&self, topic: String, _: Box<dyn MessageDyn>) {
+        self.0.lock().unwrap().push(topic.trim_start_matches("/tasks/").to_owned());
+        self.1.notify_waiters();
+    }
+}
+
+impl Topics {
+    /// Waits for the last of `expected`, and compares all.
+    async fn expect(&self, expected: &[&str]) {
+        let arrived = async {
+            loop {
+                let more = self.1.notified();
+                if self.0.lock().unwrap().len() >= expected.len() {
+                    return;
+                }
+                more.await;
+            }
+        };
+        let arrived = timeout(Duration::from_secs(5), arrived).await;
+        assert_eq!(*self.0.lock().unwrap(), expected, "after {arrived:?}");
+    }
+}
+
+struct World {
+    tasks: Arc<Tasks>,
+    fake: Arc<Fake>,
+    topics: Arc<Topics>,
+}
+
+fn world(fake: Fake) -> World {
+    let (fake, topics) = (Arc::new(fake), Arc::new(Topics::default()));
+    World { tasks: Tasks::new(fake.clone(), topics.clone()), fake, topics }
+}
+
+fn new(id: &str) -> NewContainer {
+    NewContainer { id: id.to_owned(), ..NewContainer::default() }
+}
+
+fn exec(container: &str, exec: &str) -> ProcessId {
+    ProcessId { container: container.to_owned(), exec: exec.to_owned() }
+}
+
+fn code<T>(result: Result<T>) -> Code {
+    result.err().expect("an error").code()
+}
+
+#[tokio::test]
+async fn a_life_is_told_in_order() {
+    let World { tasks, fake, topics } = world(Fake::default());
+    let id = ProcessId::init("a");
+    assert_eq!(tasks.create(new("a")).await.unwrap(), 4711);
+    assert_eq!(tasks.start(&id).await.unwrap(), 4711);
+    fake.end(&id, 42);
+    assert_eq!(tasks.wait(&id).await.unwrap().exit.status, 42);
+    topics.expect(&["create", "start", "exit"]).await;
+    assert_eq!(tasks.delete(&id).await.unwrap().ended.exit.status, 42);
+    topics.expect(&["create", "start", "exit", "delete"]).await;
+    assert!(tasks.is_empty());
+}
+
+#[tokio::test]
+async fn a_process_that_ends_at_once_still_starts_first() {
+    let World { tasks, fake, topics } = world(Fake::default());
+    let id = ProcessId::init("a");
+    fake.end(&id, 0);
+    tasks.create(new("a")).await.unwrap();
+    // Ended before its start: the start is refused, and nothing claims that it started.
+    tasks.wait(&id).await.unwrap();
+    assert_eq!(code(tasks.start(&id).await), Code::FAILED_PRECONDITION);
+    topics.expect(&["create", "exit"]).await;
+}
+
+#[tokio::test]
+async fn a_taken_id_is_refused_and_a_failed_create_frees_it() {
+    let World { tasks, .. } = world(Fake::default());
+    tasks.create(new("a")).await.unwrap();
+    assert_eq!(code(tasks.create(new("a")).await), Code::ALREADY_EXISTS);
+    assert_eq!(code(tasks.create(new("bad")).await), Code::INVALID_ARGUMENT);
+    assert_eq!(code(tasks.create(new("bad")).await), Code::INVALID_ARGUMENT);
+}
+
+#[tokio::test]
+async fn every_call_on_an_unknown_task_is_not_found() {
+    let World { tasks, .. } = world(Fake::default());
+    let id = ProcessId::init("nobody");
+    assert_eq!(code(tasks.start(&id).await), Code::NOT_FOUND);
+    assert_eq!(code(tasks.kill(&id, 9, false).await), Code::NOT_FOUND);
+    assert_eq!(code(tasks.delete(&id).await), Code::NOT_FOUND);
+    assert_eq!(code(tasks.wait(&id).await), Code::NOT_FOUND);
+    assert_eq!(code(tasks.state(&id)), Code::NOT_FOUND);
+    assert_eq!(code(tasks.pause("nobody").await), Code::NOT_FOUND);
+    assert_eq!(code(tasks.resume("nobody").await), Code::NOT_FOUND);
+    assert_eq!(code(tasks.pid("nobody")), Code::NOT_FOUND);
+    assert_eq!(code(tasks.resize(&id, 1, 1).await), Code::NOT_FOUND);
+    assert_eq!(code(tasks.close_stdin(&id).await), Code::NOT_FOUND);
+    assert_eq!(code(tasks.add_exec(exec("nobody", "e"), vec![], StdioPaths::default())), Code::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn calls_in_the_wrong_state_are_refused() {
+    let World { tasks, fake, .. } = world(Fake::default());
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
+    assert_eq!(code(tasks.pause("a").await), Code::FAILED_PRECONDITION);
+    tasks.start(&id).await.unwrap();
+    assert_eq!(code(tasks.start(&id).await), Code::FAILED_PRECONDITION);
+    assert_eq!(code(tasks.delete(&id).await), Code::FAILED_PRECONDITION);
+    assert_eq!(code(tasks.resume("a").await), Code::FAILED_PRECONDITION);
+    fake.end(&id, 0);
+    tasks.wait(&id).await.unwrap();
+    assert_eq!(code(tasks.start(&id).await), Code::FAILED_PRECONDITION);
+    assert_eq!(code(tasks.kill(&id, 15, false).await), Code::NOT_FOUND);
+    assert_eq!(
+        code(tasks.add_exec(exec("a", "e"), vec![], StdioPaths::default())),
+        Code::FAILED_PRECONDITION
+    );
+    tasks.delete(&id).await.unwrap();
+    assert_eq!(code(tasks.delete(&id).await), Code::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_exec_lives_and_init_ends_last() {
+    let World { tasks, fake, topics } = world(Fake::default());
+    let (init, id) = (ProcessId::init("a"), exec("a", "e"));
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&init).await.unwrap();
+    tasks.add_exec(id.clone(), vec![], StdioPaths::default()).unwrap();
+    assert_eq!(code(tasks.add_exec(id.clone(), vec![], StdioPaths::default())), Code::ALREADY_EXISTS);
+    assert_eq!(code(tasks.kill(&id, 9, false).await), Code::FAILED_PRECONDITION);
+    assert_eq!(tasks.start(&id).await.unwrap(), 4711);
+    fake.end(&init, 1);
+    // Only now the exec ends: init's end was held back for it.
+    fake.end(&id, 2);
+    assert_eq!(tasks.wait(&init).await.unwrap().exit.status, 1);
+    topics.expect(&["create", "start", "exec-added", "exec-started", "exit", "exit"]).await;
+    assert_eq!(tasks.delete(&id).await.unwrap().ended.exit.status, 2);
+}
+
+#[tokio::test]
+async fn an_exec_that_cannot_start_leaves_the_container_running() {
+    let World { tasks, .. } = world(Fake::default());
+    let (init, id) = (ProcessId::init("a"), exec("a", "missing"));
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&init).await.unwrap();
+    tasks.add_exec(id.clone(), vec![], StdioPaths::default()).unwrap();
+    let error = tasks.start(&id).await.unwrap_err();
+    assert!(error.to_string().contains("\"nope\""), "{error}");
+    assert_eq!(tasks.state(&id).unwrap().0.status, Status::Stopped);
+    assert_eq!(tasks.state(&init).unwrap().0.status, Status::Running);
+    tasks.delete(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_create_holds_up_nobody_else() {
+    let World { tasks, fake, .. } = world(Fake { slow: Some("slow"), ..Fake::default() });
+    let slow = tokio::spawn({
+        let tasks = tasks.clone();
+        async move { tasks.create(new("slow")).await }
+    });
+    tokio::task::yield_now().await;
+    let id = ProcessId::init("quick");
+    let quick = async {
+        tasks.create(new("quick")).await.unwrap();
+        tasks.start(&id).await.unwrap();
+        tasks.kill(&id, 9, false).await.unwrap();
+        tasks.wait(&id).await.unwrap();
+        tasks.delete(&id).await.unwrap();
+    };
+    timeout(Duration::from_secs(5), quick).await.expect("held up by the slow create");
+    // The slow one's id is taken, though nothing else is known of it.
+    assert_eq!(code(tasks.create(new("slow")).await), Code::ALREADY_EXISTS);
+    assert_eq!(code(tasks.state(&ProcessId::init("slow"))), Code::NOT_FOUND);
+    assert!(!tasks.is_empty());
+    fake.go.notify_one();
+    slow.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_container_that_never_started_can_be_deleted() {
+    let World { tasks, topics, .. } = world(Fake { refuse_start: true, ..Fake::default() });
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
+    assert!(tasks.start(&id).await.unwrap_err().to_string().contains("no such executable"));
+    assert_eq!(tasks.delete(&id).await.unwrap().ended.exit.status, 137);
+    topics.expect(&["create", "exit", "delete"]).await;
+}
+
+#[tokio::test]
+async fn two_deletes_at_once_remove_it_once() {
+    let World { tasks, fake, topics } = world(Fake::default());
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&id).await.unwrap();
+    fake.end(&id, 0);
+    tasks.wait(&id).await.unwrap();
+    let (first, second) = tokio::join!(tasks.delete(&id), tasks.delete(&id));
+    assert_eq!([first.is_ok(), second.is_ok()].iter().filter(|ok| **ok).count(), 1);
+    topics.expect(&["create", "start", "exit", "delete"]).await;
+}
+
+#[tokio::test]
+async fn pausing_and_resuming_is_told() {
+    let World { tasks, topics, .. } = world(Fake::default());
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&id).await.unwrap();
+    tasks.pause("a").await.unwrap();
+    assert_eq!(tasks.state(&id).unwrap().0.status, Status::Paused);
+    tasks.resume("a").await.unwrap();
+    topics.expect(&["create", "start", "paused", "resumed"]).await;
+}
