@@ -1,6 +1,7 @@
 """Debian packages of any suite, without touching this machine's own apt: trees by debootstrap, files out of .debs."""
 
 import os
+import re
 
 from .errors import BoxError, output, run
 

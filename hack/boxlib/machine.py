@@ -68,7 +68,7 @@ class Box:
             time.sleep(0.02)
 
 
-def start(box, base, options, writable=False):
+def start(box, base, options):
     """Starts QEMU and returns when the box's init says that it is ready; leaves nothing behind when that fails."""
     shutil.rmtree(box.folder, ignore_errors=True)
     box.folder.mkdir(parents=True)
@@ -76,7 +76,7 @@ def start(box, base, options, writable=False):
         for file in (remote.KEY, remote.KNOWN_HOSTS):
             shutil.copy(base / file, box.folder / file)
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            state = _spawn(box, base, options, writable)
+            state = _spawn(box, base, options)
             try:
                 _await_ready(box)
                 break
@@ -104,10 +104,10 @@ class _PortTaken(BoxError):
     """Another process took the port between our choice and QEMU's bind."""
 
 
-def _spawn(box, base, options, writable):
+def _spawn(box, base, options):
     port = _free_port()
     # `timeout` makes a box die by itself, also when QEMU is livelocked and nobody is there any more.
-    command = ["timeout", "--signal=KILL", str(options.lifetime), *_qemu(box, base, options, port, writable)]
+    command = ["timeout", "--signal=KILL", str(options.lifetime), *_qemu(box, base, options, port)]
     with open(box.folder / "lock", "wb") as lock, open(box.folder / "qemu.log", "wb") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -121,7 +121,7 @@ def _spawn(box, base, options, writable):
     return state
 
 
-def _qemu(box, base, options, port, writable):
+def _qemu(box, base, options, port):
     icount = options.accel == "icount"
     # An icount box is for measuring: no debug log of containerd and the shims there.
     append = (f"console=ttyS0 quiet panic=-1 box.name={box.name} box.containerd={options.containerd}"
@@ -144,10 +144,9 @@ def _qemu(box, base, options, port, writable):
             "-object", f"memory-backend-file,id=disk,mem-path={disk},size={size},share=off,readonly=off",
             "-device", "nvdimm,memdev=disk,unarmed=off",
         ]
-    snapshot = "off" if writable else "on"
     return command + [
         "-M", "q35", "-m", f"{options.memory}M",
-        "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe,snapshot={snapshot}",
+        "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe,snapshot=on",
     ]
 
 

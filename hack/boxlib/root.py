@@ -3,7 +3,7 @@
 import shutil
 import threading
 
-from . import bake, cache, debian, images, kernel, remote
+from . import cache, debian, images, kernel, remote
 from .errors import BoxError, run
 
 PACKAGES = (
@@ -15,12 +15,13 @@ CONTAINERDS = {"1.6": "bookworm", "1.7": "trixie", "2.1": "sid"}
 DEFAULT_CONTAINERD = "2.1"
 DISK_SIZE = "6G"  # sparse
 FILES = cache.HACK / "box-root"
+BAKE = cache.HACK / "bake"
 
 
 def base():
     """The directory with disk.img, vmlinuz, initrd, the ssh keys; built if need be."""
-    sources = [cache.HACK / "boxlib" / f"{name}.py" for name in ("bake", "debian", "images", "kernel", "oci", "root")]
-    key = cache.recipe(*sources, kernel.INIT, FILES)
+    sources = [cache.HACK / "boxlib" / f"{name}.py" for name in ("debian", "images", "kernel", "oci", "root")]
+    key = cache.recipe(*sources, kernel.INIT, FILES, BAKE)
     return cache.stage("base", key, _build)
 
 
@@ -39,8 +40,7 @@ def _build(scratch):
     vmlinuz, version = kernel.unpack(apt, tree)
     shutil.move(vmlinuz, scratch / "vmlinuz")
     kernel.initramfs(tree, version, scratch / "initrd", log)
-    run("cp", "-aT", FILES, tree, log=log)
-    run("chown", "-R", "root:root", *(tree / file.relative_to(FILES) for file in FILES.rglob("*") if file.is_file()))
+    run("cp", "-rT", FILES, tree, log=log)
     _add_keys(scratch, tree, log)
     # CNI's customary place.
     (tree / "opt/cni").mkdir(parents=True)
@@ -48,12 +48,13 @@ def _build(scratch):
     (tree / "etc/resolv.conf").write_text("", encoding="utf-8")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n", encoding="utf-8")
 
-    # 1.5 GiB of tree: no journal (a box is never repaired), no checksums (they want a module before the disk is there).
+    archive = images.build(apt, box_tree, image_tree, work)
+    for containerd in CONTAINERDS:
+        run(BAKE, tree / f"opt/containerd-{containerd}/bin", tree / f"var/lib/containerd-{containerd}", archive, log=log)
+
+    # No journal (a box is never repaired), no checksums (they want a module before there is a disk).
     run("mke2fs", "-q", "-t", "ext4", "-O", "^metadata_csum,^has_journal,^64bit", "-m", "0",
         "-d", tree, scratch / "disk.img", DISK_SIZE, log=log)
-    shutil.rmtree(tree)
-    archive = images.build(apt, box_tree, image_tree, work)
-    bake.bake(scratch, archive, list(CONTAINERDS), work)
     shutil.rmtree(work)
 
 
