@@ -10,6 +10,8 @@ pub struct Proc {
     /// Ticks since boot at its start: with the pid, its identity.
     pub started: u64,
     pub argv: Vec<String>,
+    /// The name that the kernel has for it, at most 15 bytes.
+    comm: String,
 }
 
 impl Proc {
@@ -17,6 +19,11 @@ impl Proc {
     pub fn name(&self) -> &str {
         let first = self.argv.first().map_or("", String::as_str);
         first.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// By its command line or by what it called itself.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name() == name || self.comm == name
     }
 
     pub fn is_alive(&self) -> bool {
@@ -38,9 +45,11 @@ fn read(pid: i32) -> Option<Proc> {
         String::from_utf8_lossy(&cmdline).split_terminator('\0').map(str::to_owned).collect();
     // After the last ')' of the name: state, ppid, …; the start time is field 22 of the whole (proc_pid_stat(5)).
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let (name, fields) = stat.rsplit_once(')')?;
+    let comm = name.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
     let (ppid, started) = (fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?);
-    (!argv.is_empty()).then_some(Proc { pid, ppid, started, argv })
+    (!argv.is_empty()).then_some(Proc { pid, ppid, started, argv, comm })
 }
 
 /// The shim that serves this container.
@@ -52,7 +61,7 @@ pub fn shim_of(id: &str) -> Result<Option<Proc>> {
 /// The process of this name that the container's shim started.
 pub fn child_of_shim(id: &str, name: &str) -> Result<Option<Proc>> {
     let Some(shim) = shim_of(id)? else { return Ok(None) };
-    Ok(all()?.into_iter().find(|p| p.ppid == shim.pid && p.name() == name))
+    Ok(all()?.into_iter().find(|p| p.ppid == shim.pid && p.is_called(name)))
 }
 
 /// The container's microVM.

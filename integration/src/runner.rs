@@ -1,6 +1,7 @@
 //! Runs scenarios one after the other: each in a process group of its own that its time limit can end, each followed
 //! by the undo list and the leak check.
 
+use crate::command::Cmd;
 use crate::containerd_log::{self, Mark};
 use crate::ctx::{Ctx, Runtime, WORK};
 use crate::leaks::Snapshot;
@@ -36,11 +37,15 @@ pub fn run(chosen: &[&Scenario], runtime: Runtime, fail_fast: bool) -> Result<Ex
     undo::run_all().context("put back what an earlier run changed")?;
     let begun = Instant::now();
     let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
+    let images = Cmd::new(&["ctr", "image", "ls", "-q"]).run()?.ok()?.stdout_text();
     let mut before = Snapshot::take()?;
     for scenario in chosen {
         let (mark, started) = (containerd_log::mark(), Instant::now());
         let verdict = match scenario.krun_only {
             Some(why) if runtime == Runtime::Runc => Verdict::Skipped(format!("krun only: {why}")),
+            _ if !images.lines().any(|i| i == scenario.image) => {
+                Verdict::Skipped(format!("the box has no image {}", scenario.image))
+            }
             _ => attempt(scenario, runtime, &mut before)?,
         };
         let seconds = started.elapsed().as_secs_f64();

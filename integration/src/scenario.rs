@@ -1,6 +1,6 @@
 //! What a scenario is: a name, who runs it, how long it may take, and the function that does it.
 
-use crate::ctx::Ctx;
+use crate::ctx::{BUSYBOX, Ctx};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub struct Scenario {
     pub smoke: bool,
     /// Why runc cannot run it, if so.
     pub krun_only: Option<&'static str>,
+    /// The image it runs, where that is more than busybox: not every box has it.
+    pub image: &'static str,
     /// Wall time after which it is ended and has failed.
     pub timeout: Duration,
     pub run: fn(&Ctx) -> Result<Outcome>,
@@ -26,7 +28,7 @@ const USUAL_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Scenario {
     pub const fn new(name: &'static str, run: fn(&Ctx) -> Result<Outcome>) -> Self {
-        Self { name, smoke: false, krun_only: None, timeout: USUAL_TIMEOUT, run }
+        Self { name, smoke: false, krun_only: None, image: BUSYBOX, timeout: USUAL_TIMEOUT, run }
     }
 
     pub const fn smoke(mut self) -> Self {
@@ -36,6 +38,11 @@ impl Scenario {
 
     pub const fn krun_only(mut self, why: &'static str) -> Self {
         self.krun_only = Some(why);
+        self
+    }
+
+    pub const fn image(mut self, image: &'static str) -> Self {
+        self.image = image;
         self
     }
 

@@ -18,6 +18,7 @@ pub fn new(ctx: &Ctx, id: &str, args: &[&str]) -> Result<Value> {
     let text = ctx.ctr(&["oci", "spec"]).run()?.ok()?.stdout;
     let mut spec: Value = serde_json::from_slice(&text).context("the output of ctr oci spec")?;
     spec["process"]["args"] = json!(args);
+    spec["process"]["env"] = json!(["PATH=/bin"]);
     spec["process"]["cwd"] = json!("/");
     spec["root"] = json!({ "path": busybox_root(&ctx.work(&format!("{id}.rootfs")))? });
     spec["linux"]["cgroupsPath"] = json!(format!("/default/{id}"));

@@ -50,11 +50,9 @@ fn measure(id: &str) -> Result<Memory> {
     let shim = procs::shim_of(id)?.with_context(|| format!("no shim for {id}"))?;
     let mut memory = Memory::from([("shim", pss(shim.pid)?)]);
     for child in procs::all()?.into_iter().filter(|p| p.ppid == shim.pid) {
-        let part = match child.name() {
-            "krun-anchor" => "anchor",
-            "krun-vmm" => "vmm",
-            _ => "container",
-        };
+        let called = |name: &&(&str, &str)| child.is_called(name.0);
+        let part =
+            [("krun-anchor", "anchor"), ("krun-vmm", "vmm")].iter().find(called).map_or("container", |n| n.1);
         *memory.entry(part).or_default() += pss(child.pid)?;
     }
     memory.insert("all of it", memory.values().sum());

@@ -9,22 +9,30 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("config-missing", |ctx| spoiled(ctx, "rm config.json", &["config.json"])),
-    Scenario::new("config-truncated", |ctx| spoiled(ctx, "truncate -s 100 config.json", &[])),
-    Scenario::new("config-of-100-mb", |ctx| spoiled(ctx, "truncate -s 100M config.json", &[])),
+pub const SCENARIOS: &[Scenario] = &[Scenario::new("bad-config-json", bad_config_json).timeout(180)];
+
+const HUGE: &str = "of 100 MB";
+const MISHAPS: [(&str, &str); 3] = [
+    ("missing", "rm config.json"),
+    ("truncated", "truncate -s 100 config.json"),
+    (HUGE, "truncate -s 100M config.json"),
 ];
 
-fn spoiled(ctx: &Ctx, how: &str, words: &[&str]) -> Result<Outcome> {
+fn bad_config_json(ctx: &Ctx) -> Result<Outcome> {
     // runc does not say which file it could not parse.
-    let words: &[&str] = if ctx.krun() { &["config.json"] } else { words };
-    for (when, script) in [
-        ("before", format!("{how}; exec {{shim}} \"$@\"")),
-        ("after", format!("{{shim}} \"$@\"; status=$?; {how}; exit $status")),
-    ] {
-        let wrapper = wrap(ctx, when, &script)?;
-        let output = ctx.run_as(&wrapper, &["--rm"], &[BUSYBOX, &ctx.id(when), "true"]).run()?;
-        output.refused(words).with_context(|| format!("spoiled {when} the shim's start"))?;
+    let words: &[&str] = if ctx.krun() { &["config.json"] } else { &[] };
+    for (title, mishap) in MISHAPS {
+        if title == HUGE && !ctx.krun() {
+            continue; // runc takes the good first part of it.
+        }
+        for (when, script) in [
+            ("before", format!("{mishap}; exec {{shim}} \"$@\"")),
+            ("after", format!("{{shim}} \"$@\"; status=$?; {mishap}; exit $status")),
+        ] {
+            let wrapper = wrap(ctx, when, &script)?;
+            let output = ctx.run_as(&wrapper, &["--rm"], &[BUSYBOX, &ctx.id(when), "true"]).run()?;
+            output.refused(words).with_context(|| format!("{title} {when} the shim's start"))?;
+        }
     }
     Ok(Outcome::Passed)
 }

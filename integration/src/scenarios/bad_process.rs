@@ -7,9 +7,7 @@ use std::fs;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("missing-executable", missing_executable).smoke(),
-    Scenario::new("not-executable", not_executable),
-    Scenario::new("missing-cwd", missing_cwd).krun_only("runc makes the directory"),
-    Scenario::new("rootfs-is-a-file", rootfs_is_a_file),
+    Scenario::new("bad-process-or-root", bad_process_or_root),
 ];
 
 fn missing_executable(ctx: &Ctx) -> Result<Outcome> {
@@ -17,22 +15,17 @@ fn missing_executable(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A directory, which exists and cannot be run.
-fn not_executable(ctx: &Ctx) -> Result<Outcome> {
-    ctx.run(&["--rm"], BUSYBOX, &ctx.id(""), &["/bin"]).run()?.refused(&["/bin"])?;
-    Ok(Outcome::Passed)
-}
-
-fn missing_cwd(ctx: &Ctx) -> Result<Outcome> {
-    let run = ctx.run(&["--rm", "--cwd", "/no/such/directory"], BUSYBOX, &ctx.id(""), &["true"]);
-    run.run()?.refused(&["/no/such/directory"])?;
-    Ok(Outcome::Passed)
-}
-
-fn rootfs_is_a_file(ctx: &Ctx) -> Result<Outcome> {
+/// What exists and cannot be run, a working directory that does not exist, a root that is a file.
+fn bad_process_or_root(ctx: &Ctx) -> Result<Outcome> {
+    ctx.run(&["--rm"], BUSYBOX, &ctx.id("directory"), &["/bin"]).run()?.refused(&["/bin"])?;
+    if ctx.krun() {
+        // runc makes the directory.
+        let run = ctx.run(&["--rm", "--cwd", "/no/such/directory"], BUSYBOX, &ctx.id("cwd"), &["true"]);
+        run.run()?.refused(&["/no/such/directory"])?;
+    }
     let file = ctx.work("not-a-directory");
     fs::write(&file, "I am a file").context("write the file")?;
     let path = file.display().to_string();
-    ctx.run(&["--rm", "--rootfs"], &path, &ctx.id(""), &["true"]).run()?.refused(&["not a directory"])?;
+    ctx.run(&["--rm", "--rootfs"], &path, &ctx.id("root"), &["true"]).run()?.refused(&["not a directory"])?;
     Ok(Outcome::Passed)
 }

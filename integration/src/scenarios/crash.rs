@@ -2,7 +2,7 @@
 
 use crate::command::Running;
 use crate::containerd_log::{self, Mark};
-use crate::ctx::{BUSYBOX, Ctx};
+use crate::ctx::{BUSYBOX, Ctx, WORK};
 use crate::procs::{self, Proc};
 use crate::scenario::{Outcome, Scenario};
 use crate::wait::until_true;
@@ -63,8 +63,11 @@ fn anchor_killed(ctx: &Ctx) -> Result<Outcome> {
 /// Without its shim nothing of the container lives on, and what is left for containerd to remove can be removed.
 fn shim_killed(ctx: &Ctx) -> Result<Outcome> {
     let id = ctx.id("");
-    // runc's own state, which no shim is left to remove.
-    undo::remember(&["rm", "-rf", &format!("/run/containerd/runc/default/{id}")])?;
+    if !ctx.krun() {
+        // A runc shim that is killed leaves these.
+        undo::remember(&["rm", "-rf", &format!("/run/containerd/runc/default/{id}")])?;
+        undo::remember(&["find", "/run/containerd/s", "-newer", WORK, "-delete"])?;
+    }
     ctx.run(&["--detach", "--null-io"], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
     ctx.wait_for_status(&id, "RUNNING")?;
     let shim = procs::shim_of(&id)?.context("no shim")?;
@@ -96,7 +99,7 @@ fn kill_9(process: &Proc) -> Result<()> {
 
 /// The log says that the VM ended, and how.
 fn has_reason(mark: Mark) -> Result<()> {
-    let line = mark.line_with(&["krun-vmm", "ended"])?.or(mark.line_with(&["vm ended"])?);
+    let line = mark.line_with(&["ended without a record"])?;
     ensure!(line.is_some(), "the log has no line that says how the VM ended");
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! A container whose root is hostile: it reaches neither the control connection nor devices beyond its rules.
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use anyhow::{Result, ensure};
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("hostile-control-port", control_port).krun_only("there is no vsock to a shim"),
-    Scenario::new("hostile-devices", devices),
+    Scenario::new("hostile-control-port", control_port)
+        .image(DEBIAN)
+        .krun_only("there is no vsock to a shim"),
+    Scenario::new("hostile-devices", devices).image(DEBIAN),
 ];
 
 /// Nobody but PID 1, once, gets through to the shim, whatever port of whatever peer is tried.
@@ -53,7 +55,7 @@ def attempt(kind, major, minor):
 majors = {}
 for line in open("/proc/devices"):
     fields = line.split()
-    if len(fields) == 2:
+    if len(fields) == 2 and fields[0].isdigit():
         majors[fields[1]] = int(fields[0])
 wanted = [("mem", stat.S_IFCHR, 1, 1), ("kmsg", stat.S_IFCHR, 1, 11), ("misc/kvm", stat.S_IFCHR, 10, 232),
           ("misc/fuse", stat.S_IFCHR, 10, 229), ("loop or disk", stat.S_IFBLK, 7, 0), ("disk", stat.S_IFBLK, 254, 0)]

@@ -2,7 +2,7 @@
 //! reach matters. It must reach no unix socket, abstract name or loopback service of the box, neither as a well-behaved
 //! guest asks for them nor with forged requests.
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use anyhow::{Context, Result, ensure};
 use std::net::{TcpListener, TcpStream};
@@ -10,8 +10,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("hostile-host-sockets", host_sockets),
-    Scenario::new("hostile-forged-tsi", forged_tsi).krun_only("there is no TSI"),
+    Scenario::new("hostile-host-sockets", host_sockets).image(DEBIAN),
+    Scenario::new("hostile-forged-tsi", forged_tsi).image(DEBIAN).krun_only("there is no TSI"),
 ];
 
 const ABSTRACT: &str = "krun-scenarios-target";

@@ -15,7 +15,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("containerd-restart", containerd_restart),
 ];
 
-/// run -d, ls, ps, kill, wait, delete, each state in between, and each call that a state refuses.
+/// run -d, ls, ps, kill, ls, delete, each state in between, and each call that a state refuses.
 fn detached(ctx: &Ctx) -> Result<Outcome> {
     let id = ctx.id("");
     ctx.run(&["--detach"], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;

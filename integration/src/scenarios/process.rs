@@ -64,7 +64,7 @@ fn rootfs_files(ctx: &Ctx) -> Result<Outcome> {
         echo one >a && ln a b && ln -s a c && mv a d
         [ "$(cat b d 2>/dev/null | tr -d '\n')" = oneone ]; echo "link count $(stat -c %h b)"
         [ ! -e c ]; echo "dangling $(readlink c)"
-        chmod 4750 b; chown 1000:2000 b; echo "mode $(stat -c '%a %u:%g' d)"
+        chown 1000:2000 b; chmod 4750 b; echo "mode $(stat -c '%a %u:%g' d)"
         dd if=/dev/zero of=big bs=1M count=8 2>/dev/null; echo tail >>big; echo "size $(stat -c %s big)"
         rm -r deep; [ ! -e deep ]; mkfifo f; [ -p f ]
         mkdir shared; chown 0:2000 shared; chmod 2775 shared

@@ -1,13 +1,13 @@
 //! Death by signals, and signals that are no death.
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use anyhow::{Result, ensure};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("kill-9", kill_9).smoke(),
     Scenario::new("sigterm", sigterm),
-    Scenario::new("sigsegv", sigsegv),
+    Scenario::new("sigsegv", sigsegv).image(DEBIAN),
 ];
 
 fn kill_9(ctx: &Ctx) -> Result<Outcome> {
