@@ -11,6 +11,7 @@ mod cleanup;
 mod config;
 mod error;
 mod events;
+mod hooks;
 mod info;
 mod mount;
 mod sandbox;

@@ -17,7 +17,6 @@ use containerd_shim_protos::{
     ttrpc::asynchronous::{Server, transport::Listener},
 };
 use log::{info, warn};
-use nix::sys::prctl;
 
 use crate::{
     bootstrap::{ADDRESS_FILE, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
@@ -57,8 +56,6 @@ pub fn serve(flags: &Flags) -> Result<()> {
 
 async fn serve_on(listener: UnixListener, flags: &Flags) -> Result<()> {
     let failed = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
-    // Processes that containers' hooks leave behind become ours, and are reaped.
-    prctl::set_child_subreaper(true).map_err(|e| failed("become a subreaper", &e))?;
     let group = env::var(GROUP_ENV).unwrap_or_else(|_| flags.id.clone());
     let containerd = env::var(TTRPC_ADDRESS).map_err(|e| failed(TTRPC_ADDRESS, &e))?;
     let events = Arc::new(Publisher::start(containerd, flags.namespace.clone()));

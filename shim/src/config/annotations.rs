@@ -47,10 +47,17 @@ fn set(config: &mut Config, name: &str, value: &str) -> Result<()> {
         number.map_err(|_| Error::invalid(format!("{name} = {value:?}: must be a whole number")))
     };
     match name {
-        "cpus" => config.set_cpus(number()?),
-        "memory_mib" => config.set_memory_mib(number()?),
-        _ => config.set_network(value),
+        "cpus" => {
+            config.set_cpus(name, number()?)?;
+            config.cpus_fixed = true;
+        }
+        "memory_mib" => {
+            config.set_memory_mib(name, number()?)?;
+            config.memory_fixed = true;
+        }
+        _ => config.set_network(value)?,
     }
+    Ok(())
 }
 
 #[cfg(test)]

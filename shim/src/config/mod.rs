@@ -34,8 +34,10 @@ pub struct Config {
     pub cpus: u8,
     /// Memory in MiB when nothing else sizes the VM: 128 to the host's.
     pub memory_mib: u32,
-    /// Whether `cpus` and `memory_mib` were written by somebody, so that limits do not change them.
-    pub sized: bool,
+    /// Whether an annotation wrote `cpus`, so that limits do not change it.
+    pub cpus_fixed: bool,
+    /// Whether an annotation wrote `memory_mib`, so that limits do not change it.
+    pub memory_fixed: bool,
     /// How the guest reaches the network.
     pub network: vmm::Network,
     /// Where libkrunfw lies, when not in the usual places.
@@ -55,7 +57,8 @@ impl Default for Config {
         Config {
             cpus: 1,
             memory_mib: 1024,
-            sized: false,
+            cpus_fixed: false,
+            memory_fixed: false,
             network: vmm::Network::Tsi,
             libkrunfw: None,
             guest_init: None,
@@ -70,8 +73,8 @@ impl Default for Config {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Layer {
-    cpus: Option<i64>,
-    memory_mib: Option<i64>,
+    default_cpus: Option<i64>,
+    default_memory_mib: Option<i64>,
     network: Option<String>,
     libkrunfw: Option<PathBuf>,
     guest_init: Option<PathBuf>,
@@ -113,11 +116,11 @@ impl Config {
         let layer: Layer = toml::from_str(text)
             .map_err(|e| Error::invalid(format!("{origin}: {}", e.to_string().trim_end())))?;
         let within = |result: Result<()>| result.map_err(|e| e.context(origin));
-        if let Some(cpus) = layer.cpus {
-            within(self.set_cpus(cpus))?;
+        if let Some(cpus) = layer.default_cpus {
+            within(self.set_cpus("default_cpus", cpus))?;
         }
-        if let Some(memory) = layer.memory_mib {
-            within(self.set_memory_mib(memory))?;
+        if let Some(memory) = layer.default_memory_mib {
+            within(self.set_memory_mib("default_memory_mib", memory))?;
         }
         if let Some(network) = layer.network {
             within(self.set_network(&network))?;
@@ -135,17 +138,15 @@ impl Config {
         Ok(())
     }
 
-    fn set_cpus(&mut self, cpus: i64) -> Result<()> {
-        self.cpus = in_range("cpus", cpus, 1, i64::from(sizing::MAX_CPUS), "libkrun's limit")? as u8;
-        self.sized = true;
+    fn set_cpus(&mut self, key: &str, cpus: i64) -> Result<()> {
+        self.cpus = in_range(key, cpus, 1, i64::from(sizing::MAX_CPUS), "libkrun's limit")? as u8;
         Ok(())
     }
 
-    fn set_memory_mib(&mut self, memory: i64) -> Result<()> {
+    fn set_memory_mib(&mut self, key: &str, memory: i64) -> Result<()> {
         let host = i64::from(host_memory_mib());
         let least = i64::from(sizing::MIN_MEMORY_MIB);
-        self.memory_mib = in_range("memory_mib", memory, least, host, "this host's memory")? as u32;
-        self.sized = true;
+        self.memory_mib = in_range(key, memory, least, host, "this host's memory")? as u32;
         Ok(())
     }
 
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn a_file_changes_what_it_names() {
         let mut config = Config::default();
-        config.apply("memory_mib = 512\nnetwork = \"none\"", "a.toml").unwrap();
+        config.apply("default_memory_mib = 512\nnetwork = \"none\"", "a.toml").unwrap();
         assert_eq!((config.cpus, config.memory_mib), (1, 512));
         assert_eq!(config.network, vmm::Network::None);
     }
@@ -200,12 +201,12 @@ mod tests {
     #[test]
     fn errors_name_file_key_and_range() {
         let mut config = Config::default();
-        let error = config.apply("cpus = 17", "/etc/krun/config.toml").unwrap_err().to_string();
-        assert_eq!(error, "/etc/krun/config.toml: cpus = 17: must be 1 to 16 (libkrun's limit)");
-        let error = config.apply("memory_mib = 64", "a").unwrap_err().to_string();
-        assert!(error.starts_with("a: memory_mib = 64: must be 128 to "), "{error}");
+        let error = config.apply("default_cpus = 17", "/etc/krun/config.toml").unwrap_err().to_string();
+        assert_eq!(error, "/etc/krun/config.toml: default_cpus = 17: must be 1 to 16 (libkrun's limit)");
+        let error = config.apply("default_memory_mib = 64", "a").unwrap_err().to_string();
+        assert!(error.starts_with("a: default_memory_mib = 64: must be 128 to "), "{error}");
         let error = config.apply("ram = 64", "a").unwrap_err().to_string();
-        assert!(error.contains("unknown field `ram`") && error.contains("memory_mib"), "{error}");
+        assert!(error.contains("unknown field `ram`") && error.contains("default_memory_mib"), "{error}");
     }
 
     #[test]

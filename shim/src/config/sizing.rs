@@ -1,16 +1,9 @@
 //! The size of a VM: from what somebody wrote, else from the limits of what runs in it.
 
-use std::fs;
-
 use log::info;
+pub use vmm::config::{MAX_CPUS, MIN_MEMORY_MIB};
 
 use super::Config;
-
-/// libkrun's largest number of virtual CPUs. Source: libkrun 1.19.7, `krun_set_vm_config`.
-pub const MAX_CPUS: u8 = 16;
-
-/// The least memory that libkrunfw's kernel boots and works in.
-pub const MIN_MEMORY_MIB: u32 = 128;
 
 /// What the guest's kernel, PID 1 and page tables need besides the containers, in MiB.
 const GUEST_NEED_MIB: u64 = 128;
@@ -34,15 +27,17 @@ impl Config {
     }
 
     fn size_on(&mut self, limits: Limits, host_mib: u32) {
-        if self.sized {
-            return;
-        }
-        if let (Some(quota @ 1..), Some(period @ 1..)) = (limits.cpu_quota, limits.cpu_period) {
+        if let (false, Some(quota @ 1..), Some(period @ 1..)) =
+            (self.cpus_fixed, limits.cpu_quota, limits.cpu_period)
+        {
             let wanted = (quota as u64).div_ceil(period);
             self.cpus = wanted.min(u64::from(MAX_CPUS)) as u8;
             if u64::from(self.cpus) != wanted {
                 info!("the limit asks for {wanted} cpus: the VM gets {MAX_CPUS}, libkrun's most");
             }
+        }
+        if self.memory_fixed {
+            return;
         }
         if let Some(bytes @ 1..) = limits.memory {
             let limit = (bytes as u64).div_ceil(1 << 20);
@@ -57,12 +52,9 @@ impl Config {
     }
 }
 
-/// The host's memory in MiB. Source: proc_meminfo(5), MemTotal.
+/// The host's memory in MiB; without bound when it cannot be told.
 pub fn host_memory_mib() -> u32 {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.map_or(u32::MAX, |kib| (kib / 1024) as u32)
+    vmm::config::host_memory_mib().ok().and_then(|mib| u32::try_from(mib).ok()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -102,9 +94,9 @@ mod tests {
 
     #[test]
     fn a_written_size_is_kept() {
-        let mut config = Config::default();
-        config.set_cpus(2).unwrap();
-        config.size_on(Limits { memory: Some(4 << 30), ..Limits::default() }, 4096);
-        assert_eq!((config.cpus, config.memory_mib), (2, 1024));
+        let mut config = Config { memory_mib: 256, memory_fixed: true, ..Config::default() };
+        let limits = Limits { memory: Some(4 << 30), cpu_quota: Some(200_000), cpu_period: Some(100_000) };
+        config.size_on(limits, 4096);
+        assert_eq!((config.cpus, config.memory_mib), (2, 256));
     }
 }

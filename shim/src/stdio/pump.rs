@@ -3,7 +3,6 @@
 use std::{
     io,
     sync::{Mutex, MutexGuard},
-    time::Duration,
 };
 
 use guest_init::{
@@ -11,7 +10,11 @@ use guest_init::{
     mux::{Mux, Reader, Writer},
 };
 use log::{debug, warn};
-use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    task::{AbortHandle, JoinHandle},
+};
 
 use super::{
     StdioPaths,
@@ -21,9 +24,6 @@ use crate::error::Result;
 
 /// Bytes read from a FIFO at a time: Linux's pipe holds as many, unless somebody grew it.
 const CHUNK: usize = 64 * 1024;
-
-/// How long an ended process's output may take to be read by its client before it is given up.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// The host's ends, opened before the guest knows of the process.
 pub struct Endpoints {
@@ -57,7 +57,8 @@ pub struct Pumps {
     /// The shim's own write end of the input FIFO.
     hold: Mutex<Option<pipe::Sender>>,
     input: Mutex<Option<JoinHandle<()>>>,
-    outputs: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+    outputs: Mutex<Vec<JoinHandle<()>>>,
+    aborts: Vec<AbortHandle>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,7 +89,8 @@ impl Pumps {
             waiting: Mutex::new(waiting),
             hold: Mutex::new(hold),
             input: Mutex::default(),
-            outputs: tokio::sync::Mutex::new(outputs),
+            aborts: outputs.iter().map(JoinHandle::abort_handle).collect(),
+            outputs: Mutex::new(outputs),
         })
     }
 
@@ -104,31 +106,32 @@ impl Pumps {
         lock(&self.hold).take();
     }
 
-    /// After the process's end: stops the input, and waits until the client has the output. A
-    /// client that does not read is given up after [`DRAIN`].
+    /// After the process's end: stops the input, and waits until the client has the output.
     pub async fn finish(&self) {
         self.close_stdin();
         lock(&self.waiting).take();
         if let Some(input) = lock(&self.input).take() {
             input.abort();
         }
-        let mut outputs = self.outputs.lock().await;
-        let deadline = tokio::time::Instant::now() + DRAIN;
-        for mut output in outputs.drain(..) {
-            if tokio::time::timeout_at(deadline, &mut output).await.is_err() {
-                warn!("the client did not read the output within {DRAIN:?}: the rest is dropped");
-                output.abort();
-            }
+        let outputs = std::mem::take(&mut *lock(&self.outputs));
+        for output in outputs {
+            // Fails when it was given up.
+            let _ = output.await;
         }
+    }
+
+    /// Drops the output that the client has not read.
+    pub fn give_up(&self) {
+        self.aborts.iter().for_each(AbortHandle::abort);
     }
 }
 
 impl Drop for Pumps {
     fn drop(&mut self) {
-        let input = lock(&self.input).take();
-        for task in input.into_iter().chain(self.outputs.get_mut().drain(..)) {
-            task.abort();
+        if let Some(input) = lock(&self.input).take() {
+            input.abort();
         }
+        self.give_up();
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     anchor::Anchor,
     cgroup::HostCgroup,
     error::{Error, Result},
+    hooks::ContainerHooks,
     mount::Mounted,
     sandbox::{Exit, ProcessId},
     share::ContainerShare,
@@ -29,18 +30,27 @@ use crate::{
 /// silence counts as one.
 const LAST_WORD: Duration = Duration::from_secs(10);
 
-/// A container. What it holds on the host is undone when it is dropped.
+/// A container.
 pub struct Container {
     pub init: Arc<Process>,
     pub execs: Mutex<HashMap<String, Arc<Process>>>,
     /// Whether the VM dies with it.
     pub is_sandbox: bool,
     pub anchor: Anchor,
+    pub hooks: ContainerHooks,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
-    // Dropped in this order, and the VM before all of them.
-    _share: ContainerShare,
-    _rootfs: Vec<Mounted>,
-    _cgroup: Option<HostCgroup>,
+    host: Mutex<Option<Host>>,
+}
+
+/// What was made for a container on the host; undone in this order when it is dropped, once its
+/// processes are gone.
+pub struct Host {
+    /// Its part of the share.
+    pub share: ContainerShare,
+    /// The mounts of its rootfs.
+    pub rootfs: Vec<Mounted>,
+    /// Its cgroup.
+    pub cgroup: Option<HostCgroup>,
 }
 
 /// What the guest needs to make a container.
@@ -52,24 +62,21 @@ pub struct Blueprint {
 }
 
 impl Container {
-    pub fn new(
-        id: &str,
-        is_sandbox: bool,
-        anchor: Anchor,
-        share: ContainerShare,
-        rootfs: Vec<Mounted>,
-        cgroup: Option<HostCgroup>,
-    ) -> Arc<Container> {
+    pub fn new(is_sandbox: bool, anchor: Anchor, hooks: ContainerHooks, host: Host) -> Arc<Container> {
         Arc::new(Container {
-            init: Process::new(ProcessId::init(id)),
+            init: Process::new(ProcessId::init(hooks.container())),
             execs: Mutex::default(),
             is_sandbox,
             anchor,
+            hooks,
             created: watch::Sender::new(None),
-            _share: share,
-            _rootfs: rootfs,
-            _cgroup: cgroup,
+            host: Mutex::new(Some(host)),
         })
+    }
+
+    /// Takes what was made on the host, for undoing it.
+    pub fn take_host(&self) -> Option<Host> {
+        self.host.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }
 
     /// Waits until the guest has made the container.

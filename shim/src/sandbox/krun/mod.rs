@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use ttrpc::context;
 
 use self::{
-    container::{Blueprint, Container, follow_exec, signal_request},
+    container::{Blueprint, Container, Host, follow_exec, signal_request},
     machine::{CALL, Machine},
     process::Process,
 };
@@ -29,7 +29,9 @@ use crate::{
     cgroup::HostCgroup,
     config::Config,
     error::{Error, Result},
+    hooks::ContainerHooks,
     mount::Mounted,
+    share::ContainerShare,
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
@@ -84,6 +86,29 @@ impl KrunSandbox {
         execs.get(&id.exec).cloned().ok_or_else(|| Error::not_found(format!("no exec {id}")))
     }
 
+    /// Shows a container to the VM, which starts now for the first of them. Says whether it did.
+    async fn join(
+        &self,
+        id: &str,
+        config: &Config,
+        anchor: &Anchor,
+        cgroup: Option<&HostCgroup>,
+        root: &Path,
+        volumes: &[bundle::Volume],
+    ) -> Result<(Arc<Machine>, ContainerShare, bool)> {
+        let mut slot = self.machine.lock().await;
+        if let Some(machine) = &*slot {
+            return Ok((machine.clone(), machine.share.add(id, root, volumes)?, false));
+        }
+        let names = (self.namespace.as_str(), self.sandbox.as_str());
+        let machine = Arc::new(Machine::launch(names, config, anchor.pid(), cgroup).await?);
+        let share = machine.share.add(id, root, volumes)?;
+        *slot = Some(machine.clone());
+        let booting = machine.clone();
+        tokio::spawn(async move { booting.boot().await });
+        Ok((machine, share, true))
+    }
+
     /// The guest, for a call on a container that was made there.
     async fn guest_for(&self, container: &str) -> Result<vmm::Guest> {
         self.container(container)?.created().await?;
@@ -111,6 +136,7 @@ impl Sandbox for KrunSandbox {
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let root = new.bundle.join(root);
+        let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
         let guest = bundle::to_guest(spec, id)?;
         for note in &guest.notes {
             info!("{id}: {note}");
@@ -124,24 +150,17 @@ impl Sandbox for KrunSandbox {
         let rootfs = mount_rootfs(&new, &root).await?;
         let place = |pid| cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(pid));
         let anchor = Anchor::start(id, &root, &network, place).await?;
-        let mut slot = self.machine.lock().await;
-        let is_sandbox = slot.is_none();
-        let machine = match &*slot {
-            Some(machine) => machine.clone(),
-            None => {
-                let names = (self.namespace.as_str(), self.sandbox.as_str());
-                Arc::new(Machine::launch(names, &config, anchor.pid(), cgroup.as_ref()).await?)
+        hooks.create_runtime(anchor.pid()).await?;
+        let joined = self.join(id, &config, &anchor, cgroup.as_ref(), &root, &guest.volumes).await;
+        let (machine, share, is_sandbox) = match joined {
+            Ok(joined) => joined,
+            Err(error) => {
+                hooks.poststop().await;
+                return Err(error);
             }
         };
-        let share = machine.share.add(id, &root, &guest.volumes)?;
-        if is_sandbox {
-            *slot = Some(machine.clone());
-            let booting = machine.clone();
-            tokio::spawn(async move { booting.boot().await });
-        }
-        drop(slot);
         let pid = anchor.pid();
-        let container = Container::new(id, is_sandbox, anchor, share, rootfs, cgroup);
+        let container = Container::new(is_sandbox, anchor, hooks, Host { share, rootfs, cgroup });
         self.lock().insert(new.id.clone(), container.clone());
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints };
         tokio::spawn(container.supervise(machine, blueprint));
@@ -183,6 +202,8 @@ impl Sandbox for KrunSandbox {
             )));
         }
         guest.client.start(in_time(), &init.reference()).await?;
+        let container = self.container(container)?;
+        container.hooks.poststart(container.anchor.pid()).await;
         Ok(())
     }
 
@@ -295,10 +316,12 @@ impl Sandbox for KrunSandbox {
         }
         self.lock().remove(container);
         // Unmounting and removing block.
-        let undone = spawn_blocking(move || drop((held, machine))).await;
+        let host = held.take_host();
+        let undone = spawn_blocking(move || drop((host, machine))).await;
         if let Err(error) = undone {
             warn!("clean up after {container}: {error}");
         }
+        held.hooks.poststop().await;
     }
 }
 

@@ -1,14 +1,18 @@
 //! One process in the guest, as the shim follows it: a container's own, or an exec.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use guest_init::api;
+use log::warn;
 use tokio::sync::watch;
 
 use crate::{
     sandbox::{Exit, ProcessId},
     stdio::Pumps,
 };
+
+/// How long a process that is being deleted waits for its client to read its output.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// A process that exists in the guest, or is about to.
 pub struct Process {
@@ -78,11 +82,20 @@ impl Process {
         self.finished.send_replace(true);
     }
 
-    /// Waits until nothing more happens to it.
+    /// Waits until nothing more happens to it, for one that is deleted: output that its client
+    /// does not read within [`DRAIN`] is given up.
     pub async fn finished(&self) {
         let mut changes = self.finished.subscribe();
-        while !*changes.borrow_and_update() {
-            let _ = changes.changed().await;
+        let mut finished = async || {
+            // The sender lives in `self`, so this cannot fail.
+            let _ = changes.wait_for(|finished| *finished).await;
+        };
+        if tokio::time::timeout(DRAIN, finished()).await.is_err()
+            && let Some(pumps) = self.pumps()
+        {
+            warn!("the client did not read the output of {} within {DRAIN:?}: the rest is dropped", self.id);
+            pumps.give_up();
         }
+        finished().await;
     }
 }
