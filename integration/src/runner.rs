@@ -1,7 +1,6 @@
 //! Runs scenarios one after the other: each in a process group of its own that its time limit can end, each followed
 //! by the undo list and the leak check.
 
-use crate::command::Cmd;
 use crate::containerd_log::{self, Mark};
 use crate::ctx::{Ctx, Runtime, WORK};
 use crate::leaks::Snapshot;
@@ -37,7 +36,9 @@ pub fn run(chosen: &[&Scenario], runtime: Runtime, fail_fast: bool) -> Result<Ex
     undo::run_all().context("put back what an earlier run changed")?;
     let begun = Instant::now();
     let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
-    let images = Cmd::new(&["ctr", "image", "ls", "-q"]).run()?.ok()?.stdout_text();
+    let images =
+        Command::new("ctr").args(["image", "ls", "-q"]).output().context("ask containerd for its images")?;
+    let images = String::from_utf8_lossy(&images.stdout).into_owned();
     let mut before = Snapshot::take()?;
     for scenario in chosen {
         let (mark, started) = (containerd_log::mark(), Instant::now());
