@@ -159,14 +159,21 @@ def _await_ready(box):
         if "box: ready" in said:
             return
         if ended or "box: failed" in said:
-            log = tail(box.folder / "qemu.log")
+            log = _complaints(box)
             kind = _PortTaken if "Could not set up host forwarding" in log else BoxError
-            raise kind(f"box {box.name} did not come up. QEMU says:\n{log}\nThe console's last lines:\n"
+            how = "QEMU ended, or was killed at the end of its --lifetime" if ended else "its init failed"
+            raise kind(f"box {box.name} did not come up: {how}. QEMU says:\n{log}\nThe console's last lines:\n"
                        f"{tail(box.console)}")
         if time.monotonic() > deadline:
             raise BoxError(f"box {box.name} was not ready after {BOOT_PATIENCE} s; the console's last lines:\n"
                            f"{tail(box.console)}")
         time.sleep(0.05)
+
+
+def _complaints(box):
+    """What QEMU said, without its usual warnings about CPU features that TCG does not emulate."""
+    lines = tail(box.folder / "qemu.log", 1000).splitlines()
+    return "\n".join(line for line in lines if "TCG doesn't support requested feature" not in line)
 
 
 def _free_port():
