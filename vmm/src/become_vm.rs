@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, ErrorKind, Read},
     os::fd::{FromRawFd, OwnedFd, RawFd},
+    path::Path,
     process::ExitCode,
     thread,
 };
@@ -42,13 +43,20 @@ fn become_vm() -> Result<Infallible> {
 
     jail::network::enter(netns).context("entering the network namespace")?;
     parts::Libkrunfw::load(&config.libkrunfw)?;
-    let init = parts::map_file(&config.guest_init)
-        .with_context(|| format!("reading guest-init at {}", config.guest_init.display()))?;
+    let init = guest_init(&config.guest_init)
+        .with_context(|| format!("guest-init at {}", config.guest_init.display()))?;
     jail::enter(config).context("entering the jail")?;
 
     end_with_parent(life).context("starting the thread that watches for the parent's end")?;
     let boot = BootConfig { nonce: order.nonce, debug: config.debug };
     krun::run(config, init, &boot, console)
+}
+
+/// Anything else would be a panic of the guest's kernel, which says less.
+fn guest_init(path: &Path) -> Result<&'static [u8]> {
+    let program = parts::map_file(path)?;
+    parts::check_static(program)?;
+    Ok(program)
 }
 
 /// # Safety

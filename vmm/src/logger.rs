@@ -17,9 +17,9 @@ impl Log for Stderr {
     fn flush(&self) {}
 }
 
-/// Passes on everything if `verbose`, else only what a person should know.
-pub fn set(verbose: bool) {
+/// Passes on everything.
+pub fn set() {
     if log::set_logger(&Stderr).is_ok() {
-        log::set_max_level(if verbose { LevelFilter::Debug } else { LevelFilter::Warn });
+        log::set_max_level(LevelFilter::Debug);
     }
 }

@@ -84,7 +84,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<u8> {
-    crate::logger::set(arguments.debug_console);
+    if arguments.debug_console {
+        crate::logger::set();
+    }
     ensure!(Uid::effective().is_root(), "run needs root: it mounts, and makes namespaces");
     probe::device()?;
     let libkrunfw = find::libkrunfw(arguments.libkrunfw.as_deref())?;

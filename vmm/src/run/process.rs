@@ -32,7 +32,7 @@ pub async fn run(guest: &Guest, arguments: &Arguments, signals: &mut Signals) ->
         terminal: arguments.tty,
         ..Default::default()
     };
-    let pumps = stdio::Pumps::open(&guest.streams, &numbers)?;
+    let mut pumps = stdio::Pumps::open(&guest.streams, &numbers)?;
     let raw = if arguments.tty { Some(terminal::Raw::enter()?) } else { None };
 
     let mut create = CreateContainerRequest::new();
@@ -40,6 +40,7 @@ pub async fn run(guest: &Guest, arguments: &Arguments, signals: &mut Signals) ->
     create.spec = serde_json::to_vec(&spec)?;
     create.stdio = Some(numbers).into();
     guest.client.create_container(call(), &create).await.map_err(said)?;
+    pumps.start_input();
     let mut process = ProcessRef::new();
     process.container_id = CONTAINER.to_owned();
     guest.client.start(call(), &process).await.map_err(said)?;

@@ -19,13 +19,14 @@ use guest_init::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// The pumps of one process.
+/// The streams of one process, and their pumps.
 pub struct Pumps {
+    stdin: Option<Writer>,
     outputs: Vec<JoinHandle<()>>,
 }
 
 impl Pumps {
-    /// Opens the streams of `numbers` and pumps them.
+    /// Opens the streams of `numbers`, and pumps the output from now on.
     pub fn open(streams: &Mux, numbers: &Stdio) -> Result<Self> {
         let mut outputs = Vec::new();
         for (number, fd) in [(numbers.stdout, 1), (numbers.stderr, 2)] {
@@ -34,9 +35,16 @@ impl Pumps {
                 outputs.push(tokio::spawn(output(reader, fd)));
             }
         }
-        let (_, writer) = streams.open(numbers.stdin).context("opening the input stream")?;
-        tokio::spawn(input(writer));
-        Ok(Pumps { outputs })
+        let (_, stdin) = streams.open(numbers.stdin).context("opening the input stream")?;
+        Ok(Pumps { stdin: Some(stdin), outputs })
+    }
+
+    /// Pumps the input. Not before the guest has made the process: it drops what arrives for a
+    /// stream that it does not know.
+    pub fn start_input(&mut self) {
+        if let Some(stdin) = self.stdin.take() {
+            tokio::spawn(input(stdin));
+        }
     }
 
     /// Waits until all output was written, or nobody reads it any more.
