@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Long enough for a microVM boot in an emulated, busy box.
-const USUAL_TIMEOUT: Duration = Duration::from_secs(60);
+const USUAL_TIMEOUT: Duration = Duration::from_secs(120);
 
 enum Stdin {
     Null,

@@ -28,8 +28,8 @@ impl Mark {
     /// The last lines that are more than containerd's own debugging.
     pub fn tail(self, lines: usize) -> Result<Vec<String>> {
         let text = self.since()?;
-        const CHATTER: [&str; 3] = ["level=debug", "loading plugin", "plugin:"];
-        let telling = |l: &&str| l.contains("krun") || !CHATTER.iter().any(|c| l.contains(c));
+        const CHATTER: [&str; 4] = ["level=debug", "loading plugin", "plugin:", "DEBUG"];
+        let telling = |l: &&str| !CHATTER.iter().any(|c| l.contains(c));
         let telling: Vec<&str> = text.lines().filter(telling).collect();
         Ok(telling[telling.len().saturating_sub(lines)..].iter().map(|l| (*l).to_owned()).collect())
     }

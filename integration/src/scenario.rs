@@ -24,7 +24,7 @@ pub struct Scenario {
 }
 
 /// Wall time that is plenty for one or two microVM boots in an emulated box with neighbours.
-const USUAL_TIMEOUT: Duration = Duration::from_secs(120);
+const USUAL_TIMEOUT: Duration = Duration::from_secs(240);
 
 impl Scenario {
     pub const fn new(name: &'static str, run: fn(&Ctx) -> Result<Outcome>) -> Self {

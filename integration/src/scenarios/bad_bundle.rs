@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-pub const SCENARIOS: &[Scenario] = &[Scenario::new("bad-config-json", bad_config_json).timeout(180)];
+pub const SCENARIOS: &[Scenario] = &[Scenario::new("bad-config-json", bad_config_json).timeout(360)];
 
 const HUGE: &str = "of 100 MB";
 const MISHAPS: [(&str, &str); 3] = [

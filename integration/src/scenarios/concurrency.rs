@@ -10,14 +10,14 @@ use nix::unistd::Pid;
 use std::time::{Duration, Instant};
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("ten-at-once", ten_at_once).timeout(240),
-    Scenario::new("slow-create", slow_create).krun_only("it stops the booting microVM").timeout(180),
+    Scenario::new("ten-at-once", ten_at_once).timeout(400),
+    Scenario::new("slow-create", slow_create).krun_only("it stops the booting microVM").timeout(360),
 ];
 
 fn ten_at_once(ctx: &Ctx) -> Result<Outcome> {
     let start = |i: i32| {
         let script = format!("echo I am {i}; exit {}", 10 + i);
-        Ok((i, ctx.sh(&[], &ctx.id(&i.to_string()), &script).timeout(220).spawn()?))
+        Ok((i, ctx.sh(&[], &ctx.id(&i.to_string()), &script).timeout(380).spawn()?))
     };
     let running = (0..10).map(start).collect::<Result<Vec<_>>>()?;
     for (i, container) in running {
@@ -34,7 +34,7 @@ fn slow_create(ctx: &Ctx) -> Result<Outcome> {
     let (slow, quick) = (ctx.id("slow"), ctx.id("quick"));
     ctx.run(&["--detach", "--null-io"], BUSYBOX, &quick, &["sleep", "1000"]).run()?.ok()?;
 
-    let slow_one = ctx.sh(&[], &slow, "echo at last").timeout(150).spawn()?;
+    let slow_one = ctx.sh(&[], &slow, "echo at last").timeout(300).spawn()?;
     let vmm = until("the slow container's krun-vmm", Duration::from_secs(30), || {
         procs::child_of_shim(&slow, "krun-vmm")
     })?;

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("run-kernel-and-exit-42", kernel_and_exit_42).smoke(),
-    Scenario::new("exit-codes", exit_codes).timeout(180),
+    Scenario::new("exit-codes", exit_codes).timeout(360),
 ];
 
 /// The container runs on libkrunfw's kernel, not the box's, and its status comes through.

@@ -32,7 +32,7 @@ print("tried", tried, "open", open_ports, "errors", said)
 "#;
     // CAP_NET_ADMIN and CAP_SYS_ADMIN must not help either.
     let flags = ["--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_SYS_ADMIN"];
-    let output = ctx.python(&flags, &ctx.id(""), script).timeout(110).run()?.ok()?;
+    let output = ctx.python(&flags, &ctx.id(""), script).timeout(220).run()?.ok()?;
     ensure!(output.stdout_text().contains("tried 4219 open [] "), "a port took the connection: {output}");
     Ok(Outcome::Passed)
 }

@@ -30,7 +30,7 @@ fn detached(ctx: &Ctx) -> Result<Outcome> {
 
     ctx.kill(&id, "SIGKILL")?.ok()?;
     ctx.wait_for_status(&id, "STOPPED")?;
-    ctx.kill(&id, "SIGKILL")?.refused(&["not found"])?;
+    ctx.kill(&id, "SIGKILL")?.refused(&["already finished"])?;
     let status = ctx.remove(&id)?;
     ensure!(status == 137, "ctr task rm reports {status} for a killed container");
     ensure!(ctx.task(&id)?.is_none(), "a removed task is still listed");

@@ -6,7 +6,7 @@ use crate::wait::until_true;
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
-pub const SCENARIOS: &[Scenario] = &[Scenario::new("stalled-reader", stalled_reader).timeout(180)];
+pub const SCENARIOS: &[Scenario] = &[Scenario::new("stalled-reader", stalled_reader).timeout(360)];
 
 /// More than all pipes and windows on the way can hold.
 const FLOOD: usize = 16 << 20;
@@ -20,7 +20,7 @@ fn stalled_reader(ctx: &Ctx) -> Result<Outcome> {
          while kill -0 $writer 2>/dev/null; do echo tick >&2; sleep 0.5; done
          wait $writer"
     );
-    let mut stalled = ctx.sh(&[], &ctx.id("stalled"), &script).hold_stdout().timeout(150).spawn()?;
+    let mut stalled = ctx.sh(&[], &ctx.id("stalled"), &script).hold_stdout().timeout(300).spawn()?;
     let ticks = |stderr: &[u8]| String::from_utf8_lossy(stderr).matches("tick").count();
     stalled.wait_for_stderr("tick")?;
 

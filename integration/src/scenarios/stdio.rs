@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("stdin-to-stdout", stdin_to_stdout).smoke(),
-    Scenario::new("stdout-50-mb", stdout_50_mb).timeout(180),
-    Scenario::new("stdin-50-mb", stdin_50_mb).timeout(180),
+    Scenario::new("stdout-50-mb", stdout_50_mb).timeout(360),
+    Scenario::new("stdin-50-mb", stdin_50_mb).timeout(360),
     Scenario::new("burst-then-exit", burst_then_exit),
 ];
 
@@ -39,7 +39,7 @@ fn stdout_50_mb(ctx: &Ctx) -> Result<Outcome> {
         head -c 2097152 /dev/urandom >/dev/shm/noise
         send() { for i in $(seq 25); do echo copy $i; cat /dev/shm/noise; done; }
         send | tee /dev/fd/3 | crc32 >&2";
-    let output = ctx.sh(&[], &ctx.id(""), script).timeout(150).run()?.ok()?;
+    let output = ctx.sh(&[], &ctx.id(""), script).timeout(300).run()?.ok()?;
     let headers: usize = (1..=25).map(|i| format!("copy {i}\n").len()).sum();
     let (sent, arrived) = (LARGE + headers, output.stdout.len());
     ensure!(arrived == sent, "{sent} bytes were sent, {arrived} arrived");
@@ -54,7 +54,7 @@ fn stdin_50_mb(ctx: &Ctx) -> Result<Outcome> {
     let expected = format!("{:08x}\n{LARGE}\n", crc32(&data));
     let script = "mkfifo /dev/shm/copy; wc -c </dev/shm/copy >/dev/shm/length &
         tee /dev/shm/copy | crc32; wait; cat /dev/shm/length";
-    ctx.sh(&[], &ctx.id(""), script).stdin(data).timeout(150).run()?.ok()?.printed(&expected)?;
+    ctx.sh(&[], &ctx.id(""), script).stdin(data).timeout(300).run()?.ok()?.printed(&expected)?;
     Ok(Outcome::Passed)
 }
 
