@@ -47,7 +47,7 @@ impl Error {
     /// and Docker's convention, 127 for a command that is not found, 126 for one that cannot be run.
     pub fn exit_status(&self) -> u32 {
         match () {
-            () if self.message.contains("not found") => 127,
+            () if self.message.contains("not found") || self.message.contains("no such file") => 127,
             () if self.message.contains("ermission denied") => 126,
             () => 255,
         }
@@ -74,8 +74,43 @@ impl From<ttrpc::Error> for Error {
     }
 }
 
+/// The words that a code's message ends with in containerd's own code, and that its clients look
+/// for. Source: containerd/errdefs, `errors.go`.
+fn suffix(code: Code) -> &'static str {
+    match code {
+        Code::NOT_FOUND => ": not found",
+        Code::ALREADY_EXISTS => ": already exists",
+        Code::FAILED_PRECONDITION => ": failed precondition",
+        Code::INVALID_ARGUMENT => ": invalid argument",
+        Code::UNIMPLEMENTED => ": not implemented",
+        _ => "",
+    }
+}
+
 impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> Self {
-        ttrpc::Error::RpcStatus(ttrpc::get_status(error.code, error.message))
+        let suffix = suffix(error.code);
+        let message = error.message.trim_end_matches(suffix);
+        ttrpc::Error::RpcStatus(ttrpc::get_status(error.code, format!("{message}{suffix}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_ends_as_containerds_do() {
+        for message in ["no task a", "no task a: not found"] {
+            let error = ttrpc::Error::from(Error::not_found(message));
+            assert!(matches!(error, ttrpc::Error::RpcStatus(s) if s.message == "no task a: not found"));
+        }
+    }
+
+    #[test]
+    fn a_command_that_cannot_run_has_the_shells_status() {
+        assert_eq!(Error::internal("exec: \"x\": executable file not found in $PATH").exit_status(), 127);
+        assert_eq!(Error::internal("exec: \"/x\": permission denied").exit_status(), 126);
+        assert_eq!(Error::internal("the VM did not come up").exit_status(), 255);
     }
 }

@@ -41,7 +41,7 @@ const TSI_INET: u32 = 1;
 /// Log levels, targets and options of libkrun.h (`KRUN_LOG_*`).
 const LOG_TARGET_STDERR: RawFd = 2;
 const LOG_LEVEL_WARN: u32 = 2;
-const LOG_LEVEL_DEBUG: u32 = 4;
+const LOG_LEVEL_INFO: u32 = 3;
 const LOG_STYLE_NEVER: u32 = 2;
 const LOG_OPTION_NO_ENV: u32 = 1;
 
@@ -52,7 +52,7 @@ pub fn run(
     boot: &BootConfig,
     console: Option<OwnedFd>,
 ) -> Result<Infallible> {
-    let level = if config.debug { LOG_LEVEL_DEBUG } else { LOG_LEVEL_WARN };
+    let level = if config.debug { LOG_LEVEL_INFO } else { LOG_LEVEL_WARN };
     // SAFETY: plain numbers; no logger is set in this process (krun_init_log panics if one is).
     call("krun_init_log", unsafe {
         ffi::krun_init_log(LOG_TARGET_STDERR, level, LOG_STYLE_NEVER, LOG_OPTION_NO_ENV)

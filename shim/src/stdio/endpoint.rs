@@ -1,6 +1,11 @@
 //! The host's end of one input or output: a FIFO, a file, or nothing.
 
-use std::{io, path::Path, pin::Pin};
+use std::{
+    fs, io,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    pin::Pin,
+};
 
 use tokio::{
     fs::OpenOptions,
@@ -46,16 +51,33 @@ impl Output {
     }
 }
 
-/// Opens the FIFO that containerd named `path`, for a process's input. The second half keeps it
-/// from its end of file while no client has it open.
-///
-/// # Errors
-/// When it cannot be opened, or is no FIFO.
-pub fn open_input(path: &str) -> Result<(pipe::Receiver, pipe::Sender)> {
-    let path = scheme(path).1;
-    let fifo = pipe::OpenOptions::new().open_receiver(path).map_err(|e| cannot_open(path, &e))?;
-    let hold = pipe::OpenOptions::new().open_sender(path).map_err(|e| cannot_open(path, &e))?;
-    Ok((fifo, hold))
+/// A FIFO that will give a process's input, not open yet: a client may write as soon as somebody
+/// reads, and `ctr` can tell us of the end of its input only once the create has returned.
+pub struct Input(PathBuf);
+
+impl Input {
+    /// The FIFO that containerd named `uri`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(uri: &str) -> Result<Input> {
+        let path = scheme(uri).1;
+        let kind = fs::metadata(path).map_err(|e| cannot_open(path, &e))?.file_type();
+        match kind.is_fifo() {
+            true => Ok(Input(path.into())),
+            false => Err(cannot_open(path, &io::Error::other("not a FIFO"))),
+        }
+    }
+
+    /// Opens it. The second half keeps it from its end of file while no client has it open.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(&self) -> io::Result<(pipe::Receiver, pipe::Sender)> {
+        let fifo = pipe::OpenOptions::new().open_receiver(&self.0)?;
+        let hold = pipe::OpenOptions::new().open_sender(&self.0)?;
+        Ok((fifo, hold))
+    }
 }
 
 /// Splits `fifo:///a/b` into its scheme and its path; a bare path has no scheme. A query

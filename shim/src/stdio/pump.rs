@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     StdioPaths,
-    endpoint::{Output, open_input},
+    endpoint::{Input, Output},
 };
 use crate::error::Result;
 
@@ -27,7 +27,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// The host's ends, opened before the guest knows of the process.
 pub struct Endpoints {
-    stdin: Option<(pipe::Receiver, pipe::Sender)>,
+    stdin: Option<Input>,
     stdout: Option<Output>,
     stderr: Option<Output>,
 }
@@ -43,20 +43,28 @@ impl Endpoints {
             false => Ok(None),
         };
         Ok(Endpoints {
-            stdin: if paths.stdin.is_empty() { None } else { Some(open_input(&paths.stdin)?) },
+            stdin: if paths.stdin.is_empty() { None } else { Some(Input::find(&paths.stdin)?) },
             stdout: output(&paths.stdout, true).await?,
             stderr: output(&paths.stderr, !paths.terminal).await?,
         })
     }
 }
 
+/// The input of one process.
+#[derive(Default)]
+struct Stdin {
+    /// What is to flow, until it does.
+    waiting: Option<(Input, Writer)>,
+    pump: Option<AbortHandle>,
+    /// The shim's own write end of the FIFO.
+    hold: Option<pipe::Sender>,
+    /// No hold is wanted any more.
+    closed: bool,
+}
+
 /// The pumps of one process.
 pub struct Pumps {
-    /// The input, until it flows.
-    waiting: Mutex<Option<(pipe::Receiver, Writer)>>,
-    /// The shim's own write end of the input FIFO.
-    hold: Mutex<Option<pipe::Sender>>,
-    input: Mutex<Option<JoinHandle<()>>>,
+    stdin: Mutex<Stdin>,
     outputs: Mutex<Vec<JoinHandle<()>>>,
     aborts: Vec<AbortHandle>,
 }
@@ -79,16 +87,13 @@ impl Pumps {
                 outputs.push(tokio::spawn(pump_output(reader, output)));
             }
         }
-        let (mut waiting, mut hold) = (None, None);
-        if let (1.., Some((fifo, own))) = (streams.stdin, ends.stdin) {
+        let mut stdin = Stdin::default();
+        if let (1.., Some(input)) = (streams.stdin, ends.stdin) {
             let (_, writer) = mux.open(streams.stdin)?;
-            waiting = Some((fifo, writer));
-            hold = Some(own);
+            stdin.waiting = Some((input, writer));
         }
         Ok(Pumps {
-            waiting: Mutex::new(waiting),
-            hold: Mutex::new(hold),
-            input: Mutex::default(),
+            stdin: Mutex::new(stdin),
             aborts: outputs.iter().map(JoinHandle::abort_handle).collect(),
             outputs: Mutex::new(outputs),
         })
@@ -96,28 +101,37 @@ impl Pumps {
 
     /// Lets input flow.
     pub fn start_input(&self) {
-        if let Some((fifo, writer)) = lock(&self.waiting).take() {
-            *lock(&self.input) = Some(tokio::spawn(pump_input(fifo, writer)));
+        let mut stdin = lock(&self.stdin);
+        let Some((input, writer)) = stdin.waiting.take() else { return };
+        match input.open() {
+            Ok((fifo, hold)) => {
+                stdin.pump = Some(tokio::spawn(pump_input(fifo, writer)).abort_handle());
+                stdin.hold = (!stdin.closed).then_some(hold);
+            }
+            Err(error) => warn!("open the input: {error}"),
         }
     }
 
     /// Drops the shim's hold on the input: its end comes when its client has closed it as well.
     pub fn close_stdin(&self) {
-        lock(&self.hold).take();
+        let mut stdin = lock(&self.stdin);
+        stdin.closed = true;
+        stdin.hold = None;
     }
 
     /// After the process's end: stops the input, and waits until the client has the output.
     pub async fn finish(&self) {
-        self.close_stdin();
-        lock(&self.waiting).take();
-        if let Some(input) = lock(&self.input).take() {
-            input.abort();
-        }
+        self.end_input();
         let outputs = std::mem::take(&mut *lock(&self.outputs));
         for output in outputs {
             // Fails when it was given up.
             let _ = output.await;
         }
+    }
+
+    fn end_input(&self) {
+        let stdin = std::mem::take(&mut *lock(&self.stdin));
+        stdin.pump.iter().for_each(AbortHandle::abort);
     }
 
     /// Drops the output that the client has not read.
@@ -128,9 +142,7 @@ impl Pumps {
 
 impl Drop for Pumps {
     fn drop(&mut self) {
-        if let Some(input) = lock(&self.input).take() {
-            input.abort();
-        }
+        self.end_input();
         self.give_up();
     }
 }

@@ -42,16 +42,9 @@ pub struct Container {
     host: Mutex<Option<Host>>,
 }
 
-/// What was made for a container on the host; undone in this order when it is dropped, once its
-/// processes are gone.
-pub struct Host {
-    /// Its part of the share.
-    pub share: ContainerShare,
-    /// The mounts of its rootfs.
-    pub rootfs: Vec<Mounted>,
-    /// Its cgroup.
-    pub cgroup: Option<HostCgroup>,
-}
+/// What was made for a container on the host: its part of the share, its rootfs's mounts, its
+/// cgroup; undone in this order when it is dropped, once its processes are gone.
+pub struct Host(pub ContainerShare, pub Vec<Mounted>, pub Option<HostCgroup>);
 
 /// What the guest needs to make a container.
 pub struct Blueprint {

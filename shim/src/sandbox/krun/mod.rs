@@ -160,7 +160,7 @@ impl Sandbox for KrunSandbox {
             }
         };
         let pid = anchor.pid();
-        let container = Container::new(is_sandbox, anchor, hooks, Host { share, rootfs, cgroup });
+        let container = Container::new(is_sandbox, anchor, hooks, Host(share, rootfs, cgroup));
         self.lock().insert(new.id.clone(), container.clone());
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints };
         tokio::spawn(container.supervise(machine, blueprint));
