@@ -79,9 +79,14 @@ impl Cgroup {
         if !self.0.exists() {
             return Ok(());
         }
-        self.kill()?;
-        self.event("populated", "0").await?;
+        self.clear().await?;
         remove_tree(&self.0)
+    }
+
+    /// Kills everything in it, and waits until that is so.
+    pub async fn clear(&self) -> Result<()> {
+        self.kill()?;
+        self.event("populated", "0").await
     }
 
     /// Waits until cgroup.events says `key` is `wanted`.

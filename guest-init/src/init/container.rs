@@ -20,7 +20,7 @@ use super::fault::Fault;
 use super::fork::{Report, fork};
 use super::reaper::Reaper;
 use super::stdio::Wiring;
-use super::{console, create, delete, spec, sync};
+use super::{console, create, delete, spec};
 
 /// Everything that PID 1 keeps of containers lives here, one directory each.
 const RUN_DIR: &str = "/run/krun";
@@ -68,7 +68,7 @@ impl Container {
         );
         let owner = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let wiring = Wiring::open(&means.mux, &request.stdio, owner)?;
-        match make(means, &id, &spec, wiring, &cgroup, &rootfs).await {
+        match make(means, &id, &spec, wiring, &cgroup).await {
             Ok(init) => {
                 Ok(Container { id, spec, cgroup, init, started: Mutex::default(), execs: Mutex::default() })
             }
@@ -143,7 +143,7 @@ fn root_of(spec: &Spec) -> PathBuf {
 }
 
 fn check_rootfs(rootfs: &Path) -> Result<(), Fault> {
-    // Also makes the kernel mount the share's submount before the container's namespace is made.
+    // Must not look into it: that would mount the share's part in PID 1's namespace, for good.
     match fs::metadata(rootfs) {
         Ok(data) if data.is_dir() => Ok(()),
         Ok(_) => Err(Fault::invalid(format!("rootfs {} is not a directory", rootfs.display()))),
@@ -153,14 +153,7 @@ fn check_rootfs(rootfs: &Path) -> Result<(), Fault> {
     }
 }
 
-async fn make(
-    means: &Means,
-    id: &str,
-    spec: &Spec,
-    wiring: Wiring,
-    cgroup: &Cgroup,
-    rootfs: &Path,
-) -> Result<Process> {
+async fn make(means: &Means, id: &str, spec: &Spec, wiring: Wiring, cgroup: &Cgroup) -> Result<Process> {
     let (bundle, state) = (run_dir(id), state_dir(id));
     fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
     let config = bundle.join("config.json");
@@ -194,14 +187,15 @@ async fn make(
     }
     let pumps = wiring.run(master.as_ref())?;
     let finish = {
-        let (cgroup, rootfs, reaper) = (cgroup.clone(), rootfs.to_owned(), means.reaper.clone());
+        let cgroup = cgroup.clone();
         let own_pids = has_own_pids(spec);
         move || async move {
-            // Its namespace's end has killed the others where it has one.
-            if !own_pids && let Err(err) = cgroup.kill() {
+            // With a PID namespace of its own, the kernel has ended all its processes by now.
+            if !own_pids && let Err(err) = cgroup.clear().await {
                 log::warn!("{err:#}");
             }
-            sync::container(&reaper, &rootfs).await;
+            // So its mounts are gone, and what they held back is written: the share is mounted
+            // by the kernel where it is first used, which is in the container's namespace alone.
             cgroup.oom_kills() > 0
         }
     };

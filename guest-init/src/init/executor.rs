@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ffi::{CString, NulError};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libcontainer::oci_spec::runtime::{Process, Spec};
@@ -65,7 +65,7 @@ fn args_and_env(spec: &Spec) -> (&[String], &[String]) {
 }
 
 /// Replaces this process; returns only what went wrong.
-pub fn execute(path: &PathBuf, args: &[String], env: &[String]) -> Result<Infallible, String> {
+pub fn execute(path: &Path, args: &[String], env: &[String]) -> Result<Infallible, String> {
     let strings = |list: &[String]| -> Result<Vec<CString>, NulError> {
         list.iter().map(|entry| CString::new(entry.as_bytes())).collect()
     };

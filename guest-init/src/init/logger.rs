@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 /// Lines that may wait for the host.
 const QUEUE: usize = 256;
 
-/// Longest line; the rest is cut off.
+/// Longest line, in characters; the rest is cut off.
 const MAX_LINE: usize = 1024;
 
 static LINES: OnceLock<mpsc::Sender<String>> = OnceLock::new();
@@ -44,16 +44,18 @@ pub fn start(mut writer: Writer, debug: bool) {
 /// Sends one line of `source`.
 pub fn line(source: &str, text: &str) {
     let Some(lines) = LINES.get() else { return };
-    let text = text.trim_end().replace('\n', " ");
-    let cut = text.floor_char_boundary(MAX_LINE);
-    if lines.try_send(format!("{source}: {}\n", &text[..cut])).is_err() {
+    let text: String =
+        text.trim_end().chars().map(|c| if c == '\n' { ' ' } else { c }).take(MAX_LINE).collect();
+    if lines.try_send(format!("{source}: {text}\n")).is_err() {
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Log for ToHost {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        // ttrpc calls it an error when a client stops waiting.
+        let ours = !metadata.target().starts_with("ttrpc");
+        metadata.level() <= log::max_level() && (ours || log::max_level() >= LevelFilter::Debug)
     }
 
     fn log(&self, record: &Record<'_>) {

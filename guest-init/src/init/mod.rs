@@ -32,7 +32,6 @@ mod service;
 mod spec;
 mod stats;
 mod stdio;
-mod sync;
 mod system;
 mod terminal;
 mod trace;

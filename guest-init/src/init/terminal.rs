@@ -26,7 +26,7 @@ pub fn open(uid: u32, size: Option<Size>) -> Result<(OwnedFd, OwnedFd)> {
         .with_context(|| format!("open {PTMX}"))?;
     let kind = nix::sys::statfs::fstatfs(&master).with_context(|| format!("look at {PTMX}"))?;
     let device = master.metadata().with_context(|| format!("look at {PTMX}"))?.rdev();
-    if kind.filesystem_type().0 as i64 != libc::DEVPTS_SUPER_MAGIC as i64 || device != PTMX_DEVICE {
+    if kind.filesystem_type().0 != libc::DEVPTS_SUPER_MAGIC || device != PTMX_DEVICE {
         bail!("{PTMX} in the container is not a devpts multiplexer");
     }
     let unlocked: libc::c_int = 0;

@@ -61,10 +61,21 @@ fn choose(notes: &str, chain: &str) -> String {
     if let Some(line) = notes.lines().find_map(|line| line.strip_prefix(DECISIVE)) {
         return line.to_owned();
     }
-    match notes.lines().next() {
-        Some(first) => format!("{chain}: {first}"),
-        None => chain.to_owned(),
+    let Some(first) = notes.lines().next() else { return chain.to_owned() };
+    // A mount's line names the mount, and only those after it the errno.
+    match errno_in(notes).filter(|errno| !first.contains(errno)) {
+        Some(errno) => format!("{chain}: {first}: {errno}"),
+        None => format!("{chain}: {first}"),
     }
+}
+
+/// The first word of `text` that looks like ENOENT.
+fn errno_in(text: &str) -> Option<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| {
+        word.len() > 3
+            && word.starts_with('E')
+            && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+    })
 }
 
 struct Keeper;
@@ -120,6 +131,10 @@ mod tests {
     fn the_decisive_line_wins() {
         assert_eq!(choose("a\n!exec: no\nb\n", "chain"), "exec: no");
         assert_eq!(choose("deep path=/x\nshallow\n", "chain"), "chain: deep path=/x");
+        assert_eq!(
+            choose("mount /x: syscall\nouter err=Nix(ENODEV)\n", "chain"),
+            "chain: mount /x: syscall: ENODEV"
+        );
         assert_eq!(choose("", "chain"), "chain");
     }
 }
