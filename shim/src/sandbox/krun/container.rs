@@ -44,7 +44,7 @@ pub struct Container {
 
 /// What was made for a container on the host: its part of the share, its rootfs's mounts, its
 /// cgroup; undone in this order when it is dropped, once its processes are gone.
-pub struct Host(pub ContainerShare, pub Vec<Mounted>, pub Option<HostCgroup>);
+pub type Host = (ContainerShare, Vec<Mounted>, Option<HostCgroup>);
 
 /// What the guest needs to make a container.
 pub struct Blueprint {

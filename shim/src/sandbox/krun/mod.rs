@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use ttrpc::context;
 
 use self::{
-    container::{Blueprint, Container, Host, follow_exec, signal_request},
+    container::{Blueprint, Container, follow_exec, signal_request},
     machine::{CALL, Machine},
     process::Process,
 };
@@ -160,7 +160,7 @@ impl Sandbox for KrunSandbox {
             }
         };
         let pid = anchor.pid();
-        let container = Container::new(is_sandbox, anchor, hooks, Host(share, rootfs, cgroup));
+        let container = Container::new(is_sandbox, anchor, hooks, (share, rootfs, cgroup));
         self.lock().insert(new.id.clone(), container.clone());
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints };
         tokio::spawn(container.supervise(machine, blueprint));
