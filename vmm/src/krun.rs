@@ -28,6 +28,9 @@ const ROOT_TAG: &CStr = c"/dev/root";
 /// does not use; a kernel without KALLSYMS ignores the name.
 const KERNEL_PARAMETERS: [&CStr; 1] = [c"initcall_blacklist=jent_mod_init"];
 
+/// With a console: all of the kernel's messages (libkrun's own parameters say "quiet").
+const SHOW_EVERYTHING: &CStr = c"ignore_loglevel";
+
 /// Mode of PID 1's executable: a regular file, rwxr-xr-x.
 const INIT_MODE: u32 = 0o100_755;
 
@@ -66,10 +69,12 @@ pub fn run(
 
     add_root(ctx, init, boot)?;
     add_vsock(ctx, config.network)?;
-    if let Some(console) = console {
-        add_console(ctx, console)?;
+    let mut parameters = KERNEL_PARAMETERS.to_vec();
+    if let Some(terminal) = console {
+        add_console(ctx, terminal)?;
+        parameters.push(SHOW_EVERYTHING);
     }
-    set_kernel_parameters(ctx)?;
+    set_kernel_parameters(ctx, &parameters)?;
     let error = ffi::krun_start_enter(ctx);
     call("krun_start_enter", error)?;
     bail!("krun_start_enter returned")
@@ -120,22 +125,22 @@ fn add_vsock(ctx: u32, network: Network) -> Result<()> {
     Ok(())
 }
 
-/// A serial port, which shows more than a virtio console: the kernel's messages before it has
-/// drivers.
-fn add_console(ctx: u32, output: OwnedFd) -> Result<()> {
-    // SAFETY: a descriptor that is given away; -1 is no input.
-    call("krun_add_serial_console_default", unsafe {
-        ffi::krun_add_serial_console_default(ctx, -1, output.into_raw_fd())
+/// A virtio console, which is what the kernels of libkrunfw have a driver for.
+fn add_console(ctx: u32, terminal: OwnedFd) -> Result<()> {
+    // SAFETY: a number.
+    let console =
+        call("krun_add_virtio_console_multiport", unsafe { ffi::krun_add_virtio_console_multiport(ctx) })?;
+    // SAFETY: an empty string, and a descriptor that is given away.
+    call("krun_add_console_port_tty", unsafe {
+        ffi::krun_add_console_port_tty(ctx, console, c"".as_ptr(), terminal.into_raw_fd())
     })?;
-    // SAFETY: a string.
-    call("krun_set_kernel_console", unsafe { ffi::krun_set_kernel_console(ctx, c"ttyS0".as_ptr()) })?;
     Ok(())
 }
 
 /// What libkrun calls environment it puts on the kernel command line word by word.
-fn set_kernel_parameters(ctx: u32) -> Result<()> {
+fn set_kernel_parameters(ctx: u32, parameters: &[&'static CStr]) -> Result<()> {
     let parameters: Vec<_> =
-        KERNEL_PARAMETERS.iter().map(|parameter| parameter.as_ptr()).chain([ptr::null()]).collect();
+        parameters.iter().map(|parameter| parameter.as_ptr()).chain([ptr::null()]).collect();
     // SAFETY: strings, and an array that ends with a null pointer.
     call("krun_set_env", unsafe { ffi::krun_set_env(ctx, parameters.as_ptr()) })?;
     Ok(())

@@ -5,6 +5,7 @@
 //! is the work of the binary `krun-vmm`, which [`spawn`] executes in namespaces of its own.
 
 pub mod config;
+mod console;
 mod end;
 pub mod find;
 mod guest;

@@ -16,7 +16,7 @@ pub const LIFE_FD: RawFd = 4;
 /// Network namespace to enter, if the configuration names one.
 pub const NETNS_FD: RawFd = 5;
 
-/// File for the console's output, if the configuration names one.
+/// Terminal for the console, if the configuration names a file for its output.
 pub const CONSOLE_FD: RawFd = 6;
 
 /// Exit status of a vmm that failed before there was a VM; its stderr says why.

@@ -23,7 +23,7 @@ use nix::{
 use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch};
 
 use crate::{
-    ConfigError, Guest, GuestError, VmConfig, VmEnd,
+    ConfigError, Guest, GuestError, VmConfig, VmEnd, console,
     find::{self, NotFound},
     guest::Listener,
     lines::Lines,
@@ -136,7 +136,10 @@ impl Vm {
         if let Some(path) = &config.debug_console {
             let mut options = File::options();
             options.append(true).create(true).mode(0o600);
-            spawn = spawn.fd(open("debug console", path, &options)?, order::CONSOLE_FD);
+            let file = File::from(open("debug console", path, &options)?);
+            let terminal =
+                console::copied_to(file).map_err(|error| LaunchError::Prepare("a console", error))?;
+            spawn = spawn.fd(terminal, order::CONSOLE_FD);
         }
         let socket = config.socket();
         let listener = Listener::bind(&socket, nonce.clone())
