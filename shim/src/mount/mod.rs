@@ -1,5 +1,7 @@
 //! Mounts that undo themselves.
 
+mod tree;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -22,20 +24,20 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Binds `source` onto `target`, which must exist and be of the same kind. Read-only for
-    /// everybody who comes through `target`, if so asked.
+    /// Binds `source` onto `target`, which must exist and be of the same kind: without devices and
+    /// set-user-id programs, which a guest has no business opening on the host, and read-only if
+    /// so asked. It has these flags before anybody sees it: where a mount propagates to, it takes
+    /// along the flags that it has then, and no later change follows.
     ///
     /// # Errors
     /// The mount's, naming both paths; nothing stays mounted.
     pub fn bind(source: &Path, target: &Path, recursive: bool, read_only: bool) -> Result<Mounted> {
-        let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
-        mount(Some(source), target, None::<&str>, flags, None::<&str>)
-            .map_err(|e| failed(&format!("bind {} to", source.display()), target, e))?;
-        let mounted = Mounted { target: target.to_owned() };
-        if read_only {
-            set_read_only(target, recursive)?;
-        }
-        Ok(mounted)
+        let failed =
+            |e: io::Error| Error::internal(format!("bind {} to {}: {e}", source.display(), target.display()));
+        let tree = tree::clone(source, recursive).map_err(failed)?;
+        tree::restrict(&tree, recursive, read_only).map_err(failed)?;
+        tree::attach(&tree, target).map_err(failed)?;
+        Ok(Mounted { target: target.to_owned() })
     }
 
     /// Makes `target` a mount of its own from which mounts propagate.
@@ -110,29 +112,6 @@ fn unescape(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
         .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
-}
-
-fn set_read_only(target: &Path, recursive: bool) -> Result<()> {
-    let mut attributes =
-        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
-    let path = std::ffi::CString::new(target.as_os_str().as_encoded_bytes())
-        .map_err(|_| Error::invalid(format!("{} contains a NUL byte", target.display())))?;
-    // SAFETY: the path is a C string and the structure of the size given; both outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            flags,
-            &raw mut attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(failed("make read-only", target, Errno::last())),
-    }
 }
 
 fn failed(what: &str, target: &Path, error: Errno) -> Error {

@@ -1,0 +1,75 @@
+//! A mount tree that is made and given its flags before it is put anywhere. Source: open_tree(2),
+//! mount_setattr(2), move_mount(2).
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::Path,
+};
+
+use nix::errno::Errno;
+
+fn c_string(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_encoded_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a path with a NUL byte"))
+}
+
+fn recursively(recursive: bool) -> libc::c_int {
+    if recursive { libc::AT_RECURSIVE } else { 0 }
+}
+
+/// A detached copy of the mount at `source`, which may be any directory or file.
+pub fn clone(source: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let source = c_string(source)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursively(recursive) as libc::c_uint;
+    // SAFETY: the path is a C string that outlives the call.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) };
+    let tree = Errno::result(tree)?;
+    // SAFETY: the call gave a descriptor that is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(tree as i32) })
+}
+
+/// Takes devices and set-user-id programs from `tree`, and writing if so asked, and cuts it off
+/// from what is mounted below its source later.
+pub fn restrict(tree: &OwnedFd, recursive: bool, read_only: bool) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_NODEV
+            | libc::MOUNT_ATTR_NOSUID
+            | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    // SAFETY: an empty C string, and a structure of the size that is given with it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recursively(recursive),
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Mounts `tree` on `target`.
+pub fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    let target = c_string(target)?;
+    // SAFETY: both paths are C strings that outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
