@@ -129,7 +129,8 @@ pub fn main() -> ExitCode {
     // SAFETY: the shim passes this descriptor to its anchor and nothing else here uses it.
     let mut shim = std::os::unix::net::UnixStream::from(unsafe { OwnedFd::from_raw_fd(ORDERS_FD) });
     if let Err(error) = stand(&mut shim) {
-        let _ = write!(shim, "{error:#}");
+        // In one piece, as the shim reads it.
+        let _ = shim.write_all(format!("{error:#}").as_bytes());
         return ExitCode::FAILURE;
     }
     if shim.write_all(READY).is_err() {

@@ -58,14 +58,9 @@ impl Share {
     /// Shows `rootfs` and `volumes` to the guest as those of `container`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a rootfs or a source that cannot be shared, else the failing
+    /// `INVALID_ARGUMENT` for a source that cannot be shared, else the failing
     /// step's, naming its path; nothing stays mounted.
     pub fn add(&self, container: &str, rootfs: &Path, volumes: &[Volume]) -> Result<ContainerShare> {
-        let kind =
-            fs::metadata(rootfs).map_err(|e| Error::invalid(format!("rootfs {}: {e}", rootfs.display())))?;
-        if !kind.is_dir() {
-            return Err(Error::invalid(format!("rootfs {} is not a directory", rootfs.display())));
-        }
         let target = self.path.join(rootfs_path(container));
         let dir = target.parent().unwrap_or(&self.path).to_owned();
         let mut share = ContainerShare { dir, mounts: Vec::new() };
@@ -76,6 +71,18 @@ impl Share {
             share.mounts.push(add_volume(volume, &target)?);
         }
         Ok(share)
+    }
+}
+
+/// Refuses a rootfs that is none.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` that names it.
+pub fn check_rootfs(rootfs: &Path) -> Result<()> {
+    match fs::metadata(rootfs) {
+        Ok(kind) if kind.is_dir() => Ok(()),
+        Ok(_) => Err(Error::invalid(format!("rootfs {} is not a directory", rootfs.display()))),
+        Err(e) => Err(Error::invalid(format!("rootfs {}: {e}", rootfs.display()))),
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
     error::{Error, Result},
     hooks::ContainerHooks,
     mount::Mounted,
-    share::ContainerShare,
+    share::{ContainerShare, check_rootfs},
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
@@ -148,6 +148,7 @@ impl Sandbox for KrunSandbox {
         // Each step undoes itself when a later one fails, last made first.
         let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?;
         let rootfs = mount_rootfs(&new, &root).await?;
+        check_rootfs(&root)?;
         let place = |pid| cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(pid));
         let anchor = Anchor::start(id, &root, &network, place).await?;
         hooks.create_runtime(anchor.pid()).await?;
