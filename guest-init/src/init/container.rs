@@ -20,7 +20,7 @@ use super::fault::Fault;
 use super::fork::{Report, fork};
 use super::reaper::Reaper;
 use super::stdio::Wiring;
-use super::{console, create, delete, spec};
+use super::{console, create, delete, spec, sysctl};
 
 /// Everything that PID 1 keeps of containers lives here, one directory each.
 const RUN_DIR: &str = "/run/krun";
@@ -60,9 +60,11 @@ impl Container {
         let id = request.container_id;
         let spec: Spec = serde_json::from_slice(&request.spec)
             .map_err(|err| Fault::invalid(format!("parse the spec of container {id}: {err}")))?;
-        let spec = spec::prepare(spec, &id, request.stdio.terminal)?;
+        let mut spec = spec::prepare(spec, &id, request.stdio.terminal)?;
+        let sysctls = sysctl::take_shared(&mut spec)?;
         let rootfs = root_of(&spec);
         check_rootfs(&rootfs)?;
+        sysctl::apply(&sysctls)?;
         let cgroup = Cgroup::new(
             spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).unwrap_or(Path::new("")),
         );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use guest_init::api::{ConfigureRequest, ConfigureResponse};
 use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, clock_settime};
+use nix::time::{ClockId, clock_gettime, clock_settime};
 
 /// Applies the configuration.
 pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
@@ -25,6 +25,11 @@ pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
     response.kernel = uname.release().to_string_lossy().into_owned();
     response.filesystems = names(&filesystems);
     Ok(response)
+}
+
+/// Time since the kernel began.
+pub fn uptime() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 /// The last word of each line; the first says "nodev" where it applies.

@@ -55,9 +55,12 @@ pub fn start(debug: bool) -> Result<()> {
 fn parse(record: &[u8], least: u8) -> Option<String> {
     let record = String::from_utf8_lossy(record);
     let (head, text) = record.split_once(';')?;
-    let priority: u32 = head.split(',').next()?.parse().ok()?;
+    let mut fields = head.split(',');
+    let priority: u32 = fields.next()?.parse().ok()?;
+    let micros: u64 = fields.nth(1)?.parse().ok()?;
     let text = text.lines().next()?;
-    (priority as u8 & 7 <= least && !text.starts_with("guest-init:")).then(|| text.to_owned())
+    (priority as u8 & 7 <= least && !text.starts_with("guest-init:"))
+        .then(|| format!("[{:5}.{:06}] {text}", micros / 1_000_000, micros % 1_000_000))
 }
 
 #[cfg(test)]
@@ -66,10 +69,11 @@ mod tests {
 
     #[test]
     fn records_are_filtered_by_severity() {
-        assert_eq!(parse(b"4,1,2,-;oops\n SUBSYSTEM=x\n", WARNING).as_deref(), Some("oops"));
+        let text = parse(b"4,1,2000003,-;oops\n SUBSYSTEM=x\n", WARNING);
+        assert_eq!(text.as_deref(), Some("[    2.000003] oops"));
         assert_eq!(parse(b"6,1,2,-;hello\n", WARNING), None);
-        assert_eq!(parse(b"6,1,2,-;hello\n", u8::MAX).as_deref(), Some("hello"));
-        assert_eq!(parse(b"12,1,2,-;from user space\n", WARNING).as_deref(), Some("from user space"));
+        assert!(parse(b"6,1,2,-;hello\n", u8::MAX).unwrap().ends_with(" hello"));
+        assert!(parse(b"12,1,2,-;from user space\n", WARNING).is_some());
         assert_eq!(parse(b"2,1,2,-;guest-init: x\n", WARNING), None);
         assert_eq!(parse(b"nonsense", WARNING), None);
     }

@@ -32,6 +32,7 @@ mod service;
 mod spec;
 mod stats;
 mod stdio;
+mod sysctl;
 mod system;
 mod terminal;
 mod trace;

@@ -17,7 +17,7 @@ use ttrpc::asynchronous::transport::Listener;
 use super::container::Means;
 use super::reaper::Reaper;
 use super::service::GuestService;
-use super::{kmsg, logger};
+use super::{host, kmsg, logger};
 
 /// Serves on two introduced connections; returns when the control connection has ended.
 pub async fn serve<C>(control: C, streams: C, debug: bool) -> Result<()>
@@ -36,7 +36,7 @@ where
     let service = GuestService::new(Means { reaper, mux });
     let mut server = Server::new().add_listener(listener).register_service(create_guest(Arc::new(service)));
     server.start().await.context("start the ttrpc server")?;
-    log::debug!("serving");
+    log::debug!("serving {:?} after the kernel began", host::uptime());
     let _ = ended.await;
     Ok(())
 }
