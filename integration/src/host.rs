@@ -31,13 +31,15 @@ pub fn cover(path: &str, with: &str) -> Result<()> {
     Cmd::new(&["mount", "--bind", with, path]).run()?.ok().map(drop)
 }
 
-/// Mounts a tmpfs of this size and fills it to the last byte.
-pub fn full_tmpfs(path: &str, size_kib: usize) -> Result<()> {
+/// Mounts a tmpfs with room for this many files, and fills it to the last byte.
+pub fn full_tmpfs(path: &str, files: usize) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("make {path}"))?;
     undo::remember(&["umount", path])?;
-    Cmd::new(&["mount", "-t", "tmpfs", "-o", &format!("size={size_kib}k"), "full", path]).run()?.ok()?;
+    Cmd::new(&["mount", "-t", "tmpfs", "-o", &format!("size=64k,nr_inodes={files}"), "full", path])
+        .run()?
+        .ok()?;
     let filled = Cmd::new(&["dd", "if=/dev/zero", &format!("of={path}/filler"), "bs=4k"]).run()?;
-    ensure!(filled.status != 0, "a tmpfs of {size_kib} KiB took everything: {filled}");
+    ensure!(filled.status != 0, "a tmpfs of 64 KiB took everything: {filled}");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use table::{Table, Unit};
 /// What the shim logs when the guest's first message is there, and when an exit has been passed on.
 /// Source: shim/src/sandbox/krun/{machine,container}.rs.
 const BOOT_LINE: (&str, &str) = ("boot: guest answered after ", " us");
-const EXIT_LINE: (&str, &str) = (" was finished ", " us after its end");
+const EXIT_LINE: (&str, &str) = (" heard of ", " us after it");
 
 /// Runs everything once unmeasured, then `runs` times, and prints the table. One microVM boots per run, one for the
 /// unmeasured one and one for the memory.

@@ -21,8 +21,8 @@ fn annotations(ctx: &Ctx) -> Result<Outcome> {
     let [cpus, memory] = text.lines().collect::<Vec<_>>()[..] else { anyhow::bail!("two lines, not {text}") };
     ensure!(cpus == "2", "krun.cpus=2 gave {cpus}");
     let memory: u64 = memory.parse().context("MemTotal")?;
-    // The kernel keeps some for itself.
-    ensure!((200..=300).contains(&memory), "memory_mib=300 gave {memory} MiB");
+    // The kernel keeps some for itself, and libkrun gives its image room besides the memory.
+    ensure!((200..=330).contains(&memory), "memory_mib=300 gave {memory} MiB");
     Ok(Outcome::Passed)
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
+    io::ErrorKind,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -64,12 +65,15 @@ impl Share {
 
     fn directory() -> Result<Share> {
         let context = || format!("making a directory in {BASE}");
-        DirBuilder::new().recursive(true).mode(0o700).create(BASE).with_context(context)?;
         remove_abandoned();
         for number in 0.. {
+            // Each time, as a run that ends removes it when it is empty.
+            DirBuilder::new().recursive(true).mode(0o700).create(BASE).with_context(context)?;
             let directory = Path::new(BASE).join(format!("{}-{number}", std::process::id()));
             match DirBuilder::new().mode(0o700).create(&directory) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+                    continue;
+                }
                 result => result.with_context(context)?,
             }
             // Between these two calls another run may take it for abandoned and remove it.
@@ -102,6 +106,8 @@ impl Drop for Share {
         // until then.
         let _ = nix::mount::umount2(&self.directory, nix::mount::MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(&self.directory);
+        // Fails while another run has its directory there.
+        let _ = fs::remove_dir(BASE);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
 use guest_init::api;
@@ -105,12 +105,9 @@ impl Container {
             Some(status) => Exit { status, oom_killed: false },
             None => self.end(&machine).await,
         };
-        let heard = Instant::now();
         self.init.set_exit(exit);
-        info!("exit: {} ended with status {}", self.init.id, exit.status);
         self.anchor.kill();
         self.finish(&machine).await;
-        info!("exit: {} was finished {} us after its end", self.init.id, heard.elapsed().as_micros());
     }
 
     async fn make(&self, machine: &Machine, blueprint: Blueprint) -> Result<()> {
@@ -201,6 +198,10 @@ async fn record(machine: &Machine, process: &Process) -> Exit {
     let heard = async {
         let guest = machine.guest().await?;
         let record = guest.client.wait(context::Context::default(), &process.reference()).await?;
+        // The guest's clock was set from ours at boot.
+        let ended = SystemTime::UNIX_EPOCH + Duration::from_nanos(record.exited_at_ns.max(0) as u64);
+        let since = SystemTime::now().duration_since(ended).unwrap_or_default();
+        info!("exit: {} heard of {} us after it", process.id, since.as_micros());
         Ok::<_, Error>(Exit { status: record.status & 0xff, oom_killed: record.oom_killed })
     };
     match heard.await {
