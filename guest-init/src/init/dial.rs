@@ -21,6 +21,13 @@ static BUFFER_SIZE: u64 = 4 << 20;
 const SO_BUFFER_SIZE: libc::c_int = 0;
 const SO_BUFFER_MAX_SIZE: libc::c_int = 2;
 
+/// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of linux/vm_sockets.h, for a 64-bit `timeval`.
+const SO_CONNECT_TIMEOUT: libc::c_int = 6;
+
+/// How long the host may take to accept. The kernel's own limit of 2 s is too short for a host
+/// that boots many guests at once; the host's limit for a boot ends a VM that waits in vain.
+static CONNECT_TIMEOUT: libc::timeval = libc::timeval { tv_sec: 300, tv_usec: 0 };
+
 /// Two connections on their way.
 pub struct Dials {
     control: OwnedFd,
@@ -83,6 +90,19 @@ fn dial(port: u32) -> io::Result<OwnedFd> {
         if set < 0 {
             return Err(io::Error::last_os_error());
         }
+    }
+    // SAFETY: the option takes a timeval, which outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            SO_CONNECT_TIMEOUT,
+            (&raw const CONNECT_TIMEOUT).cast(),
+            size_of::<libc::timeval>() as libc::socklen_t,
+        )
+    };
+    if set < 0 {
+        return Err(io::Error::last_os_error());
     }
     // SAFETY: all zeroes are a valid sockaddr_vm.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };

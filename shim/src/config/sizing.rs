@@ -23,17 +23,19 @@ impl Config {
     /// Sizes the VM for `limits`, unless somebody wrote its size. Derived values are clamped to
     /// what can be had, and that is logged.
     pub fn size_for(&mut self, limits: Limits) {
-        self.size_on(limits, host_memory_mib());
+        let cpus =
+            std::thread::available_parallelism().map_or(MAX_CPUS, |n| n.get().min(MAX_CPUS.into()) as u8);
+        self.size_on(limits, host_memory_mib(), cpus);
     }
 
-    fn size_on(&mut self, limits: Limits, host_mib: u32) {
+    fn size_on(&mut self, limits: Limits, host_mib: u32, host_cpus: u8) {
         if let (false, Some(quota @ 1..), Some(period @ 1..)) =
             (self.cpus_fixed, limits.cpu_quota, limits.cpu_period)
         {
             let wanted = (quota as u64).div_ceil(period);
-            self.cpus = wanted.min(u64::from(MAX_CPUS)) as u8;
+            self.cpus = wanted.min(u64::from(host_cpus)) as u8;
             if u64::from(self.cpus) != wanted {
-                info!("the limit asks for {wanted} cpus: the VM gets {MAX_CPUS}, libkrun's most");
+                info!("the limit asks for {wanted} cpus: the VM gets {host_cpus}, all that can be had");
             }
         }
         if self.memory_fixed {
@@ -63,7 +65,7 @@ mod tests {
 
     fn sized(limits: Limits) -> (u8, u32) {
         let mut config = Config::default();
-        config.size_on(limits, 4096);
+        config.size_on(limits, 4096, 8);
         (config.cpus, config.memory_mib)
     }
 
@@ -81,7 +83,7 @@ mod tests {
         let limits = |quota| Limits { cpu_quota: Some(quota), cpu_period: Some(100_000), memory: None };
         assert_eq!(sized(limits(50_000)).0, 1);
         assert_eq!(sized(limits(150_000)).0, 2);
-        assert_eq!(sized(limits(6_400_000)).0, 16);
+        assert_eq!(sized(limits(6_400_000)).0, 8);
     }
 
     #[test]
@@ -96,7 +98,7 @@ mod tests {
     fn a_written_size_is_kept() {
         let mut config = Config { memory_mib: 256, memory_fixed: true, ..Config::default() };
         let limits = Limits { memory: Some(4 << 30), cpu_quota: Some(200_000), cpu_period: Some(100_000) };
-        config.size_on(limits, 4096);
+        config.size_on(limits, 4096, 8);
         assert_eq!((config.cpus, config.memory_mib), (2, 256));
     }
 }
