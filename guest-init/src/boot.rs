@@ -14,6 +14,10 @@ pub const FILE_NAME: &str = "boot.krun";
 /// vsock port on the host (CID 2) that PID 1 dials.
 pub const VSOCK_PORT: u32 = 1024;
 
+/// Directories of the guest's root that PID 1 mounts on, and that whoever prepares the share makes:
+/// the root is read-only for the guest.
+pub const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
+
 /// Where the share holds container `id`'s rootfs, seen from the share's top.
 pub fn rootfs_path(container_id: &str) -> String {
     format!("containers/{container_id}/rootfs")

@@ -9,7 +9,7 @@
 use std::{
     env, fs, io,
     io::{Read, Write},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{FromRawFd, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -156,25 +156,9 @@ fn stand(shim: &mut impl Read) -> anyhow::Result<()> {
             .with_context(|| format!("enter network namespace {}", path.display()))?;
     }
     if orders.loopback {
-        bring_up_loopback().context("bring up lo in the new network namespace")?;
+        vmm::loopback::bring_up().context("bring up lo in the new network namespace")?;
     }
     enter_root(&orders.rootfs)
-}
-
-/// Brings up `lo` of this network namespace. Source: netdevice(7).
-fn bring_up_loopback() -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: an ifreq is plain data, for which zeroes are valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = *from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: the request is a whole ifreq with a terminated name, and outlives the call.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Makes `rootfs` the root. The mounts that this namespace copied from the host's go with the old

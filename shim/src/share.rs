@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guest_init::boot::{rootfs_path, volume_path};
+use guest_init::boot::{MOUNT_POINTS, rootfs_path, volume_path};
 
 use crate::{
     bundle::Volume,
@@ -18,9 +18,6 @@ use crate::{
     mount::Mounted,
     state_dir::make_dir,
 };
-
-/// Directories that PID 1 mounts on; the guest cannot make them, its root is read-only.
-const GUEST_DIRS: [&str; 6] = ["proc", "sys", "dev", "run", "tmp", "containers"];
 
 /// A sandbox's share.
 #[derive(Debug)]
@@ -43,7 +40,7 @@ impl Share {
     /// # Errors
     /// The failing step's, naming its path.
     pub fn create(path: PathBuf) -> Result<Share> {
-        for dir in GUEST_DIRS {
+        for dir in MOUNT_POINTS {
             make_dir(&path.join(dir), 0o755)?;
         }
         let mount = Mounted::shared(&path)?;

@@ -10,6 +10,7 @@ mod end;
 pub mod find;
 mod guest;
 mod lines;
+pub mod loopback;
 mod nonce;
 pub mod order;
 pub mod probe;

@@ -22,9 +22,6 @@ const BASE: &str = "/run/krun/run";
 /// The one container of the VM.
 pub const CONTAINER: &str = "run";
 
-/// Directories of the guest's root that guest-init mounts on.
-const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
-
 /// A share, for as long as this process lives. Dropping it removes what is left of it on the host:
 /// an empty directory.
 pub struct Share {
@@ -89,7 +86,7 @@ impl Share {
         let root = self.root();
         tmpfs(&root, "mode=0755,size=1m")?;
         let inside = root.join(boot::rootfs_path(CONTAINER));
-        for directory in MOUNT_POINTS {
+        for directory in boot::MOUNT_POINTS {
             fs::create_dir(root.join(directory)).with_context(|| format!("making /{directory}"))?;
         }
         fs::create_dir_all(&inside).with_context(|| format!("making {}", inside.display()))?;
