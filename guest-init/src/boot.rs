@@ -32,6 +32,9 @@ pub fn volume_path(container_id: &str, number: usize) -> String {
 /// dies without a word is told apart from one that ended well (libkrun reports 0 for a panic).
 pub const SENTINEL_STATUS: u8 = 254;
 
+/// Exit status of a VM whose PID 1 gave up by itself, for want of something it needs.
+pub const GAVE_UP_STATUS: u8 = 253;
+
 /// What PID 1 reads at boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,15 +1,16 @@
 //! `delete`: cleans up after a container whose shim is gone, or has just gone.
 //!
 //! containerd calls it after every delete and whenever a shim died; it must not mind what is no
-//! longer there. The vmm and the anchors end with their shim, so what remains is the host's:
-//! mounts, the sandbox's directory and cgroup, the socket.
+//! longer there. A shim that containerd has given up is ended here. The vmm and the anchors end
+//! with their shim, so what remains is the host's: mounts, the sandbox's directory and cgroup, the
+//! socket.
 
 use std::{
     env, fs,
     io::{self, Write},
     os::unix::net::UnixStream,
     path::Path,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use containerd_shim::{Flags, socket_address};
@@ -18,8 +19,11 @@ use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 use crate::{
     bundle, cgroup,
     error::{Error, Result},
-    mount, service, state_dir,
+    mount, server, service, state_dir,
 };
+
+/// How long a shim that is about to end may take over it; containerd gives the whole call 5 s.
+const GOING: Duration = Duration::from_secs(2);
 
 /// The status of a task whose shim died before it could say how the task ended.
 const KILLED: u32 = 137;
@@ -34,6 +38,11 @@ pub fn delete(flags: &Flags) -> Result<()> {
     let sandbox = bundle::sandbox_of(&bundle).unwrap_or_else(|| flags.id.clone());
     let address = socket_address(&flags.address, &flags.namespace, &sandbox);
     let socket = Path::new(address.trim_start_matches("unix://"));
+    if sandbox == flags.id
+        && let Err(error) = server::end(&bundle, &flags.id, GOING)
+    {
+        eprintln!("end the shim of {sandbox}: {error}");
+    }
     // A pod's other containers go on in a shim that lives; their sandbox is not ours to remove.
     if UnixStream::connect(socket).is_err() {
         let state = state_dir::path(&flags.namespace, &sandbox);

@@ -8,6 +8,7 @@ mod bootstrap;
 mod bundle;
 mod cgroup;
 mod cleanup;
+mod clock;
 mod config;
 mod error;
 mod events;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use guest_init::boot::SENTINEL_STATUS;
+use guest_init::boot::{GAVE_UP_STATUS, SENTINEL_STATUS};
 
 use crate::order;
 
@@ -71,6 +71,9 @@ fn reason(how: How, last_words: &[String], killed_by_us: bool) -> String {
         // 0: it shut down as asked, or panicked before PID 1 could set another status.
         How::Exited(status) if status == 0 || status == i32::from(SENTINEL_STATUS) => {
             format!("the guest has shut down, or its kernel panicked or its PID 1 died (vmm: {how})")
+        }
+        How::Exited(status) if status == i32::from(GAVE_UP_STATUS) => {
+            format!("the guest's PID 1 gave up; `debug_console` shows why (vmm: {how})")
         }
         How::Exited(_) | How::Killed(_) | How::Unknown => format!("the vmm ended ({how}): {last}"),
     }

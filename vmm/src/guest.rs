@@ -12,14 +12,10 @@ use guest_init::{
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::watch,
-    time::timeout,
 };
 use ttrpc::r#async::{Client, transport::Socket};
 
 use crate::{VmEnd, lines::Lines, probe::ProbeError};
-
-/// How long a connection may take to introduce itself before it is dropped.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// PID 1 of a running VM. Clones are the same guest.
 #[derive(Clone)]
@@ -107,20 +103,17 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Takes connections until both of the guest's are there.
+    /// Takes connections until both of the guest's are there. Only the vmm can reach the socket: one that stays
+    /// silent holds up nobody but itself, and the caller's limit for a boot ends it.
     pub async fn guest(self) -> Result<Guest, GuestError> {
         let (mut control, mut streams) = (None, None);
         loop {
             let (mut connection, _) = self.socket.accept().await.map_err(GuestError::Accept)?;
-            let slot = match timeout(HELLO_TIMEOUT, hello::expect(&mut connection, &self.nonce)).await {
-                Ok(Ok(Role::Control)) => &mut control,
-                Ok(Ok(Role::Streams)) => &mut streams,
-                Ok(Err(error)) => {
+            let slot = match hello::expect(&mut connection, &self.nonce).await {
+                Ok(Role::Control) => &mut control,
+                Ok(Role::Streams) => &mut streams,
+                Err(error) => {
                     log::warn!("dropped a connection on {}: {error}", self.path.display());
-                    continue;
-                }
-                Err(_) => {
-                    log::warn!("dropped a connection on {} that stayed silent", self.path.display());
                     continue;
                 }
             };

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use guest_init::api::{ConfigureRequest, ConfigureResponse};
-use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, clock_gettime, clock_settime};
+use nix::time::{ClockId, clock_gettime};
+
+use super::clock;
 
 /// Applies the configuration.
 pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
-    if let Ok(now @ 1..) = u64::try_from(request.realtime_ns) {
-        clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(Duration::from_nanos(now)))
-            .context("set the clock")?;
+    if request.realtime_ns > 0 {
+        clock::set(request.realtime_ns)?;
     }
     if !request.hostname.is_empty() {
         nix::unistd::sethostname(&request.hostname)

@@ -5,6 +5,7 @@
 //! [`fork`]), and threads do not survive a fork. So nothing here may use tokio's blocking pool.
 
 mod cgroup;
+mod clock;
 mod console;
 mod container;
 mod create;

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
+use guest_init::boot::GAVE_UP_STATUS;
+
 /// libkrun's ioctl on any virtiofs file: the argument becomes the VM's exit status
 /// (`VIRTIO_IOC_EXIT_CODE_REQ` in its fs device).
 const EXIT_STATUS_IOCTL: libc::Ioctl = 0x7602;
-
-/// Exit status of a VM whose PID 1 gave up by itself.
-const FAILED_STATUS: u8 = 253;
 
 /// i8042 command port and its command "pulse the reset line": libkrun ends the VM at that.
 const I8042_COMMAND_PORT: u16 = 0x64;
@@ -25,7 +24,7 @@ pub fn set_exit_status(status: u8) {
 
 /// Says why PID 1 gives up, where the host may still see it, and sets a status that says so too.
 pub fn last_words(why: &str) {
-    set_exit_status(FAILED_STATUS);
+    set_exit_status(GAVE_UP_STATUS);
     if let Ok(mut kmsg) = File::options().write(true).open("/dev/kmsg") {
         // One write is one record; the kernel cuts what is too long.
         let _ = kmsg.write_all(format!("<2>guest-init: {}", why.replace('\n', "; ")).as_bytes());

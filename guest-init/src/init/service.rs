@@ -11,7 +11,7 @@ use ttrpc::asynchronous::TtrpcContext;
 
 use super::container::{Container, Exec, Means};
 use super::fault::Fault;
-use super::{console, delete, exec, host, power, resources, spec, stats};
+use super::{clock, console, delete, exec, host, power, resources, spec, stats};
 
 /// A container, or its place while it is being made or removed.
 enum Slot {
@@ -111,6 +111,11 @@ impl Guest for GuestService {
         request: ConfigureRequest,
     ) -> ttrpc::Result<ConfigureResponse> {
         Ok(host::configure(&request).map_err(Fault::from)?)
+    }
+
+    async fn set_clock(&self, _: &TtrpcContext, request: SetClockRequest) -> ttrpc::Result<Empty> {
+        clock::follow(request.realtime_ns).map_err(Fault::from)?;
+        Ok(Empty::new())
     }
 
     async fn create_container(

@@ -15,6 +15,7 @@ use containerd_shim_protos::{
     types::mount::Mount,
 };
 use log::{debug, info};
+use tokio::sync::watch;
 
 use super::process::{Ended, Process, ProcessState, Status};
 use crate::{
@@ -42,8 +43,8 @@ pub struct Tasks {
 
 /// A container's place in the table.
 enum Slot {
-    /// Its creation is under way: the id is taken, and nothing else is known.
-    Reserved,
+    /// Its creation is under way: the id is taken, and nothing else is known. The receiver ends with the creation.
+    Reserved(watch::Receiver<()>),
     Task(Arc<Task>),
 }
 
@@ -69,12 +70,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Reservation<'a> {
     tasks: &'a Tasks,
     id: &'a str,
+    /// Dropped last: who waits for it finds the outcome in the table.
+    _settled: watch::Sender<()>,
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut table = lock(&self.tasks.table);
-        if matches!(table.get(self.id), Some(Slot::Reserved)) {
+        if matches!(table.get(self.id), Some(Slot::Reserved(_))) {
             table.remove(self.id);
         }
     }
@@ -102,6 +105,16 @@ impl Tasks {
         }
     }
 
+    /// Waits for the end of `container`'s creation, if it is under way.
+    async fn settled(&self, container: &str) {
+        let mut settling = match lock(&self.table).get(container) {
+            Some(Slot::Reserved(settling)) => settling.clone(),
+            _ => return,
+        };
+        // Nothing is ever sent: the wait ends with the sender.
+        while settling.changed().await.is_ok() {}
+    }
+
     fn process(&self, id: &ProcessId) -> Result<Arc<Process>> {
         let task = self.task(&id.container)?;
         if id.is_init() {
@@ -120,14 +133,15 @@ impl Tasks {
     /// `ALREADY_EXISTS` for a taken id, else what the sandbox says; the id is free again then.
     pub async fn create(self: &Arc<Self>, new: NewContainer) -> Result<u32> {
         let id = new.id.clone();
+        let (settled, settling) = watch::channel(());
         {
             let mut table = lock(&self.table);
             if table.contains_key(&id) {
                 return Err(Error::already_exists(format!("task {id} exists")));
             }
-            table.insert(id.clone(), Slot::Reserved);
+            table.insert(id.clone(), Slot::Reserved(settling));
         }
-        let _reservation = Reservation { tasks: self, id: &id };
+        let _reservation = Reservation { tasks: self, id: &id, _settled: settled };
         let event = create_event(&new);
         let (stdio, bundle) = (new.stdio.clone(), event.bundle.clone());
         let pid = self.sandbox.create(new).await?;
@@ -268,11 +282,15 @@ impl Tasks {
         }
     }
 
-    /// Removes an ended process, or a container that was never started.
+    /// Removes an ended process, or a container that was never started. One that is still being made is waited for:
+    /// its creator has gone, and nobody else would remove it.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION` while it runs.
     pub async fn delete(&self, id: &ProcessId) -> Result<Deleted> {
+        if id.is_init() {
+            self.settled(&id.container).await;
+        }
         let task = self.task(&id.container)?;
         let process = self.process(id)?;
         if id.is_init() {

@@ -277,6 +277,27 @@ async fn a_slow_create_holds_up_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_delete_in_the_middle_of_a_create_waits_for_it() {
+    let World { tasks, fake, topics } = world(Fake { slow: Some("slow"), ..Fake::default() });
+    let create = tokio::spawn({
+        let tasks = tasks.clone();
+        async move { tasks.create(new("slow")).await }
+    });
+    tokio::task::yield_now().await;
+    let delete = tokio::spawn({
+        let tasks = tasks.clone();
+        async move { tasks.delete(&ProcessId::init("slow")).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!delete.is_finished());
+    fake.go.notify_one();
+    create.await.unwrap().unwrap();
+    assert_eq!(delete.await.unwrap().unwrap().ended.exit.status, 137);
+    topics.expect(&["create", "exit", "delete"]).await;
+    assert!(tasks.is_empty());
+}
+
+#[tokio::test]
 async fn a_container_that_never_started_can_be_deleted() {
     let World { tasks, topics, .. } = world(Fake { refuse_start: true, ..Fake::default() });
     let id = ProcessId::init("a");

@@ -4,16 +4,17 @@ use std::{
     io,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use guest_init::{api, mux};
-use log::{error, info};
+use log::{error, info, warn};
 use tokio::sync::watch;
 use vmm::{Guest, Vm, VmConfig, VmEnd, find};
 
 use crate::{
     cgroup::HostCgroup,
+    clock::{self, HostClock},
     config::Config,
     error::{Error, Result},
     sandbox::Exit,
@@ -91,7 +92,8 @@ impl Machine {
         })
     }
 
-    /// Takes the guest's call and tells it what it needs to know; run once, beside all else.
+    /// Takes the guest's call, tells it what it needs to know, and keeps its clock right until the VM ends; run once,
+    /// beside all else.
     pub async fn boot(&self) {
         let launched = Instant::now();
         let boot = match self.greet().await {
@@ -105,13 +107,21 @@ impl Machine {
                 Boot::Failed(error.to_string())
             }
         };
+        let guest = match &boot {
+            Boot::Done(guest) => Some(guest.clone()),
+            _ => None,
+        };
         self.boot.send_replace(boot);
+        if let Some(guest) = guest
+            && let Err(error) = keep_time(&guest).await
+        {
+            warn!("the guest's clock no longer follows the host's: {error}");
+        }
     }
 
     async fn greet(&self) -> Result<Guest> {
         let guest = self.vm.guest(BOOT).await.map_err(|e| Error::internal(chain(e)))?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let request = api::ConfigureRequest { realtime_ns: now.as_nanos() as i64, ..Default::default() };
+        let request = api::ConfigureRequest { realtime_ns: clock::now_ns(), ..Default::default() };
         let configured = guest.client.configure(ttrpc::context::with_duration(CALL), &request).await?;
         info!("guest kernel {}", configured.kernel);
         Ok(guest)
@@ -158,6 +168,23 @@ impl Machine {
             _ => 255,
         };
         (Exit { status, oom_killed: false }, end.reason)
+    }
+}
+
+/// Tells the guest the host's time again and again, until it is lost.
+async fn keep_time(guest: &Guest) -> Result<()> {
+    let clock = HostClock::new().map_err(|e| Error::internal(format!("watch the clock: {e}")))?;
+    loop {
+        tokio::select! {
+            _ = guest.lost() => return Ok(()),
+            due = clock.due() => due.map_err(|e| Error::internal(format!("watch the clock: {e}")))?,
+        }
+        let request = api::SetClockRequest { realtime_ns: clock::now_ns(), ..Default::default() };
+        match guest.client.set_clock(ttrpc::context::with_duration(CALL), &request).await {
+            Ok(_) => {}
+            // One that does not answer is somebody else's business; it may do so again.
+            Err(error) => warn!("tell the guest the time: {error}"),
+        }
     }
 }
 
