@@ -29,17 +29,22 @@ def install(box):
     there = {source: name for source, name in BINARIES.items() if (target / source).exists()}
     for source in BINARIES.keys() - there.keys():
         print(f"box: not installed, because it is not built: {target / source}")
-    if not there:
+    copy(box, {target / source: name for source, name in there.items()})
+
+
+def copy(box, files):
+    """Copies executables into a running box: each path here, and its path there without the leading slash."""
+    if not files:
         return
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
-        for source, name in there.items():
-            entry = tar.gettarinfo(target / source, name)
+        for source, name in files.items():
+            entry = tar.gettarinfo(source, name)
             entry.uid = entry.gid = 0
             entry.mode = 0o755
-            with open(target / source, "rb") as file:
+            with open(source, "rb") as file:
                 tar.addfile(entry, file)
     command = remote.exec_command(box, ["tar", "-x", "-C", "/"], tty=False)
     done = subprocess.run(command, cwd=box.folder, check=False, input=data.getvalue())
     if done.returncode != 0:
-        raise BoxError(f"installing the tree's binaries into box {box.name} failed with status {done.returncode}")
+        raise BoxError(f"installing binaries into box {box.name} failed with status {done.returncode}")

@@ -1,4 +1,4 @@
-//! The host's end of one input or output: a FIFO, a file, or nothing.
+//! The host's end of one input or output: a FIFO, a file, or a pipe to a logger.
 
 use std::{
     fs, io,
@@ -13,36 +13,41 @@ use tokio::{
     net::unix::pipe,
 };
 
+use super::uri::Target;
 use crate::error::{Error, Result};
 
 /// Takes a process's output.
 pub struct Output(Pin<Box<dyn AsyncWrite + Send>>);
 
+impl From<pipe::Sender> for Output {
+    fn from(pipe: pipe::Sender) -> Self {
+        Output(Box::pin(pipe))
+    }
+}
+
 impl Output {
-    /// Opens an output that containerd named `uri`.
+    /// Opens a FIFO or a file.
     ///
     /// # Errors
-    /// When it cannot be opened, or is of a kind that is not offered.
-    pub async fn open(uri: &str) -> Result<Output> {
-        let sink: Pin<Box<dyn AsyncWrite + Send>> = match scheme(uri) {
-            (None | Some("fifo"), path) => {
+    /// When it cannot be opened, or is a program: one logs both outputs, and is started by itself.
+    pub async fn open(target: &Target) -> Result<Output> {
+        match target {
+            Target::Fifo(path) => {
                 let fifo = pipe::OpenOptions::new().read_write(true).open_sender(path);
-                Box::pin(fifo.map_err(|e| cannot_open(path, &e))?)
+                Ok(fifo.map_err(|e| cannot_open(path, &e))?.into())
             }
-            (Some("file"), path) => {
-                if let Some(dir) = Path::new(path).parent() {
+            Target::File(path) => {
+                if let Some(dir) = path.parent() {
                     tokio::fs::create_dir_all(dir).await.map_err(|e| cannot_open(path, &e))?;
                 }
                 let file = OpenOptions::new().append(true).create(true).open(path).await;
-                Box::pin(file.map_err(|e| cannot_open(path, &e))?)
+                Ok(Output(Box::pin(file.map_err(|e| cannot_open(path, &e))?)))
             }
-            (Some(other), _) => {
-                return Err(Error::unimplemented(format!(
-                    "output {uri:?}: {other}:// is not offered; a FIFO's path and file:// are"
-                )));
-            }
-        };
-        Ok(Output(sink))
+            Target::Binary(binary) => Err(Error::invalid(format!(
+                "standard error alone cannot go to the logger {}: name it for standard output",
+                binary.path.display()
+            ))),
+        }
     }
 
     pub async fn write(&mut self, data: &[u8]) -> io::Result<()> {
@@ -61,7 +66,8 @@ impl Input {
     /// # Errors
     /// When there is none.
     pub fn find(uri: &str) -> Result<Input> {
-        let path = scheme(uri).1;
+        let target = Target::parse(uri)?;
+        let path = target.path();
         let kind = fs::metadata(path).map_err(|e| cannot_open(path, &e))?.file_type();
         match kind.is_fifo() {
             true => Ok(Input(path.into())),
@@ -80,33 +86,6 @@ impl Input {
     }
 }
 
-/// Splits `fifo:///a/b` into its scheme and its path; a bare path has no scheme. A query
-/// (containerd's `file:///log?…`) is not part of the path.
-fn scheme(uri: &str) -> (Option<&str>, &str) {
-    match uri.split_once("://") {
-        Some((scheme, rest)) => (Some(scheme), rest.split('?').next().unwrap_or(rest)),
-        None => (None, uri),
-    }
-}
-
-fn cannot_open(path: &str, error: &io::Error) -> Error {
-    Error::internal(format!("open {path} for the process's input or output: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uri_is_taken_apart() {
-        assert_eq!(scheme("/run/fifo"), (None, "/run/fifo"));
-        assert_eq!(scheme("fifo:///run/fifo"), (Some("fifo"), "/run/fifo"));
-        assert_eq!(scheme("file:///var/log/a?x=y"), (Some("file"), "/var/log/a"));
-    }
-
-    #[tokio::test]
-    async fn an_unknown_scheme_is_refused_by_name() {
-        let error = Output::open("binary:///bin/logger").await.err().unwrap();
-        assert!(error.to_string().contains("binary://"), "{error}");
-    }
+fn cannot_open(path: &Path, error: &io::Error) -> Error {
+    Error::internal(format!("open {} for the process's input or output: {error}", path.display()))
 }

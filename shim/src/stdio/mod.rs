@@ -5,7 +5,9 @@
 //! comes back finds the process undisturbed.
 
 mod endpoint;
+mod logger;
 mod pump;
+mod uri;
 
 use guest_init::api;
 

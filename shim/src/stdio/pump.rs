@@ -19,8 +19,10 @@ use tokio::{
 use super::{
     StdioPaths,
     endpoint::{Input, Output},
+    logger::Logger,
+    uri::Target,
 };
-use crate::error::Result;
+use crate::{error::Result, sandbox::ProcessId};
 
 /// Bytes read from a FIFO at a time: Linux's pipe holds as many, unless somebody grew it.
 const CHUNK: usize = 64 * 1024;
@@ -30,23 +32,34 @@ pub struct Endpoints {
     stdin: Option<Input>,
     stdout: Option<Output>,
     stderr: Option<Output>,
+    logger: Option<Logger>,
 }
 
 impl Endpoints {
-    /// Opens what `paths` names.
+    /// Opens what `paths` names for a process of containerd's `namespace`, and starts its logger
+    /// if it has one.
     ///
     /// # Errors
     /// When one cannot be opened; none stays open then.
-    pub async fn open(paths: &StdioPaths) -> Result<Endpoints> {
-        let output = async |uri: &str, wanted: bool| match wanted && !uri.is_empty() {
-            true => Output::open(uri).await.map(Some),
+    pub async fn open(paths: &StdioPaths, id: &ProcessId, namespace: &str) -> Result<Endpoints> {
+        let target = |uri: &str, wanted: bool| match wanted && !uri.is_empty() {
+            true => Target::parse(uri).map(Some),
             false => Ok(None),
         };
-        Ok(Endpoints {
-            stdin: if paths.stdin.is_empty() { None } else { Some(Input::find(&paths.stdin)?) },
-            stdout: output(&paths.stdout, true).await?,
-            stderr: output(&paths.stderr, !paths.terminal).await?,
-        })
+        let stdin = if paths.stdin.is_empty() { None } else { Some(Input::find(&paths.stdin)?) };
+        let (stdout, stderr) = (target(&paths.stdout, true)?, target(&paths.stderr, !paths.terminal)?);
+        if let Some(Target::Binary(binary)) = stdout {
+            // Both outputs are the logger's, whatever standard error says, as with runc's shim.
+            let named = if id.is_init() { &id.container } else { &id.exec };
+            let (logger, pipes) = Logger::start(&binary, named, namespace).await?;
+            let stderr = stderr.map(|_| pipes.stderr.into());
+            return Ok(Endpoints { stdin, stdout: Some(pipes.stdout.into()), stderr, logger: Some(logger) });
+        }
+        let open = async |target: Option<Target>| match target {
+            Some(target) => Output::open(&target).await.map(Some),
+            None => Ok(None),
+        };
+        Ok(Endpoints { stdin, stdout: open(stdout).await?, stderr: open(stderr).await?, logger: None })
     }
 }
 
@@ -67,6 +80,7 @@ pub struct Pumps {
     stdin: Mutex<Stdin>,
     outputs: Mutex<Vec<JoinHandle<()>>>,
     aborts: Vec<AbortHandle>,
+    logger: Option<Logger>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,6 +110,7 @@ impl Pumps {
             stdin: Mutex::new(stdin),
             aborts: outputs.iter().map(JoinHandle::abort_handle).collect(),
             outputs: Mutex::new(outputs),
+            logger: ends.logger,
         })
     }
 
@@ -119,13 +134,17 @@ impl Pumps {
         stdin.hold = None;
     }
 
-    /// After the process's end: stops the input, and waits until the client has the output.
+    /// After the process's end: stops the input, and waits until the client or the logger has the
+    /// output.
     pub async fn finish(&self) {
         self.end_input();
         let outputs = std::mem::take(&mut *lock(&self.outputs));
         for output in outputs {
             // Fails when it was given up.
             let _ = output.await;
+        }
+        if let Some(logger) = &self.logger {
+            logger.finish().await;
         }
     }
 
@@ -134,9 +153,10 @@ impl Pumps {
         stdin.pump.iter().for_each(AbortHandle::abort);
     }
 
-    /// Drops the output that the client has not read.
+    /// Drops the output that the client has not read, and ends the logger.
     pub fn give_up(&self) {
         self.aborts.iter().for_each(AbortHandle::abort);
+        self.logger.iter().for_each(Logger::terminate);
     }
 }
 

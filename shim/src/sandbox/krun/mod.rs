@@ -143,7 +143,7 @@ impl Sandbox for KrunSandbox {
         }
         let spec = serde_json::to_vec(&guest.spec)
             .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
-        let endpoints = Endpoints::open(&new.stdio).await?;
+        let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(id), &self.namespace).await?;
 
         // Each step undoes itself when a later one fails, last made first.
         let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?;
@@ -173,7 +173,7 @@ impl Sandbox for KrunSandbox {
         container.created().await?;
         let machine = self.machine().await?;
         let guest = machine.guest().await?;
-        let endpoints = Endpoints::open(&stdio).await?;
+        let endpoints = Endpoints::open(&stdio, id, &self.namespace).await?;
         let numbers = streams(&stdio, || machine.next_stream());
         let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
             .map_err(|e| Error::internal(format!("open the streams of {id}: {e}")))?;

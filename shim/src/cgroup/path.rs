@@ -1,0 +1,115 @@
+//! What `linux.cgroupsPath` names: a path (containerd's cgroupfs driver), or systemd's
+//! `slice:prefix:name`.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Where units go that name no slice. Source: runc `libcontainer/cgroups/systemd/v2.go`.
+const DEFAULT_SLICE: &str = "system.slice";
+
+/// The last part of a slice's name. Source: systemd.slice(5).
+const SLICE: &str = ".slice";
+
+/// A cgroup as a spec names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// By its place.
+    Path(PathBuf),
+    /// As a unit of systemd.
+    Unit {
+        /// `slice:prefix:name`, with a slice.
+        name: String,
+        /// Where systemd puts such a unit.
+        path: PathBuf,
+    },
+}
+
+impl Named {
+    /// Understands a spec's `linux.cgroupsPath`.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for what begins like systemd's form and is none.
+    pub fn parse(path: &Path) -> Result<Named> {
+        let text = path.to_string_lossy();
+        let Some((slice, rest)) = text.split_once(':') else { return Ok(Named::Path(path.to_owned())) };
+        let invalid = |what: &str| Error::invalid(format!("linux.cgroupsPath {text}: {what}"));
+        let unit = match rest.split_once(':') {
+            Some((prefix, name)) if !name.is_empty() && !rest.contains('/') && !name.contains(':') => {
+                if name.ends_with(SLICE) { name.to_owned() } else { format!("{prefix}-{name}.scope") }
+            }
+            _ => return Err(invalid("neither a path nor slice:prefix:name")),
+        };
+        let slice = if slice.is_empty() { DEFAULT_SLICE } else { slice };
+        let parent = expand(slice).ok_or_else(|| invalid("its first part must be like a-b.slice"))?;
+        Ok(Named::Unit { name: format!("{slice}:{rest}"), path: parent.join(unit) })
+    }
+
+    /// Its place below the hierarchy's root.
+    pub fn path(&self) -> &Path {
+        match self {
+            Named::Path(path) | Named::Unit { path, .. } => path,
+        }
+    }
+}
+
+/// Where a slice is: `a-b.slice` is in `a.slice`, and `-.slice` is the root. Source: systemd.slice(5).
+fn expand(slice: &str) -> Option<PathBuf> {
+    let name = slice.strip_suffix(SLICE)?;
+    let mut path = PathBuf::from("/");
+    if name == "-" {
+        return Some(path);
+    }
+    if name.contains('/') || name.split('-').any(str::is_empty) {
+        return None;
+    }
+    for (end, _) in name.match_indices('-').chain([(name.len(), "")]) {
+        path.push(format!("{}{SLICE}", &name[..end]));
+    }
+    Some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(named: &str) -> PathBuf {
+        Named::parse(Path::new(named)).unwrap().path().to_owned()
+    }
+
+    #[test]
+    fn a_path_is_itself() {
+        assert_eq!(Named::parse(Path::new("/default/c1")).unwrap(), Named::Path("/default/c1".into()));
+    }
+
+    #[test]
+    fn a_unit_is_where_systemd_puts_it() {
+        assert_eq!(
+            path("kubepods-burstable-pod7.slice:cri-containerd:c1"),
+            Path::new(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod7.slice/cri-containerd-c1.scope"
+            )
+        );
+        assert_eq!(path(":nerdctl:c1"), Path::new("/system.slice/nerdctl-c1.scope"));
+        assert_eq!(path("-.slice:a:b"), Path::new("/a-b.scope"));
+        assert_eq!(path("a.slice::a-b.slice"), Path::new("/a.slice/a-b.slice"));
+        let Named::Unit { name, .. } = Named::parse(Path::new(":nerdctl:c1")).unwrap() else { panic!() };
+        assert_eq!(name, "system.slice:nerdctl:c1");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_unit_is_refused() {
+        for bad in [
+            "a:b",
+            "a:b:c",
+            "a.slice:b:",
+            "a--b.slice:b:c",
+            "../x.slice:b:c",
+            "a.slice:b:c/../d",
+            "a.slice:b:c:d",
+        ] {
+            let error = Named::parse(Path::new(bad)).unwrap_err().to_string();
+            assert!(error.contains(bad), "{error}");
+        }
+    }
+}
