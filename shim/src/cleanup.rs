@@ -2,7 +2,8 @@
 //!
 //! containerd calls it after every delete and whenever a shim died; it must not mind what is no
 //! longer there. The vmm and the anchors end with their shim, so what remains is the host's:
-//! mounts, the sandbox's directory and cgroup, the socket.
+//! mounts, the sandbox's directory and cgroup, the socket, taps in a network namespace that is
+//! somebody else's.
 
 use std::{
     env, fs,
@@ -18,7 +19,9 @@ use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 use crate::{
     bundle, cgroup,
     error::{Error, Result},
-    mount, service, state_dir,
+    mount,
+    network::{self, Netns},
+    service, state_dir,
 };
 
 /// The status of a task whose shim died before it could say how the task ended.
@@ -41,6 +44,9 @@ pub fn delete(flags: &Flags) -> Result<()> {
             cgroup::remove(&path);
         }
         state_dir::remove(&state);
+        if let Some(Ok(netns)) = bundle::network_path(&bundle).map(|path| Netns::open(&path)) {
+            network::remove_leftovers(&netns);
+        }
         let _ = fs::remove_file(socket);
     }
     mount::detach_all(&bundle.join("rootfs"));

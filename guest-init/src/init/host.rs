@@ -8,6 +8,8 @@ use guest_init::api::{ConfigureRequest, ConfigureResponse};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
 
+use super::network;
+
 /// Applies the configuration.
 pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
     if let Ok(now @ 1..) = u64::try_from(request.realtime_ns) {
@@ -17,6 +19,9 @@ pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
     if !request.hostname.is_empty() {
         nix::unistd::sethostname(&request.hostname)
             .with_context(|| format!("set the hostname {:?}", request.hostname))?;
+    }
+    if let Some(wanted) = request.network.as_ref() {
+        network::configure(wanted).context("set up the network")?;
     }
     let uname = nix::sys::utsname::uname().context("ask for the kernel's version")?;
     let path = "/proc/filesystems";

@@ -5,6 +5,7 @@
 //! [`fork`]), and threads do not survive a fork. So nothing here may use tokio's blocking pool.
 
 mod cgroup;
+mod connect;
 mod console;
 mod container;
 mod create;
@@ -22,6 +23,7 @@ mod kmsg;
 mod logger;
 mod lookup;
 mod mounts;
+mod network;
 mod poll;
 mod power;
 mod pump;
