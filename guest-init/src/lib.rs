@@ -1,12 +1,16 @@
 //! The guest protocol: what crosses the boundary between the host and PID 1 of the microVM.
 //!
 //! Both sides build on this library, so the wire format stands in one place: the boot file
-//! ([`boot`]), how a connection introduces itself ([`hello`]), the calls ([`api`]), and the
-//! byte streams ([`mux`]). It must never hold anything that only one side does.
+//! ([`boot`]), how a connection introduces itself ([`hello`]), the calls ([`api`]), the byte
+//! streams ([`mux`]) with what both sides do to a socket at their end ([`relay`]), and what both ask
+//! of their kernel's network (`netlink`). It must never hold anything that only one side does.
 
 pub mod boot;
 pub mod hello;
 pub mod mux;
+#[cfg(feature = "netlink")]
+pub mod netlink;
+pub mod relay;
 
 /// Types and ttrpc stubs generated from `proto/guest.proto`.
 #[allow(missing_docs, clippy::all, unused, non_snake_case, non_camel_case_types, non_upper_case_globals)]

@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from . import emulator
+
 CHOICES = ("auto", "kvm", "tcg", "icount")
 PROBE_PATIENCE = 20  # seconds; real KVM needs one
 
@@ -38,7 +40,7 @@ def kvm_works(base):
 
 def _boots(base, accel):
     command = [
-        "qemu-system-x86_64", *arguments(accel), "-M", "q35", "-m", "256M", "-nodefaults", "-display", "none",
+        *emulator.command(), *arguments(accel), "-M", "q35", "-m", "256M", "-nodefaults", "-display", "none",
         "-no-reboot", "-serial", "stdio", "-kernel", base / "vmlinuz", "-initrd", base / "initrd",
         "-append", "console=ttyS0 quiet panic=-1 box.probe",
     ]

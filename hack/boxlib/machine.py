@@ -16,7 +16,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from . import accel, cache, remote
+from . import accel, cache, emulator, remote
 from .errors import BoxError, tail
 
 BOOT_PATIENCE = 300  # seconds until "box: ready"; it takes 5 to 10 when the machine has nothing else to do
@@ -128,7 +128,7 @@ def _qemu(box, base, options, port):
               f" box.log_level={'info' if icount else 'debug'}")
     disk = base / "disk.img"
     command = [
-        "qemu-system-x86_64", "-name", f"box-{box.name}", *accel.arguments(options.accel),
+        *emulator.command(), "-name", f"box-{box.name}", *accel.arguments(options.accel),
         "-smp", str(options.cpus), "-display", "none", "-monitor", "none", "-no-reboot",
         "-serial", f"file:{box.console}", "-kernel", str(base / "vmlinuz"), "-initrd", str(base / "initrd"),
         "-append", append, "-nic", "none", "-device", "virtio-rng-pci",

@@ -3,7 +3,7 @@
 //! containerd calls it after every delete and whenever a shim died; it must not mind what is no
 //! longer there. A shim that containerd has given up is ended here. The vmm and the anchors end
 //! with their shim, so what remains is the host's: mounts, the sandbox's directory and cgroup, the
-//! socket.
+//! socket, taps in a network namespace that is somebody else's.
 
 use std::{
     env, fs,
@@ -19,11 +19,13 @@ use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 use crate::{
     bundle, cgroup,
     error::{Error, Result},
-    mount, server, service, state_dir,
+    mount,
+    network::{self, Netns},
+    server, service, state_dir,
 };
 
 /// How long a shim that is about to end may take over it; containerd gives the whole call 5 s.
-const GOING: Duration = Duration::from_secs(2);
+const GOING: Duration = Duration::from_secs(1);
 
 /// The status of a task whose shim died before it could say how the task ended.
 const KILLED: u32 = 137;
@@ -50,6 +52,9 @@ pub fn delete(flags: &Flags) -> Result<()> {
             cgroup::remove(&path);
         }
         state_dir::remove(&state);
+        if let Some(Ok(netns)) = bundle::network_path(&bundle).map(|path| Netns::open(&path)) {
+            network::remove_leftovers(&netns);
+        }
         let _ = fs::remove_file(socket);
     }
     mount::detach_all(&bundle.join("rootfs"));

@@ -15,6 +15,7 @@ mod events;
 mod hooks;
 mod info;
 mod mount;
+mod network;
 mod sandbox;
 mod server;
 mod service;

@@ -19,14 +19,32 @@ pub const SOCKET_NAME: &str = "guest.sock";
 /// Longest path of a unix socket: `sun_path` of unix(7) without its final zero.
 pub const MAX_SOCKET_PATH: usize = 107;
 
+/// Most network cards of a VM: libkrun 1.19 has interrupts for eleven devices, of which balloon,
+/// rng, console, root and vsock take five.
+pub const MAX_CARDS: usize = 6;
+
+/// Longest name of a network interface: `IFNAMSIZ` of net/if.h without its final zero.
+const MAX_INTERFACE_NAME: usize = 15;
+
 /// How the guest reaches the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// The guest's IP sockets become sockets of the vmm, in its network namespace.
     Tsi,
+    /// The guest has a card for each of these: 1 to [`MAX_CARDS`].
+    Tap(Vec<Tap>),
     /// The guest has a loopback interface only.
     None,
+}
+
+/// A persistent tap in the vmm's network namespace that belongs to the vmm's user and is up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tap {
+    /// Its name.
+    pub name: String,
+    /// The hardware address of the guest's card.
+    pub mac: [u8; 6],
 }
 
 /// Everything a vmm needs.
@@ -86,6 +104,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The taps cannot be cards of the VM.
+    #[error("network = tap: {0}")]
+    Taps(String),
     /// The host's memory is unknown.
     #[error("reading the host's memory from /proc/meminfo")]
     HostMemory(#[source] io::Error),
@@ -106,6 +127,9 @@ impl VmConfig {
             host_memory,
             " (this host's memory)",
         )?;
+        if let Network::Tap(taps) = &self.network {
+            check_taps(taps)?;
+        }
         path("share", &self.share, Kind::Directory)?;
         path("socket_dir", &self.socket_dir, Kind::Directory)?;
         path("libkrunfw", &self.libkrunfw, Kind::File)?;
@@ -146,6 +170,19 @@ fn range(name: &'static str, value: u64, min: u64, max: u64, why: &'static str) 
         return Ok(());
     }
     Err(ConfigError::Range { name, value, min, max, why })
+}
+
+fn check_taps(taps: &[Tap]) -> Result<(), ConfigError> {
+    if !(1..=MAX_CARDS).contains(&taps.len()) {
+        return Err(ConfigError::Taps(format!("{} interfaces: must be 1 to {MAX_CARDS}", taps.len())));
+    }
+    match taps.iter().find(|tap| !(1..=MAX_INTERFACE_NAME).contains(&tap.name.len())) {
+        Some(tap) => Err(ConfigError::Taps(format!(
+            "interface {:?}: a name has 1 to {MAX_INTERFACE_NAME} bytes",
+            tap.name
+        ))),
+        None => Ok(()),
+    }
 }
 
 #[derive(PartialEq)]
@@ -206,6 +243,17 @@ mod tests {
             format!("memory_mib = 64: must be 128 to {host} (this host's memory)")
         );
         assert!(VmConfig { memory_mib: host as u32 + 1, ..valid() }.validate().is_err());
+    }
+
+    #[test]
+    fn taps_are_counted_and_their_names_measured() {
+        let taps = |count, name: &str| {
+            let tap = Tap { name: name.to_owned(), mac: [2; 6] };
+            VmConfig { network: Network::Tap(vec![tap; count]), ..valid() }
+        };
+        taps(6, "krun2").validate().unwrap();
+        assert_eq!(message(taps(7, "krun2")), "network = tap: 7 interfaces: must be 1 to 6");
+        assert!(message(taps(1, "krun567890123456")).contains("1 to 15 bytes"));
     }
 
     #[test]

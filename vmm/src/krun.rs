@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use guest_init::boot::{self, BootConfig};
 use krun as ffi;
-use vmm::{Network, VmConfig, config::SOCKET_NAME};
+use vmm::{Network, Tap, VmConfig, config::SOCKET_NAME};
 
 use crate::jail;
 
@@ -41,6 +41,12 @@ const BOOT_MODE: u32 = 0o100_400;
 /// `KRUN_TSI_HIJACK_INET` of libkrun.h. The flag for unix sockets (2) is never used: through it a
 /// guest could name socket paths.
 const TSI_INET: u32 = 1;
+
+/// What a card may leave to the host: checksums and the cutting up of TCP's segments, both ways.
+/// They are the tap's offloads too; with them the guest's driver also takes frames larger than
+/// Ethernet's 1500 bytes. (`NET_FEATURE_*` of libkrun.h: CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6,
+/// HOST_TSO4, HOST_TSO6.)
+const CARD_FEATURES: u32 = 1 | 1 << 1 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
 
 /// Log levels, targets and options of libkrun.h (`KRUN_LOG_*`).
 const LOG_TARGET_STDERR: RawFd = 2;
@@ -69,7 +75,10 @@ pub fn run(
     call("krun_disable_implicit_init", ffi::krun_disable_implicit_init(ctx))?;
 
     add_root(ctx, init, boot)?;
-    add_vsock(ctx, config.network)?;
+    add_vsock(ctx, &config.network)?;
+    if let Network::Tap(taps) = &config.network {
+        taps.iter().try_for_each(|tap| add_card(ctx, tap))?;
+    }
     let mut parameters = KERNEL_PARAMETERS.to_vec();
     if let Some(terminal) = console {
         add_console(ctx, terminal)?;
@@ -112,10 +121,10 @@ fn overlay(ctx: u32, name: &str, data: &'static [u8], mode: u32, one_shot: bool)
     Ok(())
 }
 
-fn add_vsock(ctx: u32, network: Network) -> Result<()> {
+fn add_vsock(ctx: u32, network: &Network) -> Result<()> {
     let tsi = match network {
         Network::Tsi => TSI_INET,
-        Network::None => 0,
+        Network::Tap(_) | Network::None => 0,
     };
     call("krun_add_vsock", ffi::krun_add_vsock(ctx, tsi))?;
     let socket = CString::new(format!("{}/{SOCKET_NAME}", jail::SOCKETS))?;
@@ -123,6 +132,15 @@ fn add_vsock(ctx: u32, network: Network) -> Result<()> {
     call("krun_add_vsock_port2", unsafe {
         ffi::krun_add_vsock_port2(ctx, boot::VSOCK_PORT, socket.as_ptr(), false)
     })?;
+    Ok(())
+}
+
+/// A card; libkrun opens its tap by name when the guest's driver starts.
+fn add_card(ctx: u32, tap: &Tap) -> Result<()> {
+    let name = CString::new(tap.name.as_str())?;
+    // SAFETY: a string, an address of six bytes, and numbers.
+    let result = unsafe { ffi::krun_add_net_tap(ctx, name.as_ptr(), tap.mac.as_ptr(), CARD_FEATURES, 0) };
+    call("krun_add_net_tap", result).with_context(|| format!("adding {}", tap.name))?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ pub mod probe;
 pub mod spawn;
 mod vm;
 
-pub use config::{ConfigError, Network, VmConfig};
+pub use config::{ConfigError, Network, Tap, VmConfig};
 pub use end::{How, VmEnd};
 pub use guest::{Guest, GuestError};
 pub use vm::{LaunchError, Vm};

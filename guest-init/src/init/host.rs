@@ -9,6 +9,8 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::clock;
 
+use super::network;
+
 /// Applies the configuration.
 pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
     if request.realtime_ns > 0 {
@@ -17,6 +19,9 @@ pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
     if !request.hostname.is_empty() {
         nix::unistd::sethostname(&request.hostname)
             .with_context(|| format!("set the hostname {:?}", request.hostname))?;
+    }
+    if let Some(wanted) = request.network.as_ref() {
+        network::configure(wanted).context("set up the network")?;
     }
     let uname = nix::sys::utsname::uname().context("ask for the kernel's version")?;
     let path = "/proc/filesystems";

@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod clock;
+mod connect;
 mod console;
 mod container;
 mod create;
@@ -23,6 +24,7 @@ mod kmsg;
 mod logger;
 mod lookup;
 mod mounts;
+mod network;
 mod poll;
 mod power;
 mod pump;

@@ -11,7 +11,7 @@ use ttrpc::asynchronous::TtrpcContext;
 
 use super::container::{Container, Exec, Means};
 use super::fault::Fault;
-use super::{clock, console, delete, exec, host, power, resources, spec, stats};
+use super::{clock, connect, console, delete, exec, host, power, resources, spec, stats};
 
 /// A container, or its place while it is being made or removed.
 enum Slot {
@@ -208,6 +208,11 @@ impl Guest for GuestService {
 
     async fn stats(&self, _: &TtrpcContext, request: ContainerRef) -> ttrpc::Result<StatsResponse> {
         Ok(stats::read(&self.find(&request.container_id)?.cgroup))
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<Empty> {
+        let mux = self.0.means.mux.clone();
+        own_task(async move { connect::connect(&mux, &request).await.map(|()| Empty::new()) }).await
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {

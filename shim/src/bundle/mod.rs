@@ -51,6 +51,14 @@ pub fn cgroups_path(bundle: &Path) -> Option<PathBuf> {
     load(bundle).ok()?.linux().as_ref()?.cgroups_path().clone()
 }
 
+/// The network namespace that the container in `bundle` was given by path.
+pub fn network_path(bundle: &Path) -> Option<PathBuf> {
+    match network_namespace(&load(bundle).ok()?) {
+        NetworkNamespace::Path(path) => Some(path),
+        NetworkNamespace::New | NetworkNamespace::Host => None,
+    }
+}
+
 /// The network namespace that a spec asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkNamespace {

@@ -7,7 +7,12 @@
 
 mod path;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use libcgroups::{
     common::CgroupManager,
@@ -16,6 +21,7 @@ use libcgroups::{
 };
 use log::warn;
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::path::Named;
 use crate::error::{Error, Result};
@@ -25,6 +31,9 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// There when systemd is the init. Source: sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
+
+/// How long killed processes may take to go; containerd gives the call that waits for it 5 s.
+const DYING: Duration = Duration::from_secs(3);
 
 /// A cgroup, removed when it is dropped; by then its processes must be dead or dying.
 pub struct HostCgroup {
@@ -57,6 +66,28 @@ impl HostCgroup {
             .map_err(|e| Error::internal(format!("join cgroup {}: {e}", self.path.display())))
     }
 
+    /// Kills every process in the cgroup and waits for their end, at most [`DYING`].
+    fn kill(&self) -> io::Result<()> {
+        let mut events = match File::open(self.path.join("cgroup.events")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        fs::write(self.path.join("cgroup.kill"), "1")?;
+        let deadline = Instant::now() + DYING;
+        loop {
+            let mut text = String::new();
+            events.seek(SeekFrom::Start(0))?;
+            events.read_to_string(&mut text)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !text.lines().any(|line| line == "populated 1") || left.is_zero() {
+                return Ok(());
+            }
+            // A change of the file is an exceptional condition. Source: the kernel's cgroup-v2.rst.
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left))?;
+        }
+    }
+
     fn remove(&self) -> Result<(), String> {
         self.manage(Systemd::remove, Direct::remove)
     }
@@ -84,10 +115,13 @@ impl HostCgroup {
     }
 }
 
-/// Removes the cgroup that a dead shim left at `path`, with the processes in it.
+/// Removes the cgroup that a dead shim left at `path`, with the processes in it, which may take
+/// a moment to die.
 pub fn remove(path: &Path) {
-    if let Ok(mut cgroup) = HostCgroup::new(path) {
-        cgroup.ours = true;
+    let Ok(mut cgroup) = HostCgroup::new(path) else { return };
+    cgroup.ours = true;
+    if let Err(error) = cgroup.kill() {
+        warn!("end the processes of cgroup {}: {error}", cgroup.path.display());
     }
 }
 

@@ -84,7 +84,7 @@ mod tests {
             ("io.containerd.krun.cpus", "0", "must be 1 to 16"),
             ("krun.cpus", "many", "must be a whole number"),
             ("io.containerd.krun.memory_mib", "64", "must be 128 to"),
-            ("io.containerd.krun.network", "tap", "must be \"tsi\" or \"none\""),
+            ("io.containerd.krun.network", "bridge", "must be one of \"auto\", \"tsi\", \"tap\", \"none\""),
         ] {
             let error = one(key, value).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(expected), "{error}");

@@ -19,7 +19,10 @@ use serde::Deserialize;
 pub use options::RuntimeOptions;
 pub use sizing::{Limits, host_memory_mib};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    network,
+};
 
 /// The administrator's file.
 const FILE: &str = "/etc/krun/config.toml";
@@ -39,7 +42,7 @@ pub struct Config {
     /// Whether an annotation wrote `memory_mib`, so that limits do not change it.
     pub memory_fixed: bool,
     /// How the guest reaches the network.
-    pub network: vmm::Network,
+    pub network: network::Mode,
     /// Where libkrunfw lies, when not in the usual places.
     pub libkrunfw: Option<PathBuf>,
     /// Where guest-init lies, when not in the usual places.
@@ -59,7 +62,7 @@ impl Default for Config {
             memory_mib: 1024,
             cpus_fixed: false,
             memory_fixed: false,
-            network: vmm::Network::Tsi,
+            network: network::Mode::Auto,
             libkrunfw: None,
             guest_init: None,
             vmm: None,
@@ -151,11 +154,7 @@ impl Config {
     }
 
     fn set_network(&mut self, network: &str) -> Result<()> {
-        self.network = match network {
-            "tsi" => vmm::Network::Tsi,
-            "none" => vmm::Network::None,
-            other => return Err(Error::invalid(format!("network = {other:?}: must be \"tsi\" or \"none\""))),
-        };
+        self.network = network.parse()?;
         Ok(())
     }
 }
@@ -195,7 +194,7 @@ mod tests {
         let mut config = Config::default();
         config.apply("default_memory_mib = 512\nnetwork = \"none\"", "a.toml").unwrap();
         assert_eq!((config.cpus, config.memory_mib), (1, 512));
-        assert_eq!(config.network, vmm::Network::None);
+        assert_eq!(config.network, network::Mode::None);
     }
 
     #[test]

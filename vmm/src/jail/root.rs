@@ -1,5 +1,5 @@
-//! The vmm's file system: the share, /proc of its own, /dev/kvm and its socket directory, all
-//! else gone. What the caller mounts below the share later appears here; nothing goes back.
+//! The vmm's file system: the share, /proc of its own, /dev/kvm, its socket directory and, with
+//! network cards, /dev/net/tun; all else gone. What the caller mounts below the share later appears here; nothing goes back.
 
 use std::{ffi::CString, fs, os::unix::ffi::OsStrExt, path::Path};
 
@@ -9,13 +9,16 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     unistd::{chdir, pivot_root},
 };
-use vmm::{VmConfig, probe::DEV_KVM};
+use vmm::{Network, VmConfig, probe::DEV_KVM};
 
 use super::{SHARE, SOCKETS};
 
 /// The new root is put together on top of a directory that is on every host and that holds
 /// nothing of what goes into it.
 const STAGE: &str = "/proc";
+
+/// The device of taps, as libkrun opens it.
+const DEV_TUN: &str = "/dev/net/tun";
 
 /// Enough for the few directories and the one empty file that it holds.
 const ROOT_OPTIONS: &str = "mode=0755,size=64k,nr_inodes=32";
@@ -47,9 +50,12 @@ pub fn change(config: &VmConfig) -> Result<()> {
     bind_again(SOCKETS, MsFlags::MS_NODEV)?;
 
     directory("/dev")?;
-    fs::write(staged(DEV_KVM), "").context("making a place for /dev/kvm")?;
-    bind(Path::new(DEV_KVM), DEV_KVM, MsFlags::empty())?;
-    bind_again(DEV_KVM, MsFlags::empty())?;
+    device(DEV_KVM)?;
+    if let Network::Tap(_) = config.network {
+        // Without CAP_NET_ADMIN it opens only what belongs to the vmm's user in its namespace: its taps.
+        directory("/dev/net")?;
+        device(DEV_TUN)?;
+    }
 
     directory("/proc")?;
     mount(
@@ -75,6 +81,13 @@ fn staged(path: &str) -> String {
 
 fn directory(path: &str) -> Result<()> {
     fs::create_dir(staged(path)).with_context(|| format!("making a place for {path}"))
+}
+
+/// Binds a device, which may be opened here.
+fn device(path: &str) -> Result<()> {
+    fs::write(staged(path), "").with_context(|| format!("making a place for {path}"))?;
+    bind(Path::new(path), path, MsFlags::empty())?;
+    bind_again(path, MsFlags::empty())
 }
 
 /// A call of mount(2) that changes something about a mount that is there.

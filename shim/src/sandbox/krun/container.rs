@@ -44,7 +44,7 @@ pub struct Container {
 
 /// What was made for a container on the host: its part of the share, its rootfs's mounts, its
 /// cgroup; undone in this order when it is dropped, once its processes are gone.
-pub type Host = (ContainerShare, Vec<Mounted>, Option<HostCgroup>);
+pub type Host = (ContainerShare, Vec<Mounted>, Option<Arc<HostCgroup>>);
 
 /// What the guest needs to make a container.
 pub struct Blueprint {
@@ -70,6 +70,12 @@ impl Container {
     /// Takes what was made on the host, for undoing it.
     pub fn take_host(&self) -> Option<Host> {
         self.host.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    }
+
+    /// Its cgroup on the host.
+    pub fn cgroup(&self) -> Option<Arc<HostCgroup>> {
+        let host = self.host.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        host.as_ref().and_then(|(_, _, cgroup)| cgroup.clone())
     }
 
     /// Waits until the guest has made the container.

@@ -2,14 +2,17 @@
 
 use std::{
     io,
-    path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use guest_init::{api, mux};
 use log::{error, info, warn};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::spawn_blocking};
 use vmm::{Guest, Vm, VmConfig, VmEnd, find};
 
 use crate::{
@@ -17,6 +20,7 @@ use crate::{
     clock::{self, HostClock},
     config::Config,
     error::{Error, Result},
+    network::{self, Choice, Links, Netns},
     sandbox::Exit,
     share::Share,
     state_dir::StateDir,
@@ -32,6 +36,8 @@ pub const CALL: Duration = Duration::from_secs(60);
 /// What has become of the boot.
 #[derive(Clone)]
 enum Boot {
+    /// The VM is not launched yet.
+    Awaited,
     UnderWay,
     Done(Guest),
     Failed(String),
@@ -39,89 +45,152 @@ enum Boot {
 
 /// A sandbox's VM. Ends with all that belongs to it when it is dropped.
 pub struct Machine {
-    // Dropped in this order: the vmm must be dead before its share goes.
-    vm: Vm,
+    // Dropped in this order: the vmm must be dead before its taps and its share go.
+    vm: OnceLock<Vm>,
+    links: OnceLock<Links>,
     boot: watch::Sender<Boot>,
     next_stream: AtomicU32,
+    /// As far as it is known before the launch.
+    plan: VmConfig,
+    vmm: Option<PathBuf>,
+    sandbox: String,
     pub share: Share,
     _state: StateDir,
 }
 
 impl Machine {
-    /// Starts the VM of `sandbox` in the network namespace of `anchor`, a pid; it boots on after
-    /// this returns.
+    /// Makes what a VM of `sandbox` needs, without launching it.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
-    pub async fn launch(
-        (namespace, sandbox): (&str, &str),
-        config: &Config,
-        anchor: u32,
-        cgroup: Option<&HostCgroup>,
-    ) -> Result<Machine> {
+    pub fn new((namespace, sandbox): (&str, &str), config: &Config) -> Result<Machine> {
         vmm::probe::device().map_err(|e| Error::precondition(chain(e)))?;
         let missing = |e: find::NotFound| Error::precondition(chain(e));
         let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
         let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
         let state = StateDir::create(namespace, sandbox)?;
         let share = Share::create(state.share())?;
-        let vm_config = VmConfig {
+        let plan = VmConfig {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
             share: share.path().to_owned(),
             socket_dir: state.sockets(),
-            netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
-            network: config.network,
+            netns: None,
+            network: vmm::Network::None,
             libkrunfw,
             guest_init,
             debug: log::max_level() >= log::LevelFilter::Debug,
             debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
         };
-        let place = |pid| cgroup.map_or(Ok(()), |cgroup| cgroup.add(pid)).map_err(io::Error::other);
-        info!(
-            "VM of {sandbox}: {} cpus, {} MiB, network {:?}",
-            config.cpus, config.memory_mib, config.network
-        );
-        let vm = launch(config, vm_config, place).await.map_err(|e| Error::internal(chain(e)))?;
         Ok(Machine {
-            vm,
-            boot: watch::Sender::new(Boot::UnderWay),
+            vm: OnceLock::new(),
+            links: OnceLock::new(),
+            boot: watch::Sender::new(Boot::Awaited),
             next_stream: AtomicU32::new(mux::FIRST_STREAM),
+            plan,
+            vmm: config.vmm.clone(),
+            sandbox: sandbox.to_owned(),
             share,
             _state: state,
         })
     }
 
-    /// Takes the guest's call, tells it what it needs to know, and keeps its clock right until the VM ends; run once,
-    /// beside all else.
-    pub async fn boot(&self) {
+    /// Launches the VM in the network namespace of `anchor`, a pid; it boots on after this
+    /// returns. To be called once, unless it failed.
+    ///
+    /// # Errors
+    /// What is missing or could not be done; no process and no tap stays behind.
+    pub async fn launch(
+        self: &Arc<Self>,
+        anchor: u32,
+        network: network::Choice,
+        cgroup: Option<&HostCgroup>,
+    ) -> Result<()> {
+        let netns = Netns::of(anchor)?;
+        let links = match network {
+            Choice::Tap | Choice::TapAtStart => {
+                let joined = spawn_blocking(move || Links::join(&netns)).await;
+                Some(joined.map_err(|e| Error::internal(format!("join the interfaces: {e}")))??)
+            }
+            Choice::Tsi | Choice::None => None,
+        };
+        let vm_config = VmConfig {
+            netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
+            network: match (&links, network) {
+                (Some(links), _) => vmm::Network::Tap(links.taps.clone()),
+                (None, Choice::None) => vmm::Network::None,
+                (None, _) => vmm::Network::Tsi,
+            },
+            ..self.plan.clone()
+        };
+        let place = |pid| cgroup.map_or(Ok(()), |cgroup| cgroup.add(pid)).map_err(io::Error::other);
+        info!(
+            "VM of {}: {} cpus, {} MiB, network {:?}",
+            self.sandbox, vm_config.cpus, vm_config.memory_mib, vm_config.network
+        );
+        let vm =
+            launch(self.vmm.as_deref(), vm_config, place).await.map_err(|e| Error::internal(chain(e)))?;
+        let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
+        if let Some(links) = links {
+            self.links.set(links).map_err(|_| again())?;
+        }
+        self.vm.set(vm).map_err(|_| again())?;
+        // One that was killed before this has a reason already.
+        self.boot.send_if_modified(|boot| match boot {
+            Boot::Awaited => {
+                *boot = Boot::UnderWay;
+                true
+            }
+            _ => {
+                self.kill();
+                false
+            }
+        });
+        let booting = self.clone();
+        tokio::spawn(async move {
+            let guest = booting.boot().await;
+            // The machine goes when its containers do; its clock's keeper must not hold it.
+            drop(booting);
+            if let Some(guest) = guest
+                && let Err(error) = keep_time(&guest).await
+            {
+                warn!("the guest's clock no longer follows the host's: {error}");
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether nobody has launched it, nor killed it.
+    pub fn awaits_launch(&self) -> bool {
+        matches!(*self.boot.borrow(), Boot::Awaited)
+    }
+
+    /// Takes the guest's call and tells it what it needs to know; run once, beside all else.
+    async fn boot(&self) -> Option<Guest> {
         let launched = Instant::now();
-        let boot = match self.greet().await {
+        match self.greet().await {
             Ok(guest) => {
                 info!("boot: guest answered after {} us", launched.elapsed().as_micros());
-                Boot::Done(guest)
+                self.boot.send_replace(Boot::Done(guest.clone()));
+                Some(guest)
             }
             Err(error) => {
                 error!("the VM did not come up: {error}");
-                self.vm.kill();
-                Boot::Failed(error.to_string())
+                self.kill();
+                self.boot.send_replace(Boot::Failed(error.to_string()));
+                None
             }
-        };
-        let guest = match &boot {
-            Boot::Done(guest) => Some(guest.clone()),
-            _ => None,
-        };
-        self.boot.send_replace(boot);
-        if let Some(guest) = guest
-            && let Err(error) = keep_time(&guest).await
-        {
-            warn!("the guest's clock no longer follows the host's: {error}");
         }
     }
 
     async fn greet(&self) -> Result<Guest> {
-        let guest = self.vm.guest(BOOT).await.map_err(|e| Error::internal(chain(e)))?;
-        let request = api::ConfigureRequest { realtime_ns: clock::now_ns(), ..Default::default() };
+        let vm = self.vm.get().ok_or_else(|| Error::precondition("the VM was not launched"))?;
+        let guest = vm.guest(BOOT).await.map_err(|e| Error::internal(chain(e)))?;
+        let request = api::ConfigureRequest {
+            realtime_ns: clock::now_ns(),
+            network: self.links.get().map(|links| links.guest.clone()).into(),
+            ..Default::default()
+        };
         let configured = guest.client.configure(ttrpc::context::with_duration(CALL), &request).await?;
         info!("guest kernel {}", configured.kernel);
         Ok(guest)
@@ -137,7 +206,7 @@ impl Machine {
             match &*changes.borrow_and_update() {
                 Boot::Done(guest) => return Ok(guest.clone()),
                 Boot::Failed(reason) => return Err(Error::internal(reason.clone())),
-                Boot::UnderWay => {}
+                Boot::Awaited | Boot::UnderWay => {}
             }
             // The sender lives in `self`, so this cannot fail.
             let _ = changes.changed().await;
@@ -149,14 +218,34 @@ impl Machine {
         self.next_stream.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Ends the VM at once. Idempotent.
+    /// Ends the VM at once, also one that is not launched yet. Idempotent.
     pub fn kill(&self) {
-        self.vm.kill();
+        if let Some(vm) = self.vm.get() {
+            vm.kill();
+            return;
+        }
+        self.boot.send_if_modified(|boot| match boot {
+            Boot::Awaited => {
+                *boot = Boot::Failed("the VM was killed before it was launched".to_owned());
+                true
+            }
+            _ => false,
+        });
     }
 
-    /// Waits until the vmm process is gone.
+    /// Waits until the vmm process is gone, or will never be.
     pub async fn ended(&self) -> VmEnd {
-        self.vm.ended().await
+        let mut changes = self.boot.subscribe();
+        loop {
+            if let Some(vm) = self.vm.get() {
+                return vm.ended().await;
+            }
+            if let Boot::Failed(reason) = &*changes.borrow_and_update() {
+                return VmEnd { how: vmm::How::Unknown, last_words: Vec::new(), reason: reason.clone() };
+            }
+            // The sender lives in `self`, so this cannot fail.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Waits for an end of the VM before which nothing was heard of how a process ended, and says
@@ -190,11 +279,11 @@ async fn keep_time(guest: &Guest) -> Result<()> {
 
 /// Launches the configured vmm, or the one in its usual place.
 async fn launch(
-    config: &Config,
+    vmm: Option<&Path>,
     vm: VmConfig,
     place: impl FnOnce(nix::unistd::Pid) -> io::Result<()>,
 ) -> Result<Vm, vmm::LaunchError> {
-    match &config.vmm {
+    match vmm {
         Some(vmm) => Vm::launch_with(vmm, vm, place).await,
         None => Vm::launch(vm, place).await,
     }

@@ -31,6 +31,7 @@ use crate::{
     error::{Error, Result},
     hooks::ContainerHooks,
     mount::Mounted,
+    network::{self, Choice, Netns},
     share::{ContainerShare, check_rootfs},
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
@@ -86,7 +87,8 @@ impl KrunSandbox {
         execs.get(&id.exec).cloned().ok_or_else(|| Error::not_found(format!("no exec {id}")))
     }
 
-    /// Shows a container to the VM, which starts now for the first of them. Says whether it did.
+    /// Shows a container to the VM, which starts now for the first of them, or when that is
+    /// started. Says whether it is the first.
     async fn join(
         &self,
         id: &str,
@@ -101,18 +103,28 @@ impl KrunSandbox {
             return Ok((machine.clone(), machine.share.add(id, root, volumes)?, false));
         }
         let names = (self.namespace.as_str(), self.sandbox.as_str());
-        let machine = Arc::new(Machine::launch(names, config, anchor.pid(), cgroup).await?);
+        let choice = network::choose(config.network, &Netns::of(anchor.pid())?)?;
+        let machine = Arc::new(Machine::new(names, config)?);
+        if choice != Choice::TapAtStart {
+            machine.launch(anchor.pid(), choice, cgroup).await?;
+        }
         let share = machine.share.add(id, root, volumes)?;
         *slot = Some(machine.clone());
-        let booting = machine.clone();
-        tokio::spawn(async move { booting.boot().await });
         Ok((machine, share, true))
     }
 
     /// The guest, for a call on a container that was made there.
     async fn guest_for(&self, container: &str) -> Result<vmm::Guest> {
-        self.container(container)?.created().await?;
-        self.machine().await?.guest().await
+        let container = self.container(container)?;
+        let machine = self.machine().await?;
+        if machine.awaits_launch() {
+            return Err(Error::precondition(format!(
+                "container {} is not started: its VM waits for that",
+                container.init.id
+            )));
+        }
+        container.created().await?;
+        machine.guest().await
     }
 }
 
@@ -146,13 +158,13 @@ impl Sandbox for KrunSandbox {
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(id), &self.namespace).await?;
 
         // Each step undoes itself when a later one fails, last made first.
-        let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?;
+        let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?.map(Arc::new);
         let rootfs = mount_rootfs(&new, &root).await?;
         check_rootfs(&root)?;
         let place = |pid| cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(pid));
         let anchor = Anchor::start(id, &root, &network, place).await?;
         hooks.create_runtime(anchor.pid()).await?;
-        let joined = self.join(id, &config, &anchor, cgroup.as_ref(), &root, &guest.volumes).await;
+        let joined = self.join(id, &config, &anchor, cgroup.as_deref(), &root, &guest.volumes).await;
         let (machine, share, is_sandbox) = match joined {
             Ok(joined) => joined,
             Err(error) => {
@@ -194,6 +206,12 @@ impl Sandbox for KrunSandbox {
     }
 
     async fn start(&self, container: &str) -> Result<()> {
+        let starting = self.container(container)?;
+        let machine = self.machine().await?;
+        if starting.is_sandbox && machine.awaits_launch() {
+            let cgroup = starting.cgroup();
+            machine.launch(starting.anchor.pid(), Choice::TapAtStart, cgroup.as_deref()).await?;
+        }
         let guest = self.guest_for(container).await?;
         let init = self.process(&ProcessId::init(container))?;
         if let Some(exit) = init.exit() {
@@ -203,8 +221,7 @@ impl Sandbox for KrunSandbox {
             )));
         }
         guest.client.start(in_time(), &init.reference()).await?;
-        let container = self.container(container)?;
-        container.hooks.poststart(container.anchor.pid()).await;
+        starting.hooks.poststart(starting.anchor.pid()).await;
         Ok(())
     }
 

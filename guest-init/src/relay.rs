@@ -1,0 +1,153 @@
+//! Between sockets and streams: what both ends of a published or forwarded port do.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+};
+
+use crate::mux::{Reader, Writer};
+
+/// Bytes read from a socket at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Moves bytes both ways until both directions have ended. Each ends by itself, as TCP's do.
+pub async fn bytes(socket: TcpStream, mut reader: Reader, mut writer: Writer) {
+    // Small writes are somebody's requests and answers.
+    let _ = socket.set_nodelay(true);
+    let (mut from, mut to) = socket.into_split();
+    let outward = async move {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let read = tokio::select! {
+                read = from.read(&mut buffer) => read,
+                () = writer.refused() => return,
+            };
+            match read {
+                Ok(n @ 1..) if writer.send(&buffer[..n]).await.is_ok() => {}
+                _ => return,
+            }
+        }
+    };
+    let inward = async move {
+        while let Some(chunk) = reader.recv().await {
+            if to.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown().await;
+    };
+    tokio::join!(outward, inward);
+}
+
+/// Moves datagrams between a connected socket and a stream until the stream ends. A refusal by the
+/// socket's peer (ICMP) is not an end: its server may yet come.
+pub async fn datagrams(socket: UdpSocket, mut reader: Reader, mut writer: Writer) {
+    let outward = async {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            if let Ok(length) = socket.recv(&mut buffer).await
+                && writer.send(&frame(&buffer[..length])).await.is_err()
+            {
+                return;
+            }
+        }
+    };
+    let inward = async {
+        let mut frames = Frames::default();
+        while let Some(chunk) = reader.recv().await {
+            frames.push(&chunk);
+            while let Some(datagram) = frames.next() {
+                let _ = socket.send(&datagram).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = outward => {}
+        () = inward => {}
+    }
+}
+
+/// A datagram as it goes through a stream: after its length, two bytes, little-endian. UDP has
+/// none that is longer.
+pub fn frame(datagram: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
+    let mut framed = length.to_le_bytes().to_vec();
+    framed.extend_from_slice(&datagram[..length.into()]);
+    framed
+}
+
+/// Takes framed datagrams out of a stream's chunks.
+#[derive(Default)]
+pub struct Frames {
+    rest: Vec<u8>,
+}
+
+impl Frames {
+    /// Adds a chunk.
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.rest.extend_from_slice(chunk);
+    }
+}
+
+impl Iterator for Frames {
+    type Item = Vec<u8>;
+
+    /// The next whole datagram; `None` until more is pushed.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let length = usize::from(u16::from_le_bytes(*self.rest.first_chunk()?));
+        let datagram = self.rest.get(2..2 + length)?.to_vec();
+        self.rest.drain(..2 + length);
+        Some(datagram)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mux::Mux;
+
+    #[test]
+    fn datagrams_keep_their_borders() {
+        let mut stream = frame(b"one");
+        stream.extend(frame(b""));
+        stream.extend(frame(b"three"));
+        let mut frames = Frames::default();
+        let mut found = Vec::new();
+        for byte in stream {
+            frames.push(&[byte]);
+            found.extend(frames.by_ref());
+        }
+        assert_eq!(found, [&b"one"[..], b"", b"three"]);
+    }
+
+    async fn socket_pair() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
+        let (a, b) = tokio::io::duplex(8192);
+        let (host, guest) = (Mux::start(a).0, Mux::start(b).0);
+        let ((mut client, near), (far, mut server)) = (socket_pair().await, socket_pair().await);
+        let streams = (host.open(16).unwrap(), guest.open(16).unwrap());
+        tokio::spawn(bytes(near, streams.0.0, streams.0.1));
+        tokio::spawn(bytes(far, streams.1.0, streams.1.1));
+        let question = vec![1; 1 << 20];
+        let asked = question.clone();
+        let asking = tokio::spawn(async move {
+            client.write_all(&asked).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        });
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert!(heard == question);
+        server.write_all(b"answer").await.unwrap();
+        drop(server);
+        assert_eq!(asking.await.unwrap(), "answer");
+    }
+}

@@ -1,0 +1,260 @@
+//! The interfaces of a namespace joined to a VM's cards: each has a tap beside it, and what comes
+//! in on one goes out on the other, by tc's redirection (an ingress qdisc, a filter that matches
+//! all, mirred). The kernel of the namespace sees nothing of it, so the interface's addresses stay
+//! where CNI put them and are the guest's all the same.
+
+use std::{fs, io};
+
+use guest_init::{
+    api,
+    netlink::{
+        Netlink,
+        netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+        netlink_packet_route::{
+            RouteNetlinkMessage,
+            link::{LinkAttribute, LinkFlags, LinkMessage},
+            tc::{
+                TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption,
+                TcActionType, TcAttribute, TcFilterMatchAll, TcFilterMatchAllOption, TcHandle, TcMessage,
+                TcMirror, TcMirrorActionType, TcOption,
+            },
+        },
+    },
+};
+use log::{info, warn};
+use vmm::Tap;
+
+use super::{
+    netns::{Claim, Netns},
+    survey::{Interface, Survey},
+    tap,
+};
+use crate::error::{Error, Result};
+
+/// What our taps are called, before the index of their interface.
+const PREFIX: &str = "krun";
+
+/// The ingress qdisc's handle, which is fixed. Source: tc-ingress, `sch_ingress.c`.
+const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
+
+/// The ingress qdisc's name.
+const INGRESS_KIND: &str = "ingress";
+
+/// A filter's priority (upper half) and protocol (lower half, big-endian): the first, for all
+/// frames (`ETH_P_ALL`, linux/if_ether.h).
+const FIRST_FOR_ALL: u32 = 1 << 16 | 0x0003_u16.to_be() as u32;
+
+/// Joined interfaces. Undone when dropped; the VM must be gone by then.
+pub struct Links {
+    netns: Netns,
+    /// The taps that belong to the VM's cards.
+    pub taps: Vec<Tap>,
+    /// What the guest is to make of its cards.
+    pub guest: api::Network,
+    _claim: Claim,
+}
+
+impl Links {
+    /// Joins every configured interface of `netns` to a tap.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` when there is none, or another VM has them; else what could not be
+    /// done. Nothing stays behind.
+    pub fn join(netns: &Netns) -> Result<Links> {
+        let held = |e: io::Error| Error::internal(format!("network = tap: {e}"));
+        let claim = netns.claim().map_err(held)?.ok_or_else(|| {
+            Error::precondition(
+                "network = tap: another VM has the interfaces of this network namespace: \
+                 one can have them at a time",
+            )
+        })?;
+        let mut links = Links {
+            netns: netns.try_clone().map_err(held)?,
+            taps: Vec::new(),
+            guest: api::Network::new(),
+            _claim: claim,
+        };
+        let (taps, guest) = links
+            .netns
+            .run(|| {
+                // What a shim that died has left.
+                undo().map_err(held)?;
+                let survey = Survey::take().map_err(held)?;
+                let interfaces = usable(survey.configured())?;
+                let guest = survey.for_guest(&interfaces);
+                let taps: Result<Vec<_>> = interfaces.iter().map(join).collect();
+                Ok::<_, Error>((taps?, guest))
+            })
+            .map_err(held)??;
+        (links.taps, links.guest) = (taps, guest);
+        Ok(links)
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        match self.netns.run(undo) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error) => warn!("remove the taps: {error}"),
+        }
+    }
+}
+
+/// Removes from `netns` what a shim that died has left there.
+pub fn remove_leftovers(netns: &Netns) {
+    let removed = match (netns.is_host(), netns.claim()) {
+        (Ok(false), Ok(Some(_claim))) => netns.run(undo),
+        _ => return,
+    };
+    if let Ok(Err(error)) | Err(error) = removed {
+        warn!("remove the taps: {error}");
+    }
+}
+
+/// Those that a card can stand for.
+fn usable(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
+    let (usable, unfit): (Vec<_>, Vec<_>) =
+        interfaces.into_iter().partition(|interface| interface.mac.is_some());
+    for interface in &unfit {
+        info!("interface {} is not like Ethernet: the VM has no card for it", interface.name);
+    }
+    match usable.len() {
+        0 => Err(Error::precondition(
+            "network = tap: the network namespace holds no configured interface like Ethernet; tsi needs none",
+        )),
+        1..=vmm::config::MAX_CARDS => Ok(usable),
+        count => Err(Error::precondition(format!(
+            "network = tap: the network namespace holds {count} configured interfaces: a VM has at most {}",
+            vmm::config::MAX_CARDS
+        ))),
+    }
+}
+
+/// Joins one interface of this thread's namespace to a new tap.
+fn join(interface: &Interface) -> Result<Tap> {
+    let name = format!("{PREFIX}{}", interface.index);
+    let failed = |what: &str, e: io::Error| {
+        Error::internal(format!("network = tap: {what} (interface {}): {e}", interface.name))
+    };
+    tap::make(&name)?;
+    let mut netlink = Netlink::open().map_err(|e| failed("open netlink", e))?;
+    let index = index_of(&mut netlink, &name).map_err(|e| failed("find the tap", e))?;
+    // The namespace's kernel has nothing to say to the guest.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    link.attributes.push(LinkAttribute::Mtu(interface.mtu));
+    netlink.change(RouteNetlinkMessage::SetLink(link), 0).map_err(|e| failed("bring up the tap", e))?;
+    for (from, to) in [(interface.index, index), (index, interface.index)] {
+        netlink
+            .change(RouteNetlinkMessage::NewQueueDiscipline(ingress(from)), NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|e| failed("add an ingress qdisc", e))?;
+        netlink
+            .change(RouteNetlinkMessage::NewTrafficFilter(redirect(from, to)), NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|e| failed("add a redirection", e))?;
+    }
+    Ok(Tap { name, mac: interface.mac.unwrap_or_default() })
+}
+
+fn index_of(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
+    let taps = named(netlink)?;
+    let found = taps.into_iter().find(|(_, found)| found == name);
+    found.map(|(index, _)| index).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Every interface of this thread's namespace with its name.
+fn named(netlink: &mut Netlink) -> io::Result<Vec<(u32, String)>> {
+    let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let name = |link: LinkMessage| {
+        link.attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some((link.header.index, name)),
+            _ => None,
+        })
+    };
+    let links = links.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(link) => name(link),
+        _ => None,
+    });
+    Ok(links.collect())
+}
+
+/// Removes every tap of ours from this thread's namespace, with what joins it to its interface.
+fn undo() -> io::Result<()> {
+    let mut netlink = Netlink::open()?;
+    for (index, name) in named(&mut netlink)? {
+        let Some(interface) = interface_of(&name) else { continue };
+        let mut tap = LinkMessage::default();
+        tap.header.index = index;
+        netlink.change(RouteNetlinkMessage::DelLink(tap), 0)?;
+        let removed = netlink.change(RouteNetlinkMessage::DelQueueDiscipline(ingress(interface)), 0);
+        match removed.as_ref().map_err(io::Error::raw_os_error) {
+            // The interface has gone, or there was no time to give it a qdisc.
+            Err(Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)) => {}
+            _ => removed?,
+        }
+    }
+    Ok(())
+}
+
+/// The index of the interface that the tap `name` belongs to, if it is one of ours.
+fn interface_of(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+fn ingress(interface: u32) -> TcMessage {
+    let mut message = TcMessage::with_index(interface as i32);
+    message.header.handle = INGRESS;
+    message.header.parent = TcHandle::INGRESS;
+    message.attributes.push(TcAttribute::Kind(INGRESS_KIND.to_owned()));
+    message
+}
+
+/// Sends all that comes in on `from` out on `to`.
+fn redirect(from: u32, to: u32) -> TcMessage {
+    let mut mirror = TcMirror::default();
+    mirror.generic.action = TcActionType::Stolen;
+    mirror.eaction = TcMirrorActionType::EgressRedir;
+    mirror.ifindex = to;
+    let mut action = TcAction::default();
+    action.attributes = vec![
+        TcActionAttribute::Kind(TcActionMirror::KIND.to_owned()),
+        TcActionAttribute::Options(vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror))]),
+    ];
+    let mut message = TcMessage::with_index(from as i32);
+    message.header.parent = INGRESS;
+    message.header.info = FIRST_FOR_ALL;
+    message.attributes = vec![
+        TcAttribute::Kind(TcFilterMatchAll::KIND.to_owned()),
+        TcAttribute::Options(vec![TcOption::MatchAll(TcFilterMatchAllOption::Action(vec![action]))]),
+    ];
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(index: u32, mac: Option<[u8; 6]>) -> Interface {
+        Interface { index, name: format!("eth{index}"), mac, mtu: 1500 }
+    }
+
+    #[test]
+    fn only_our_own_taps_are_known() {
+        assert_eq!(interface_of("krun12"), Some(12));
+        for foreign in ["krun", "krun-1", "krunx", "eth0", "tap0"] {
+            assert_eq!(interface_of(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn interfaces_without_a_hardware_address_are_left_out_and_too_many_refused() {
+        let mac = Some([2; 6]);
+        assert_eq!(usable(vec![interface(1, None), interface(2, mac)]).unwrap(), [interface(2, mac)]);
+        let error = usable(vec![interface(1, None)]).unwrap_err().to_string();
+        assert!(error.contains("no configured interface"), "{error}");
+        let error = usable((0..7).map(|i| interface(i, mac)).collect()).unwrap_err().to_string();
+        assert!(error.contains("holds 7") && error.contains("at most 6"), "{error}");
+    }
+}

@@ -1,0 +1,124 @@
+//! How a sandbox reaches the network: by sockets of the host in the task's network namespace
+//! (tsi), by cards joined to that namespace's interfaces (tap), or not at all.
+
+mod links;
+mod netns;
+mod survey;
+mod tap;
+
+pub use links::{Links, remove_leftovers};
+pub use netns::Netns;
+
+use log::info;
+
+use crate::error::{Error, Result};
+
+/// What somebody asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Tap where it can be, else tsi.
+    #[default]
+    Auto,
+    /// Guest sockets become sockets in the task's network namespace.
+    Tsi,
+    /// The guest has a card for every configured interface of the task's network namespace.
+    Tap,
+    /// The guest has its loopback interface only.
+    None,
+}
+
+/// Every mode's name.
+const NAMES: [(&str, Mode); 4] =
+    [("auto", Mode::Auto), ("tsi", Mode::Tsi), ("tap", Mode::Tap), ("none", Mode::None)];
+
+impl std::str::FromStr for Mode {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Mode> {
+        let found = NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, mode)| *mode).ok_or_else(|| {
+            let names = NAMES.map(|(name, _)| format!("{name:?}")).join(", ");
+            Error::invalid(format!("network = {name:?}: must be one of {names}"))
+        })
+    }
+}
+
+/// What becomes of a mode in a given namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    Tsi,
+    None,
+    /// The interfaces are there.
+    Tap,
+    /// They will be when the task is started.
+    TapAtStart,
+}
+
+/// Chooses for the network namespace `netns` as it is after the hooks.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` when the namespace cannot have what was asked for.
+pub fn choose(mode: Mode, netns: &Netns) -> Result<Choice> {
+    let looked = |e| Error::internal(format!("look into the task's network namespace: {e}"));
+    if matches!(mode, Mode::Tsi | Mode::None) {
+        return decide(mode, false, false);
+    }
+    let host = netns.is_host().map_err(looked)?;
+    if host {
+        return decide(mode, host, false);
+    }
+    let configured = netns.run(survey::Survey::take).map_err(looked)?.map_err(looked)?.configured();
+    let names: Vec<_> = configured.iter().map(|interface| interface.name.as_str()).collect();
+    info!("configured interfaces: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
+    decide(mode, host, configured.iter().any(|interface| interface.mac.is_some()))
+}
+
+fn decide(mode: Mode, host: bool, configured: bool) -> Result<Choice> {
+    Ok(match mode {
+        Mode::None => Choice::None,
+        Mode::Tsi => Choice::Tsi,
+        Mode::Tap if host => {
+            return Err(Error::precondition(
+                "network = tap: the task has the host's network namespace, which never gets a tap; tsi works there",
+            ));
+        }
+        Mode::Auto | Mode::Tap if configured => Choice::Tap,
+        Mode::Auto => Choice::Tsi,
+        Mode::Tap => Choice::TapAtStart,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configured_namespace_gets_cards() {
+        assert_eq!(decide(Mode::Auto, false, true).unwrap(), Choice::Tap);
+        assert_eq!(decide(Mode::Tap, false, true).unwrap(), Choice::Tap);
+        assert_eq!(decide(Mode::Tsi, false, true).unwrap(), Choice::Tsi);
+        assert_eq!(decide(Mode::None, false, true).unwrap(), Choice::None);
+    }
+
+    #[test]
+    fn an_empty_one_gets_tsi_or_waits() {
+        assert_eq!(decide(Mode::Auto, false, false).unwrap(), Choice::Tsi);
+        assert_eq!(decide(Mode::Tap, false, false).unwrap(), Choice::TapAtStart);
+    }
+
+    #[test]
+    fn the_hosts_never_gets_a_tap() {
+        assert_eq!(decide(Mode::Auto, true, false).unwrap(), Choice::Tsi);
+        let own = Netns::of(std::process::id()).unwrap();
+        assert_eq!(choose(Mode::Auto, &own).unwrap(), Choice::Tsi);
+        let error = choose(Mode::Tap, &own).unwrap_err().to_string();
+        assert!(error.contains("tsi works there"), "{error}");
+    }
+
+    #[test]
+    fn modes_have_names() {
+        assert_eq!("tap".parse::<Mode>().unwrap(), Mode::Tap);
+        let error = "bridge".parse::<Mode>().unwrap_err().to_string();
+        assert_eq!(error, "network = \"bridge\": must be one of \"auto\", \"tsi\", \"tap\", \"none\"");
+    }
+}
