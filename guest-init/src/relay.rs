@@ -56,7 +56,7 @@ pub async fn datagrams(socket: UdpSocket, mut reader: Reader, mut writer: Writer
         let mut frames = Frames::default();
         while let Some(chunk) = reader.recv().await {
             frames.push(&chunk);
-            while let Some(datagram) = frames.next() {
+            for datagram in frames.by_ref() {
                 let _ = socket.send(&datagram).await;
             }
         }

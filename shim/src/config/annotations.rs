@@ -1,13 +1,16 @@
 //! Configuration by annotation, where the administrator's files allow it.
 
 use super::Config;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    network,
+};
 
 /// What our annotations begin with.
 pub const PREFIX: &str = "io.containerd.krun.";
 
 /// Every annotation that exists, without its prefix.
-const KNOWN: [&str; 3] = ["cpus", "memory_mib", "network"];
+const KNOWN: [&str; 4] = ["cpus", "memory_mib", "network", "ports"];
 
 /// Annotations of crun's krun handler, and ours that mean the same.
 /// Source: crun's `src/libcrun/handlers/krun.c`.
@@ -55,6 +58,7 @@ fn set(config: &mut Config, name: &str, value: &str) -> Result<()> {
             config.set_memory_mib(name, number()?)?;
             config.memory_fixed = true;
         }
+        "ports" => config.ports = network::ports::parse(value)?,
         _ => config.set_network(value)?,
     }
     Ok(())
@@ -80,9 +84,10 @@ mod tests {
     #[test]
     fn bad_ones_are_named() {
         for (key, value, expected) in [
-            ("io.containerd.krun.nonsense", "1", "there are cpus, memory_mib, network"),
+            ("io.containerd.krun.nonsense", "1", "there are cpus, memory_mib, network, ports"),
             ("io.containerd.krun.cpus", "0", "must be 1 to 16"),
             ("krun.cpus", "many", "must be a whole number"),
+            ("io.containerd.krun.ports", "8080", "\"8080\": must be HOST:TASK"),
             ("io.containerd.krun.memory_mib", "64", "must be 128 to"),
             ("io.containerd.krun.network", "bridge", "must be one of \"auto\", \"tsi\", \"tap\", \"none\""),
         ] {

@@ -43,6 +43,8 @@ pub struct Config {
     pub memory_fixed: bool,
     /// How the guest reaches the network.
     pub network: network::Mode,
+    /// Published ports.
+    pub ports: Vec<network::ports::Port>,
     /// Where libkrunfw lies, when not in the usual places.
     pub libkrunfw: Option<PathBuf>,
     /// Where guest-init lies, when not in the usual places.
@@ -63,11 +65,12 @@ impl Default for Config {
             cpus_fixed: false,
             memory_fixed: false,
             network: network::Mode::Auto,
+            ports: Vec::new(),
             libkrunfw: None,
             guest_init: None,
             vmm: None,
             debug_console: None,
-            enable_annotations: ["cpus", "memory_mib", "network"].map(str::to_owned).to_vec(),
+            enable_annotations: ["cpus", "memory_mib", "network", "ports"].map(str::to_owned).to_vec(),
         }
     }
 }

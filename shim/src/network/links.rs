@@ -3,7 +3,7 @@
 //! all, mirred). The kernel of the namespace sees nothing of it, so the interface's addresses stay
 //! where CNI put them and are the guest's all the same.
 
-use std::{fs, io};
+use std::{fs, io, net::IpAddr};
 
 use guest_init::{
     api,
@@ -51,6 +51,8 @@ pub struct Links {
     pub taps: Vec<Tap>,
     /// What the guest is to make of its cards.
     pub guest: api::Network,
+    /// The addresses that the guest has then.
+    pub addresses: Vec<IpAddr>,
     _claim: Claim,
 }
 
@@ -72,9 +74,10 @@ impl Links {
             netns: netns.try_clone().map_err(held)?,
             taps: Vec::new(),
             guest: api::Network::new(),
+            addresses: Vec::new(),
             _claim: claim,
         };
-        let (taps, guest) = links
+        let (taps, guest, addresses) = links
             .netns
             .run(|| {
                 // What a shim that died has left.
@@ -83,10 +86,10 @@ impl Links {
                 let interfaces = usable(survey.configured())?;
                 let guest = survey.for_guest(&interfaces);
                 let taps: Result<Vec<_>> = interfaces.iter().map(join).collect();
-                Ok::<_, Error>((taps?, guest))
+                Ok::<_, Error>((taps?, guest, survey.addresses_of(&interfaces)))
             })
             .map_err(held)??;
-        (links.taps, links.guest) = (taps, guest);
+        (links.taps, links.guest, links.addresses) = (taps, guest, addresses);
         Ok(links)
     }
 }

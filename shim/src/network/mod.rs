@@ -2,16 +2,55 @@
 //! (tsi), by cards joined to that namespace's interfaces (tap), or not at all.
 
 mod links;
+mod localhost;
 mod netns;
+pub mod ports;
+mod publish;
+mod reach;
+mod sk_lookup;
 mod survey;
 mod tap;
+mod udp;
+
+use std::time::Duration;
 
 pub use links::{Links, remove_leftovers};
+pub use localhost::Localhost;
 pub use netns::Netns;
+pub use publish::{Bound, Way, check};
+pub use reach::{Boot, Numbers, Reach};
 
-use log::info;
+use log::{info, warn};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use crate::error::{Error, Result};
+
+/// How long the guest may take to connect to a server of its own. A server that does not answer at
+/// all is given up by the guest's kernel in about as long.
+const CONNECT: Duration = Duration::from_secs(130);
+
+/// How long an acceptor rests when there is no descriptor for the next connection.
+const REST: Duration = Duration::from_millis(100);
+
+/// Takes the next connection, and forgets those that have ended.
+async fn accept(listener: &TcpListener, connections: &mut JoinSet<()>) -> Option<TcpStream> {
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => return Some(socket),
+                Err(error) => {
+                    warn!("accept a connection: {error}");
+                    tokio::time::sleep(REST).await;
+                    return None;
+                }
+            },
+        }
+    }
+}
 
 /// What somebody asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,7 +1,16 @@
 //! A network namespace, and doing something in it: in a thread of its own, as a thread that has
 //! entered another namespace must not go on to do something else.
 
-use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path, thread};
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+    thread,
+};
 
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -68,6 +77,11 @@ impl Netns {
     /// When there are too many files open.
     pub fn try_clone(&self) -> io::Result<Netns> {
         Ok(Netns { file: self.file.try_clone()? })
+    }
+
+    /// Its descriptor.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Runs `work` in the namespace, and waits for it. For what does not block.

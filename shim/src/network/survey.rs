@@ -1,7 +1,7 @@
 //! What a network namespace holds: its configured interfaces, and all that a guest needs to have
 //! the same.
 
-use std::{fs, io};
+use std::{fs, io, net::IpAddr};
 
 use guest_init::{
     api,
@@ -83,6 +83,26 @@ impl Survey {
                 && reachable(link.header.index)
         };
         self.links.iter().filter(wanted).map(interface).collect()
+    }
+
+    /// The addresses of `interfaces` that others can reach.
+    pub fn addresses_of(&self, interfaces: &[Interface]) -> Vec<IpAddr> {
+        let of_these = |address: &&AddressMessage| {
+            interfaces.iter().any(|interface| interface.index == address.header.index)
+                && !matches!(address.header.scope, AddressScope::Link | AddressScope::Host)
+        };
+        // IPv4's own address is LOCAL, as ADDRESS is the peer's; IPv6 has ADDRESS only, without a peer.
+        let own = |address: &AddressMessage| {
+            let find = |local: bool| {
+                address.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(ip) if local => Some(*ip),
+                    AddressAttribute::Address(ip) if !local => Some(*ip),
+                    _ => None,
+                })
+            };
+            find(true).or_else(|| find(false))
+        };
+        self.addresses.iter().filter(of_these).filter_map(own).collect()
     }
 
     /// What the guest has to be told so that its cards are like `interfaces`.
@@ -291,5 +311,6 @@ mod tests {
         let told = survey.for_guest(&chosen[..1]);
         assert_eq!(told.routes, [body(&route(main, 2, false)), body(&route(main, 2, true))]);
         assert_eq!((told.interfaces.len(), told.addresses.len()), (1, 1));
+        assert_eq!(survey.addresses_of(&chosen[..1]), [IpAddr::from([10, 0, 0, 2])]);
     }
 }

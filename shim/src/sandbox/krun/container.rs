@@ -8,7 +8,7 @@ use std::{
 
 use guest_init::api;
 use log::{info, warn};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use ttrpc::context;
 
 use super::{
@@ -40,6 +40,8 @@ pub struct Container {
     pub hooks: ContainerHooks,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
     host: Mutex<Option<Host>>,
+    /// What relays its published ports.
+    published: Mutex<JoinSet<()>>,
 }
 
 /// What was made for a container on the host: its part of the share, its rootfs's mounts, its
@@ -55,7 +57,13 @@ pub struct Blueprint {
 }
 
 impl Container {
-    pub fn new(is_sandbox: bool, anchor: Anchor, hooks: ContainerHooks, host: Host) -> Arc<Container> {
+    pub fn new(
+        is_sandbox: bool,
+        anchor: Anchor,
+        hooks: ContainerHooks,
+        host: Host,
+        published: JoinSet<()>,
+    ) -> Arc<Container> {
         Arc::new(Container {
             init: Process::new(ProcessId::init(hooks.container())),
             execs: Mutex::default(),
@@ -64,6 +72,7 @@ impl Container {
             hooks,
             created: watch::Sender::new(None),
             host: Mutex::new(Some(host)),
+            published: Mutex::new(published),
         })
     }
 
@@ -153,9 +162,12 @@ impl Container {
         }
     }
 
-    /// After the container's end: its execs ended with it, its output is read, and a sandbox's
-    /// VM goes.
+    /// After the container's end: its ports are free, its execs ended with it, its output is read,
+    /// and a sandbox's VM goes.
     async fn finish(&self, machine: &Machine) {
+        let mut published =
+            std::mem::take(&mut *self.published.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        published.shutdown().await;
         let execs: Vec<_> = self.lock_execs().values().cloned().collect();
         for exec in execs {
             if tokio::time::timeout(LAST_WORD, exec.ended()).await.is_err() {

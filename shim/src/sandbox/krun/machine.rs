@@ -3,14 +3,11 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use guest_init::{api, mux};
+use guest_init::api;
 use log::{error, info, warn};
 use tokio::{sync::watch, task::spawn_blocking};
 use vmm::{Guest, Vm, VmConfig, VmEnd, find};
@@ -20,7 +17,7 @@ use crate::{
     clock::{self, HostClock},
     config::Config,
     error::{Error, Result},
-    network::{self, Choice, Links, Netns},
+    network::{Boot, Choice, Links, Localhost, Netns, Numbers, Reach, Way},
     sandbox::Exit,
     share::Share,
     state_dir::StateDir,
@@ -33,23 +30,17 @@ const BOOT: Duration = Duration::from_secs(120);
 /// How long the guest may take over a call that does not wait for anything.
 pub const CALL: Duration = Duration::from_secs(60);
 
-/// What has become of the boot.
-#[derive(Clone)]
-enum Boot {
-    /// The VM is not launched yet.
-    Awaited,
-    UnderWay,
-    Done(Guest),
-    Failed(String),
-}
-
 /// A sandbox's VM. Ends with all that belongs to it when it is dropped.
 pub struct Machine {
     // Dropped in this order: the vmm must be dead before its taps and its share go.
     vm: OnceLock<Vm>,
+    localhost: OnceLock<Localhost>,
     links: OnceLock<Links>,
     boot: watch::Sender<Boot>,
-    next_stream: AtomicU32,
+    /// How others reach the guest.
+    reach: Reach,
+    /// How the guest reaches the network.
+    pub network: Choice,
     /// As far as it is known before the launch.
     plan: VmConfig,
     vmm: Option<PathBuf>,
@@ -63,7 +54,7 @@ impl Machine {
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
-    pub fn new((namespace, sandbox): (&str, &str), config: &Config) -> Result<Machine> {
+    pub fn new((namespace, sandbox): (&str, &str), config: &Config, network: Choice) -> Result<Machine> {
         vmm::probe::device().map_err(|e| Error::precondition(chain(e)))?;
         let missing = |e: find::NotFound| Error::precondition(chain(e));
         let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
@@ -82,11 +73,14 @@ impl Machine {
             debug: log::max_level() >= log::LevelFilter::Debug,
             debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
         };
+        let (boot, watched) = watch::channel(Boot::Awaited);
         Ok(Machine {
             vm: OnceLock::new(),
+            localhost: OnceLock::new(),
             links: OnceLock::new(),
-            boot: watch::Sender::new(Boot::Awaited),
-            next_stream: AtomicU32::new(mux::FIRST_STREAM),
+            boot,
+            reach: Reach { boot: watched, numbers: Numbers::default(), addresses: Arc::default() },
+            network,
             plan,
             vmm: config.vmm.clone(),
             sandbox: sandbox.to_owned(),
@@ -100,24 +94,16 @@ impl Machine {
     ///
     /// # Errors
     /// What is missing or could not be done; no process and no tap stays behind.
-    pub async fn launch(
-        self: &Arc<Self>,
-        anchor: u32,
-        network: network::Choice,
-        cgroup: Option<&HostCgroup>,
-    ) -> Result<()> {
+    pub async fn launch(self: &Arc<Self>, anchor: u32, cgroup: Option<&HostCgroup>) -> Result<()> {
         let netns = Netns::of(anchor)?;
-        let links = match network {
-            Choice::Tap | Choice::TapAtStart => {
-                let joined = spawn_blocking(move || Links::join(&netns)).await;
-                Some(joined.map_err(|e| Error::internal(format!("join the interfaces: {e}")))??)
-            }
+        let links = match self.network {
+            Choice::Tap | Choice::TapAtStart => Some(self.join_interfaces(netns).await?),
             Choice::Tsi | Choice::None => None,
         };
         let vm_config = VmConfig {
             netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
-            network: match (&links, network) {
-                (Some(links), _) => vmm::Network::Tap(links.taps.clone()),
+            network: match (&links, self.network) {
+                (Some((links, _)), _) => vmm::Network::Tap(links.taps.clone()),
                 (None, Choice::None) => vmm::Network::None,
                 (None, _) => vmm::Network::Tsi,
             },
@@ -131,7 +117,11 @@ impl Machine {
         let vm =
             launch(self.vmm.as_deref(), vm_config, place).await.map_err(|e| Error::internal(chain(e)))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
-        if let Some(links) = links {
+        if let Some((links, localhost)) = links {
+            let _ = self.reach.addresses.set(links.addresses.clone());
+            if let Some(localhost) = localhost {
+                self.localhost.set(localhost).map_err(|_| again())?;
+            }
             self.links.set(links).map_err(|_| again())?;
         }
         self.vm.set(vm).map_err(|_| again())?;
@@ -158,6 +148,28 @@ impl Machine {
             }
         });
         Ok(())
+    }
+
+    /// Makes taps for the interfaces of `netns`, and takes what dials localhost there.
+    async fn join_interfaces(&self, netns: Netns) -> Result<(Links, Option<Localhost>)> {
+        let joined = spawn_blocking(move || Links::join(&netns).map(|links| (links, netns))).await;
+        let (links, netns) = joined.map_err(|e| Error::internal(format!("join the interfaces: {e}")))??;
+        let localhost = Localhost::start(&netns, &self.reach);
+        let failed = |e: &io::Error| {
+            warn!("what dials localhost in the network namespace does not reach the guest: sk_lookup: {e}")
+        };
+        Ok((links, localhost.inspect_err(failed).ok()))
+    }
+
+    /// Where published ports of a container lead, whose anchor is in the task's network namespace.
+    ///
+    /// # Errors
+    /// When there is no such namespace.
+    pub fn way(&self, anchor: u32) -> Result<Way> {
+        match self.network {
+            Choice::Tap | Choice::TapAtStart => Ok(Way::Guest(self.reach.clone())),
+            Choice::Tsi | Choice::None => Ok(Way::Namespace(Netns::of(anchor)?.into())),
+        }
     }
 
     /// Whether nobody has launched it, nor killed it.
@@ -201,21 +213,12 @@ impl Machine {
     /// # Errors
     /// Why it did not come up.
     pub async fn guest(&self) -> Result<Guest> {
-        let mut changes = self.boot.subscribe();
-        loop {
-            match &*changes.borrow_and_update() {
-                Boot::Done(guest) => return Ok(guest.clone()),
-                Boot::Failed(reason) => return Err(Error::internal(reason.clone())),
-                Boot::Awaited | Boot::UnderWay => {}
-            }
-            // The sender lives in `self`, so this cannot fail.
-            let _ = changes.changed().await;
-        }
+        self.reach.clone().guest().await
     }
 
     /// A stream number that was never used in this VM.
     pub fn next_stream(&self) -> u32 {
-        self.next_stream.fetch_add(1, Ordering::Relaxed)
+        self.reach.numbers.next()
     }
 
     /// Ends the VM at once, also one that is not launched yet. Idempotent.

@@ -100,13 +100,15 @@ impl KrunSandbox {
     ) -> Result<(Arc<Machine>, ContainerShare, bool)> {
         let mut slot = self.machine.lock().await;
         if let Some(machine) = &*slot {
+            network::check(&config.ports, machine.network)?;
             return Ok((machine.clone(), machine.share.add(id, root, volumes)?, false));
         }
         let names = (self.namespace.as_str(), self.sandbox.as_str());
         let choice = network::choose(config.network, &Netns::of(anchor.pid())?)?;
-        let machine = Arc::new(Machine::new(names, config)?);
+        network::check(&config.ports, choice)?;
+        let machine = Arc::new(Machine::new(names, config, choice)?);
         if choice != Choice::TapAtStart {
-            machine.launch(anchor.pid(), choice, cgroup).await?;
+            machine.launch(anchor.pid(), cgroup).await?;
         }
         let share = machine.share.add(id, root, volumes)?;
         *slot = Some(machine.clone());
@@ -156,6 +158,7 @@ impl Sandbox for KrunSandbox {
         let spec = serde_json::to_vec(&guest.spec)
             .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(id), &self.namespace).await?;
+        let published = network::Bound::bind(&config.ports)?;
 
         // Each step undoes itself when a later one fails, last made first.
         let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?.map(Arc::new);
@@ -173,7 +176,20 @@ impl Sandbox for KrunSandbox {
             }
         };
         let pid = anchor.pid();
-        let container = Container::new(is_sandbox, anchor, hooks, (share, rootfs, cgroup));
+        let served = machine.way(pid).and_then(|way| {
+            published.serve(&way).map_err(|e| Error::internal(format!("publish ports: {e}")))
+        });
+        let serving = match served {
+            Ok(serving) => serving,
+            Err(error) => {
+                if is_sandbox {
+                    self.machine.lock().await.take();
+                }
+                hooks.poststop().await;
+                return Err(error);
+            }
+        };
+        let container = Container::new(is_sandbox, anchor, hooks, (share, rootfs, cgroup), serving);
         self.lock().insert(new.id.clone(), container.clone());
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints };
         tokio::spawn(container.supervise(machine, blueprint));
@@ -210,7 +226,7 @@ impl Sandbox for KrunSandbox {
         let machine = self.machine().await?;
         if starting.is_sandbox && machine.awaits_launch() {
             let cgroup = starting.cgroup();
-            machine.launch(starting.anchor.pid(), Choice::TapAtStart, cgroup.as_deref()).await?;
+            machine.launch(starting.anchor.pid(), cgroup.as_deref()).await?;
         }
         let guest = self.guest_for(container).await?;
         let init = self.process(&ProcessId::init(container))?;
