@@ -28,6 +28,14 @@ pub fn volume_path(container_id: &str, number: usize) -> String {
     format!("containers/{container_id}/mounts/{number}")
 }
 
+/// Below this PID 1 keeps what it has of each container, in a directory of its id.
+pub const RUN_DIR: &str = "/run/krun";
+
+/// Where PID 1 listens for the clients of socket `number` of container `id`.
+pub fn socket_path(container_id: &str, number: usize) -> String {
+    format!("{RUN_DIR}/{container_id}/sockets/{number}")
+}
+
 /// Exit status of a VM whose init never set one: PID 1 sets it first of all, so that a VM that
 /// dies without a word is told apart from one that ended well (libkrun reports 0 for a panic).
 pub const SENTINEL_STATUS: u8 = 254;

@@ -1,8 +1,8 @@
 //! Between sockets and streams: what both ends of a published or forwarded port do.
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UdpSocket, UnixStream},
 };
 
 use crate::mux::{Reader, Writer};
@@ -11,10 +11,25 @@ use crate::mux::{Reader, Writer};
 const CHUNK: usize = 64 * 1024;
 
 /// Moves bytes both ways until both directions have ended. Each ends by itself, as TCP's do.
-pub async fn bytes(socket: TcpStream, mut reader: Reader, mut writer: Writer) {
+pub async fn bytes(socket: TcpStream, reader: Reader, writer: Writer) {
     // Small writes are somebody's requests and answers.
     let _ = socket.set_nodelay(true);
-    let (mut from, mut to) = socket.into_split();
+    let (from, to) = socket.into_split();
+    both_ways(from, to, reader, writer).await;
+}
+
+/// The same for a unix socket.
+pub async fn local(socket: UnixStream, reader: Reader, writer: Writer) {
+    let (from, to) = socket.into_split();
+    both_ways(from, to, reader, writer).await;
+}
+
+async fn both_ways(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut reader: Reader,
+    mut writer: Writer,
+) {
     let outward = async move {
         let mut buffer = vec![0; CHUNK];
         loop {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use guest_init::api::CreateContainerRequest;
+use guest_init::boot::RUN_DIR;
 use guest_init::mux::Mux;
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 
@@ -19,11 +20,9 @@ use super::exit::Process;
 use super::fault::Fault;
 use super::fork::{Report, fork};
 use super::reaper::Reaper;
+use super::sockets::Sockets;
 use super::stdio::Wiring;
 use super::{console, create, delete, spec, sysctl};
-
-/// Everything that PID 1 keeps of containers lives here, one directory each.
-const RUN_DIR: &str = "/run/krun";
 
 /// What making a process needs of PID 1.
 #[derive(Clone)]
@@ -38,6 +37,8 @@ pub struct Container {
     pub spec: Spec,
     pub cgroup: Cgroup,
     pub init: Process,
+    /// Unix sockets of the host that it may dial.
+    pub sockets: Sockets,
     started: Mutex<bool>,
     execs: Mutex<HashMap<String, Exec>>,
 }
@@ -70,10 +71,20 @@ impl Container {
         );
         let owner = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let wiring = Wiring::open(&means.mux, &request.stdio, owner)?;
-        match make(means, &id, &spec, wiring, &cgroup).await {
-            Ok(init) => {
-                Ok(Container { id, spec, cgroup, init, started: Mutex::default(), execs: Mutex::default() })
-            }
+        let made = async {
+            let sockets = Sockets::listen(&id, &request.sockets)?;
+            Ok::<_, anyhow::Error>((make(means, &id, &spec, wiring, &cgroup).await?, sockets))
+        };
+        match made.await {
+            Ok((init, sockets)) => Ok(Container {
+                id,
+                spec,
+                cgroup,
+                init,
+                sockets,
+                started: Mutex::default(),
+                execs: Mutex::default(),
+            }),
             Err(err) => {
                 if let Err(err) = delete::remains(means, &id, &cgroup).await {
                     log::warn!("clean up after container {id} failed to be made: {err:#}");

@@ -32,6 +32,7 @@ mod reaper;
 mod resources;
 mod serve;
 mod service;
+mod sockets;
 mod spec;
 mod stats;
 mod stdio;

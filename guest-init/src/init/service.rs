@@ -210,6 +210,12 @@ impl Guest for GuestService {
         Ok(stats::read(&self.find(&request.container_id)?.cgroup))
     }
 
+    async fn accept(&self, _: &TtrpcContext, request: AcceptRequest) -> ttrpc::Result<Empty> {
+        let container = self.find(&request.container_id)?;
+        container.sockets.accept(&self.0.means.mux, request.socket, request.stream).await?;
+        Ok(Empty::new())
+    }
+
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<Empty> {
         let mux = self.0.means.mux.clone();
         own_task(async move { connect::connect(&mux, &request).await.map(|()| Empty::new()) }).await

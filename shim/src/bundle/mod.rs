@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 pub use load::load;
-pub use transform::to_guest;
+pub use transform::{Context, to_guest};
 
 use crate::config::Limits;
 
@@ -31,6 +31,8 @@ pub struct GuestBundle {
     pub spec: Spec,
     /// In the order of their numbers in the share.
     pub volumes: Vec<Volume>,
+    /// Unix sockets of the host to forward, in the order of their numbers.
+    pub sockets: Vec<PathBuf>,
     /// What was taken out or changed because a guest cannot have it, for the log.
     pub notes: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use guest_init::boot::volume_path;
+use guest_init::boot::{socket_path, volume_path};
 use oci_spec::runtime::Mount;
 
 use super::{GuestBundle, Volume, transform::Context};
@@ -21,15 +21,20 @@ pub fn shared_memory(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle
     Ok(bundle)
 }
 
-/// A bind of the host's becomes a bind of what the share has of it.
-pub fn volumes(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
-    let volumes = &mut bundle.volumes;
+/// A bind of the host's becomes a bind of what the share has of it; but virtiofs carries no
+/// sockets: the guest listens in their stead.
+pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    let (volumes, sockets) = (&mut bundle.volumes, &mut bundle.sockets);
     for mount in bundle.spec.mounts_mut().iter_mut().flatten().filter(|mount| is_bind(mount)) {
         let Some(source) = mount.source().clone() else { continue };
-        let has = |option: &str| mount.options().iter().flatten().any(|o| o == option);
-        let volume = Volume { source, recursive: has("rbind"), read_only: has("ro") || has("rro") };
-        let path = format!("/{}", volume_path(context.id, volumes.len()));
-        volumes.push(volume);
+        let path = if (context.is_socket)(&source) {
+            sockets.push(source);
+            socket_path(context.id, sockets.len() - 1)
+        } else {
+            let has = |option: &str| mount.options().iter().flatten().any(|o| o == option);
+            volumes.push(Volume { source, recursive: has("rbind"), read_only: has("ro") || has("rro") });
+            format!("/{}", volume_path(context.id, volumes.len() - 1))
+        };
         mount.set_source(Some(path.into()));
         mount.set_typ(Some("bind".to_owned()));
     }
@@ -47,15 +52,29 @@ mod tests {
 
     use super::{super::transform::to_guest, *};
 
-    fn guest(mounts: serde_json::Value) -> (serde_json::Value, Vec<Volume>) {
+    fn guest(mounts: serde_json::Value) -> (serde_json::Value, GuestBundle) {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "mounts": mounts});
-        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1").unwrap();
-        (serde_json::to_value(bundle.spec).unwrap()["mounts"].clone(), bundle.volumes)
+        let is_socket = |path: &Path| path.extension().is_some_and(|extension| extension == "sock");
+        let context = Context { id: "c1", is_socket };
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), &context).unwrap();
+        (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)
+    }
+
+    #[test]
+    fn sockets_are_forwarded() {
+        let (mounts, bundle) = guest(json!([
+            {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["bind"]},
+            {"destination": "/run/docker.sock", "source": "/run/docker.sock", "options": ["rbind", "rw"]},
+        ]));
+        assert_eq!(mounts[0]["source"], "/containers/c1/mounts/0");
+        assert_eq!(mounts[1]["source"], "/run/krun/c1/sockets/0");
+        assert_eq!(bundle.sockets, [Path::new("/run/docker.sock")]);
+        assert_eq!(bundle.volumes.len(), 1);
     }
 
     #[test]
     fn binds_go_through_the_share() {
-        let (mounts, volumes) = guest(json!([
+        let (mounts, bundle) = guest(json!([
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]},
             {"destination": "/etc/hosts", "source": "/run/hosts", "options": ["bind"]},
@@ -64,7 +83,7 @@ mod tests {
         assert_eq!(mounts[1]["source"], "/containers/c1/mounts/0");
         assert_eq!(mounts[2]["source"], "/containers/c1/mounts/1");
         assert_eq!(
-            volumes,
+            bundle.volumes,
             [
                 Volume { source: "/srv/data".into(), recursive: true, read_only: true },
                 Volume { source: "/run/hosts".into(), recursive: false, read_only: false },
@@ -74,10 +93,10 @@ mod tests {
 
     #[test]
     fn a_bound_shared_memory_becomes_the_guests() {
-        let (mounts, volumes) = guest(
+        let (mounts, bundle) = guest(
             json!([{"destination": "/dev/shm", "type": "bind", "source": "/run/shm", "options": ["rbind"]}]),
         );
         assert_eq!(mounts[0]["type"], "tmpfs");
-        assert!(volumes.is_empty());
+        assert!(bundle.volumes.is_empty());
     }
 }

@@ -4,6 +4,8 @@
 //! notes it. What protects the host or the container (seccomp, device rules, capabilities) is
 //! never taken out: the guest enforces it, or refuses the container.
 
+use std::path::Path;
+
 use guest_init::boot::rootfs_path;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
@@ -14,6 +16,8 @@ use crate::error::{Error, Result};
 pub struct Context<'a> {
     /// The container's id.
     pub id: &'a str,
+    /// Whether a path on the host is a unix socket.
+    pub is_socket: fn(&Path) -> bool,
 }
 
 type Step = fn(GuestBundle, &Context) -> Result<GuestBundle>;
@@ -28,16 +32,16 @@ const STEPS: &[Step] = &[
     host_resources,
     host_hooks,
     mounts::shared_memory,
-    mounts::volumes,
+    mounts::binds,
 ];
 
-/// The guest's bundle for container `id`.
+/// The guest's bundle for a container.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when the spec asks for what a guest cannot have and must not do without.
-pub fn to_guest(spec: Spec, id: &str) -> Result<GuestBundle> {
-    let bundle = GuestBundle { spec, volumes: Vec::new(), notes: Vec::new() };
-    STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, &Context { id }))
+pub fn to_guest(spec: Spec, context: &Context) -> Result<GuestBundle> {
+    let bundle = GuestBundle { spec, volumes: Vec::new(), sockets: Vec::new(), notes: Vec::new() };
+    STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, context))
 }
 
 /// The rootfs is where the share has it.
@@ -190,7 +194,9 @@ mod tests {
         for (part, fields) in [("linux", linux), ("process", process)] {
             spec[part].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         }
-        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1").unwrap();
+        let bundle =
+            to_guest(serde_json::from_value(spec).unwrap(), &Context { id: "c1", is_socket: |_| false })
+                .unwrap();
         (serde_json::to_value(bundle.spec).unwrap(), bundle.notes)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -19,6 +20,7 @@ use crate::{
     anchor::Anchor,
     cgroup::HostCgroup,
     error::{Error, Result},
+    forward::{self, Forward},
     hooks::ContainerHooks,
     mount::Mounted,
     sandbox::{Exit, ProcessId},
@@ -40,8 +42,8 @@ pub struct Container {
     pub hooks: ContainerHooks,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
     host: Mutex<Option<Host>>,
-    /// What relays its published ports.
-    published: Mutex<JoinSet<()>>,
+    /// What relays its published ports and the host's sockets.
+    relays: Mutex<JoinSet<()>>,
 }
 
 /// What was made for a container on the host: its part of the share, its rootfs's mounts, its
@@ -54,6 +56,8 @@ pub struct Blueprint {
     pub spec: Vec<u8>,
     pub stdio: StdioPaths,
     pub endpoints: Endpoints,
+    /// Unix sockets of the host that the container may dial.
+    pub sockets: Vec<PathBuf>,
 }
 
 impl Container {
@@ -62,7 +66,7 @@ impl Container {
         anchor: Anchor,
         hooks: ContainerHooks,
         host: Host,
-        published: JoinSet<()>,
+        relays: JoinSet<()>,
     ) -> Arc<Container> {
         Arc::new(Container {
             init: Process::new(ProcessId::init(hooks.container())),
@@ -72,7 +76,7 @@ impl Container {
             hooks,
             created: watch::Sender::new(None),
             host: Mutex::new(Some(host)),
-            published: Mutex::new(published),
+            relays: Mutex::new(relays),
         })
     }
 
@@ -134,12 +138,22 @@ impl Container {
             container_id: self.init.id.container.clone(),
             spec: blueprint.spec,
             stdio: Some(stdio).into(),
+            sockets: blueprint.sockets.iter().map(|path| forward::describe(path)).collect::<Result<_>>()?,
             ..Default::default()
         };
         guest.client.create_container(context::with_duration(CALL), &request).await?;
         pumps.start_input();
         self.init.set_pumps(pumps);
+        let mut relays = self.relays();
+        for (number, path) in blueprint.sockets.into_iter().enumerate() {
+            let forward = Forward { container: self.init.id.container.clone(), number, path };
+            relays.spawn(forward.serve(guest.clone(), machine.numbers()));
+        }
         Ok(())
+    }
+
+    fn relays(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.relays.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Waits for the container's end: what the guest says, or what its silence means.
@@ -162,12 +176,11 @@ impl Container {
         }
     }
 
-    /// After the container's end: its ports are free, its execs ended with it, its output is read,
+    /// After the container's end: its ports are free and its relays gone, its execs ended with it, its output is read,
     /// and a sandbox's VM goes.
     async fn finish(&self, machine: &Machine) {
-        let mut published =
-            std::mem::take(&mut *self.published.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        published.shutdown().await;
+        let mut relays = std::mem::take(&mut *self.relays());
+        relays.shutdown().await;
         let execs: Vec<_> = self.lock_execs().values().cloned().collect();
         for exec in execs {
             if tokio::time::timeout(LAST_WORD, exec.ended()).await.is_err() {

@@ -221,6 +221,11 @@ impl Machine {
         self.reach.numbers.next()
     }
 
+    /// The VM's stream numbers.
+    pub fn numbers(&self) -> Numbers {
+        self.reach.numbers.clone()
+    }
+
     /// Ends the VM at once, also one that is not launched yet. Idempotent.
     pub fn kill(&self) {
         if let Some(vm) = self.vm.get() {

@@ -29,6 +29,7 @@ use crate::{
     cgroup::HostCgroup,
     config::Config,
     error::{Error, Result},
+    forward,
     hooks::ContainerHooks,
     mount::Mounted,
     network::{self, Choice, Netns},
@@ -151,7 +152,7 @@ impl Sandbox for KrunSandbox {
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let root = new.bundle.join(root);
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let guest = bundle::to_guest(spec, id)?;
+        let guest = bundle::to_guest(spec, &bundle::Context { id, is_socket: forward::is_socket })?;
         for note in &guest.notes {
             info!("{id}: {note}");
         }
@@ -191,7 +192,8 @@ impl Sandbox for KrunSandbox {
         };
         let container = Container::new(is_sandbox, anchor, hooks, (share, rootfs, cgroup), serving);
         self.lock().insert(new.id.clone(), container.clone());
-        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints };
+        let sockets = guest.sockets;
+        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
         tokio::spawn(container.supervise(machine, blueprint));
         Ok(pid)
     }
