@@ -40,7 +40,7 @@ impl Runtime {
 
 pub struct Ctx {
     pub runtime: Runtime,
-    scenario: &'static str,
+    pub scenario: &'static str,
 }
 
 impl Ctx {

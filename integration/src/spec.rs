@@ -4,6 +4,7 @@
 
 use crate::command::Cmd;
 use crate::ctx::{Ctx, WORK};
+use crate::undo;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs;
@@ -22,6 +23,19 @@ pub fn new(ctx: &Ctx, id: &str, args: &[&str]) -> Result<Value> {
     spec["process"]["cwd"] = json!("/");
     spec["root"] = json!({ "path": busybox_root(&ctx.work(&format!("{id}.rootfs")))? });
     spec["linux"]["cgroupsPath"] = json!(format!("/default/{id}"));
+    Ok(spec)
+}
+
+/// The same with an image's files, writable, and its usual environment.
+pub fn of_image(ctx: &Ctx, image: &str, id: &str, args: &[&str]) -> Result<Value> {
+    let mut spec = new(ctx, id, args)?;
+    let root = ctx.work(&format!("{id}.image"));
+    fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
+    let target = root.display().to_string();
+    undo::remember(&["ctr", "image", "unmount", "--rm", &target])?;
+    ctx.ctr(&["image", "mount", "--rw", image, &target]).run()?.ok()?;
+    spec["root"] = json!({ "path": root });
+    spec["process"]["env"] = json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
     Ok(spec)
 }
 

@@ -5,9 +5,12 @@ mod bad_bundle;
 mod bad_host;
 mod bad_process;
 mod concurrency;
+mod control;
 mod crash;
 mod enforcement;
+mod execs;
 mod exit_codes;
+mod fidelity;
 mod hostile;
 mod hostile_net;
 mod identity;
@@ -37,6 +40,9 @@ pub const ALL: &[&[Scenario]] = &[
     bad_bundle::SCENARIOS,
     bad_host::SCENARIOS,
     enforcement::SCENARIOS,
+    fidelity::SCENARIOS,
+    execs::SCENARIOS,
+    control::SCENARIOS,
     hostile::SCENARIOS,
     hostile_net::SCENARIOS,
     crash::SCENARIOS,

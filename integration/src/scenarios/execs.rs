@@ -1,0 +1,117 @@
+//! More processes in a running container, as containerd's clients ask for them.
+
+use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
+use crate::scenario::{Outcome, Scenario};
+use anyhow::{Result, ensure};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("exec", exec).image(DEBIAN),
+    Scenario::new("exec-with-a-terminal", terminal).image(DEBIAN),
+    Scenario::new("exec-outlives-nothing", outlives_nothing),
+];
+
+fn running(ctx: &Ctx, image: &str, flags: &[&str]) -> Result<String> {
+    let id = ctx.id("");
+    ctx.run(&[&["--detach", "--null-io"], flags].concat(), image, &id, &["sleep", "1000"]).run()?.ok()?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+    Ok(id)
+}
+
+fn end(ctx: &Ctx, id: &str) -> Result<()> {
+    ctx.kill(id, "SIGKILL")?.ok()?;
+    ctx.wait_for_status(id, "STOPPED")?;
+    let status = ctx.remove(id)?;
+    ensure!(status == 137, "ctr task rm reports {status}");
+    Ok(())
+}
+
+/// User, directory, environment, input, output and status are the exec's own; what cannot be started is named and
+/// leaves the container running; many run at once.
+fn exec(ctx: &Ctx) -> Result<Outcome> {
+    let id = running(ctx, DEBIAN, &["--env", "OF=container"])?;
+    let exec = |name: &str, flags: &[&str], args: &[&str]| {
+        ctx.ctr(&[&["task", "exec", "--exec-id", name], flags, &[id.as_str()], args].concat())
+    };
+    let script = "id -u; id -g; pwd; echo $OF; cat; echo oops >&2; exit 7";
+    let said = exec("one", &["--user", "1000:2000", "--cwd", "/usr"], &["sh", "-c", script]).stdin("typed\n");
+    let said = said.run()?.expect_status(7)?.printed("1000\n2000\n/usr\ncontainer\ntyped\n")?;
+    ensure!(said.stderr_text().contains("oops"), "its standard error is missing: {said}");
+
+    exec("missing", &[], &["/no/such/thing"]).run()?.refused(&["/no/such/thing"])?;
+    exec("nowhere", &["--cwd", "/etc/passwd"], &["true"]).run()?.refused(&["/etc/passwd"])?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+
+    let many: Vec<_> = (0..10)
+        .map(|i| exec(&format!("many-{i}"), &[], &["sh", "-c", &format!("echo {i}; exit {i}")]).spawn())
+        .collect::<Result<_>>()?;
+    for (i, one) in many.into_iter().enumerate() {
+        one.finish()?.expect_status(i as i32)?.printed(&format!("{i}\n"))?;
+    }
+
+    let mut first = exec("taken", &[], &["sh", "-c", "echo up; exec sleep 1000"]).spawn()?;
+    first.wait_for_stdout("up")?;
+    exec("taken", &[], &["true"]).run()?.refused(&["exists"])?;
+    ctx.ctr(&["task", "kill", "--exec-id", "taken", "--signal", "SIGTERM", &id]).run()?.ok()?;
+    first.finish()?.expect_status(143)?;
+
+    // One that daemonised, and what it started, is still the container's to end.
+    exec("daemon", &[], &["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo begun"])
+        .run()?
+        .ok()?
+        .printed("begun\n")?;
+    let listed = exec("list", &[], &["pgrep", "-c", "sleep"]).run()?.ok()?;
+    listed.printed("2\n")?;
+    end(ctx, &id)?;
+    Ok(Outcome::Passed)
+}
+
+/// A terminal of the size of its client's, raw or not, with Ctrl-C and end of input.
+fn terminal(ctx: &Ctx) -> Result<Outcome> {
+    let id = running(ctx, DEBIAN, &[])?;
+    // `script` is the terminal that ctr runs in.
+    let on_terminal = |name: &str, columns: u32, command: &str| {
+        let exec =
+            format!("stty rows 31 cols {columns}; exec ctr task exec -t --exec-id {name} {id} {command}");
+        crate::command::Cmd::new(&["script", "-qec", &exec, "/dev/null"])
+    };
+    let size = on_terminal("size", 97, "sh -c 'test -t 0 && test -t 1 && stty size; tty; exit 5'").run()?;
+    let size = size.expect_status(5)?;
+    ensure!(size.stdout_text().contains("31 97"), "not the client's size: {size}");
+    ensure!(size.stdout_text().contains("/dev/pts/"), "no terminal: {size}");
+
+    let mut trap = on_terminal(
+        "interrupt",
+        80,
+        "sh -c 'trap \"echo caught; exit 9\" INT; echo ready; while :; do sleep 0.1; done'",
+    )
+    .hold_stdin()
+    .spawn()?;
+    trap.wait_for_stdout("ready")?;
+    trap.say("\x03")?;
+    let trapped = trap.finish()?.expect_status(9)?;
+    ensure!(trapped.stdout_text().contains("caught"), "no interrupt: {trapped}");
+
+    let mut echo = on_terminal("end", 80, "sh -c 'echo ready; cat; echo over'").hold_stdin().spawn()?;
+    echo.wait_for_stdout("ready")?;
+    echo.say("line\r")?;
+    // ctr leaves its own terminal to add a return to each.
+    echo.wait_for_stdout("line\r\r\nline\r\r\n")?;
+    echo.say("\x04")?;
+    echo.finish()?.ok()?;
+    end(ctx, &id)?;
+    Ok(Outcome::Passed)
+}
+
+/// The container's end ends its execs, each with its own record.
+fn outlives_nothing(ctx: &Ctx) -> Result<Outcome> {
+    let id = running(ctx, BUSYBOX, &[])?;
+    let mut exec =
+        ctx.ctr(&["task", "exec", "--exec-id", "e", &id, "sh", "-c", "echo up; sleep 1000"]).spawn()?;
+    exec.wait_for_stdout("up")?;
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    exec.finish()?.expect_status(137)?;
+    ctx.ctr(&["task", "exec", "--exec-id", "late", &id, "true"]).run()?.refused(&[])?;
+    ctx.wait_for_status(&id, "STOPPED")?;
+    ensure!(ctx.remove(&id)? == 137, "the container was killed");
+    Ok(Outcome::Passed)
+}
