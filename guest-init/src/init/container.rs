@@ -20,7 +20,7 @@ use super::fault::Fault;
 use super::fork::{Report, fork};
 use super::reaper::Reaper;
 use super::stdio::Wiring;
-use super::{console, create, delete, spec, sysctl};
+use super::{console, create, delete, namespaces, spec, sysctl};
 
 /// Everything that PID 1 keeps of containers lives here, one directory each.
 const RUN_DIR: &str = "/run/krun";
@@ -55,12 +55,18 @@ pub fn run_dir(id: &str) -> PathBuf {
 }
 
 impl Container {
-    /// Makes a container whose process waits for [`start`](Self::start).
-    pub async fn create(means: &Means, request: CreateContainerRequest) -> Result<Container, Fault> {
+    /// Makes a container whose process waits for [`start`](Self::start). `pid_of` knows the first
+    /// process of others, whose namespaces it may share.
+    pub async fn create(
+        means: &Means,
+        request: CreateContainerRequest,
+        pid_of: impl Fn(&str) -> Result<i32, Fault>,
+    ) -> Result<Container, Fault> {
         let id = request.container_id;
         let spec: Spec = serde_json::from_slice(&request.spec)
             .map_err(|err| Fault::invalid(format!("parse the spec of container {id}: {err}")))?;
         let mut spec = spec::prepare(spec, &id, request.stdio.terminal)?;
+        namespaces::join(&mut spec, pid_of)?;
         let sysctls = sysctl::take_shared(&mut spec)?;
         let rootfs = root_of(&spec);
         check_rootfs(&rootfs)?;

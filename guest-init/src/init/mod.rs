@@ -22,6 +22,7 @@ mod kmsg;
 mod logger;
 mod lookup;
 mod mounts;
+mod namespaces;
 mod poll;
 mod power;
 mod pump;

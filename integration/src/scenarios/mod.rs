@@ -13,6 +13,8 @@ mod hostile_net;
 mod identity;
 mod lifecycle;
 mod limits;
+mod nerdctl;
+mod nerdctl_compose;
 mod process;
 mod signals;
 mod stall;
@@ -41,4 +43,6 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_net::SCENARIOS,
     crash::SCENARIOS,
     vmm_tool::SCENARIOS,
+    nerdctl::SCENARIOS,
+    nerdctl_compose::SCENARIOS,
 ];

@@ -178,7 +178,11 @@ impl Tasks {
                 self.sandbox.start(&id.container).await?;
             }
             process.require(&[Status::Created], "start")?;
-            self.sandbox.start(&id.container).await?;
+            process.set_starting(true);
+            if let Err(error) = self.sandbox.start(&id.container).await {
+                process.set_starting(false);
+                return Err(error);
+            }
             process.set_running(task.pid);
             self.publish(TaskStart {
                 container_id: id.container.clone(),

@@ -61,7 +61,10 @@ impl Sandbox for Fake {
         }
         Ok(())
     }
-    async fn start(&self, _: &str) -> Result<()> {
+    async fn start(&self, id: &str) -> Result<()> {
+        if id == "slow to start" {
+            self.go.notified().await;
+        }
         if self.refuse_start { Err(Error::internal("no such executable")) } else { Ok(()) }
     }
     async fn wait(&self, id: &ProcessId) -> Exit {
@@ -274,6 +277,33 @@ async fn a_slow_create_holds_up_nobody_else() {
     assert!(!tasks.is_empty());
     fake.go.notify_one();
     slow.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_start_under_way_counts_as_done() {
+    let World { tasks, fake, .. } = world(Fake::default());
+    let id = ProcessId::init("slow to start");
+    tasks.create(new(&id.container)).await.unwrap();
+    let status = || tasks.state(&id).unwrap().0.status;
+    assert_eq!(status(), Status::Created);
+    let start = tokio::spawn({
+        let (tasks, id) = (tasks.clone(), id.clone());
+        async move { tasks.start(&id).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(status(), Status::Running);
+    fake.go.notify_one();
+    start.await.unwrap().unwrap();
+    assert_eq!(status(), Status::Running);
+}
+
+#[tokio::test]
+async fn a_start_that_fails_counts_for_nothing() {
+    let World { tasks, .. } = world(Fake { refuse_start: true, ..Fake::default() });
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&id).await.unwrap_err();
+    assert_eq!(tasks.state(&id).unwrap().0.status, Status::Created);
 }
 
 #[tokio::test]
