@@ -30,6 +30,7 @@ struct Fake {
     slow: Option<&'static str>,
     go: Notify,
     refuse_start: bool,
+    sizes: Mutex<Vec<(u32, u32)>>,
 }
 
 impl Fake {
@@ -78,7 +79,8 @@ impl Sandbox for Fake {
     async fn close_stdin(&self, _: &ProcessId) -> Result<()> {
         Ok(())
     }
-    async fn resize(&self, _: &ProcessId, _: u32, _: u32) -> Result<()> {
+    async fn resize(&self, _: &ProcessId, width: u32, height: u32) -> Result<()> {
+        self.sizes.lock().unwrap().push((width, height));
         Ok(())
     }
     async fn pause(&self, _: &str) -> Result<()> {
@@ -295,6 +297,19 @@ async fn a_start_under_way_counts_as_done() {
     fake.go.notify_one();
     start.await.unwrap().unwrap();
     assert_eq!(status(), Status::Running);
+}
+
+#[tokio::test]
+async fn an_execs_terminal_may_get_its_size_before_the_start() {
+    let World { tasks, fake, .. } = world(Fake::default());
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&ProcessId::init("a")).await.unwrap();
+    let id = ProcessId { container: "a".to_owned(), exec: "e".to_owned() };
+    tasks.add_exec(id.clone(), Vec::new(), StdioPaths::default()).unwrap();
+    tasks.resize(&id, 80, 24).await.unwrap();
+    assert!(fake.sizes.lock().unwrap().is_empty());
+    tasks.start(&id).await.unwrap();
+    assert_eq!(*fake.sizes.lock().unwrap(), [(80, 24)]);
 }
 
 #[tokio::test]
