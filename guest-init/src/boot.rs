@@ -36,6 +36,10 @@ pub fn socket_path(container_id: &str, number: usize) -> String {
     format!("{RUN_DIR}/{container_id}/sockets/{number}")
 }
 
+/// What a namespace's path in a spec begins with that is another container's of the VM; that
+/// container's id follows.
+pub const NAMESPACE_OF: &str = "/containers/";
+
 /// Exit status of a VM whose init never set one: PID 1 sets it first of all, so that a VM that
 /// dies without a word is told apart from one that ended well (libkrun reports 0 for a panic).
 pub const SENTINEL_STATUS: u8 = 254;

@@ -78,15 +78,21 @@ struct Selection {
 enum Group {
     /// The few that every supported containerd runs
     Smoke,
-    /// All of them
+    /// Those that need nerdctl or crictl
+    Tools,
+    /// All of them; without the tools, those that need them are skipped
     All,
 }
 
 impl Selection {
     fn pick(&self) -> Vec<&'static scenario::Scenario> {
         let wanted = |s: &&scenario::Scenario| {
-            (self.group == Group::All || s.smoke)
-                && self.filter.as_ref().is_none_or(|f| s.name.contains(f.as_str()))
+            let in_group = match self.group {
+                Group::Smoke => s.smoke,
+                Group::Tools => s.needs.is_some(),
+                Group::All => true,
+            };
+            in_group && self.filter.as_ref().is_none_or(|f| s.name.contains(f.as_str()))
         };
         scenarios::ALL.iter().flat_map(|theme| theme.iter()).filter(wanted).collect()
     }

@@ -47,6 +47,10 @@ pub fn run(chosen: &[&Scenario], runtime: Runtime, fail_fast: bool) -> Result<Ex
             _ if !images.lines().any(|i| i == scenario.image) => {
                 Verdict::Skipped(format!("the box has no image {}", scenario.image))
             }
+            _ if scenario.needs.is_some_and(|program| !is_installed(program)) => Verdict::Skipped(format!(
+                "the box has no {}: `hack/box up --tools` puts it there",
+                scenario.needs.unwrap_or_default()
+            )),
             _ => attempt(scenario, runtime, &mut before)?,
         };
         let seconds = started.elapsed().as_secs_f64();
@@ -84,6 +88,11 @@ pub fn run(chosen: &[&Scenario], runtime: Runtime, fail_fast: bool) -> Result<Ex
     }
     println!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).exists())
 }
 
 fn explain(reason: &str, transcript: &str, mark: Mark) {

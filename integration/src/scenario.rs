@@ -18,6 +18,8 @@ pub struct Scenario {
     pub krun_only: Option<&'static str>,
     /// The image it runs, where that is more than busybox: not every box has it.
     pub image: &'static str,
+    /// A program that it runs and that not every box has (`hack/box up --tools`).
+    pub needs: Option<&'static str>,
     /// Wall time after which it is ended and has failed.
     pub timeout: Duration,
     pub run: fn(&Ctx) -> Result<Outcome>,
@@ -28,7 +30,7 @@ const USUAL_TIMEOUT: Duration = Duration::from_secs(240);
 
 impl Scenario {
     pub const fn new(name: &'static str, run: fn(&Ctx) -> Result<Outcome>) -> Self {
-        Self { name, smoke: false, krun_only: None, image: BUSYBOX, timeout: USUAL_TIMEOUT, run }
+        Self { name, smoke: false, krun_only: None, image: BUSYBOX, needs: None, timeout: USUAL_TIMEOUT, run }
     }
 
     pub const fn smoke(mut self) -> Self {
@@ -43,6 +45,11 @@ impl Scenario {
 
     pub const fn image(mut self, image: &'static str) -> Self {
         self.image = image;
+        self
+    }
+
+    pub const fn needs(mut self, program: &'static str) -> Self {
+        self.needs = Some(program);
         self
     }
 

@@ -22,7 +22,7 @@ use super::fork::{Report, fork};
 use super::reaper::Reaper;
 use super::sockets::Sockets;
 use super::stdio::Wiring;
-use super::{console, create, delete, spec, sysctl};
+use super::{console, create, delete, namespaces, spec, sysctl};
 
 /// What making a process needs of PID 1.
 #[derive(Clone)]
@@ -56,12 +56,18 @@ pub fn run_dir(id: &str) -> PathBuf {
 }
 
 impl Container {
-    /// Makes a container whose process waits for [`start`](Self::start).
-    pub async fn create(means: &Means, request: CreateContainerRequest) -> Result<Container, Fault> {
+    /// Makes a container whose process waits for [`start`](Self::start). `pid_of` knows the first
+    /// process of others, whose namespaces it may share.
+    pub async fn create(
+        means: &Means,
+        request: CreateContainerRequest,
+        pid_of: impl Fn(&str) -> Result<i32, Fault>,
+    ) -> Result<Container, Fault> {
         let id = request.container_id;
         let spec: Spec = serde_json::from_slice(&request.spec)
             .map_err(|err| Fault::invalid(format!("parse the spec of container {id}: {err}")))?;
         let mut spec = spec::prepare(spec, &id, request.stdio.terminal)?;
+        namespaces::join(&mut spec, pid_of)?;
         let sysctls = sysctl::take_shared(&mut spec)?;
         let rootfs = root_of(&spec);
         check_rootfs(&rootfs)?;

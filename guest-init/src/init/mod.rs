@@ -24,6 +24,7 @@ mod kmsg;
 mod logger;
 mod lookup;
 mod mounts;
+mod namespaces;
 mod network;
 mod poll;
 mod power;

@@ -69,7 +69,7 @@ impl GuestService {
             }
             containers.insert(id.clone(), Slot::Busy);
         }
-        let made = Container::create(&self.0.means, request).await;
+        let made = Container::create(&self.0.means, request, |other| Ok(self.find(other)?.init.pid)).await;
         let mut containers = self.containers();
         match made {
             Ok(container) => {

@@ -16,6 +16,8 @@ mod hostile_net;
 mod identity;
 mod lifecycle;
 mod limits;
+mod nerdctl;
+mod nerdctl_compose;
 mod process;
 mod signals;
 mod stall;
@@ -47,4 +49,6 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_net::SCENARIOS,
     crash::SCENARIOS,
     vmm_tool::SCENARIOS,
+    nerdctl::SCENARIOS,
+    nerdctl_compose::SCENARIOS,
 ];

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 pub use load::load;
-pub use transform::{Context, to_guest};
+pub use transform::to_guest;
 
 use crate::config::Limits;
 
@@ -43,9 +43,13 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 
 /// The sandbox that the container in `bundle` belongs to; `None` when it is its own.
 pub fn sandbox_of(bundle: &Path) -> Option<String> {
-    let spec = load(bundle).ok()?;
+    load(bundle).ok().as_ref().and_then(pod_of).map(str::to_owned)
+}
+
+/// The id of the container whose pod `spec`'s container belongs to, which may be its own.
+fn pod_of(spec: &Spec) -> Option<&str> {
     let annotations = spec.annotations().as_ref()?;
-    GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).cloned()
+    GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
 }
 
 /// The host cgroup of the container in `bundle`.
@@ -83,13 +87,46 @@ pub fn network_namespace(spec: &Spec) -> NetworkNamespace {
     }
 }
 
-/// The declared limits of `spec`'s container.
+/// What a pod's containers together are allowed, on its sandbox: quota and period in microseconds,
+/// memory in bytes; 0 for no limit. Source: containerd `internal/cri/annotations/annotations.go`.
+const POD_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+const POD_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
+const POD_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
+
+/// The declared limits of `spec`'s container, or of its pod.
 pub fn limits(spec: &Spec) -> Limits {
+    let annotation = |name| spec.annotations().as_ref().and_then(|all| all.get(name)?.parse::<i64>().ok());
+    if let Some(quota) = annotation(POD_QUOTA) {
+        return Limits {
+            cpu_quota: Some(quota),
+            cpu_period: annotation(POD_PERIOD).and_then(|period| u64::try_from(period).ok()),
+            memory: annotation(POD_MEMORY),
+        };
+    }
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let cpu = resources.and_then(|resources| resources.cpu().as_ref());
     Limits {
         cpu_quota: cpu.and_then(|cpu| cpu.quota()),
         cpu_period: cpu.and_then(|cpu| cpu.period()),
         memory: resources.and_then(|r| r.memory().as_ref()).and_then(|memory| memory.limit()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_limits_are_its_annotations() {
+        let spec = serde_json::json!({
+            "ociVersion": "1.0.2",
+            "annotations": {POD_QUOTA: "250000", POD_PERIOD: "100000", POD_MEMORY: "1048576"},
+            "linux": {"resources": {"cpu": {"shares": 2}}},
+        });
+        let limits = limits(&serde_json::from_value(spec).unwrap());
+        assert_eq!(
+            limits,
+            Limits { cpu_quota: Some(250_000), cpu_period: Some(100_000), memory: Some(1 << 20) }
+        );
     }
 }

@@ -8,15 +8,31 @@ use oci_spec::runtime::Mount;
 use super::{GuestBundle, Volume, transform::Context};
 use crate::error::Result;
 
+/// Where it is mounted, in the VM as in each container.
+const SHARED_MEMORY: &str = "/dev/shm";
+
 /// /dev/shm is the guest's own memory, also where the spec binds the host's.
 pub fn shared_memory(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     for mount in bundle.spec.mounts_mut().iter_mut().flatten() {
-        if mount.destination() == Path::new("/dev/shm") && is_bind(mount) {
+        if mount.destination() == Path::new(SHARED_MEMORY) && is_bind(mount) {
             mount.set_typ(Some("tmpfs".to_owned()));
             mount.set_source(Some("shm".into()));
             let options = ["nosuid", "noexec", "nodev", "mode=1777"].map(str::to_owned);
             mount.set_options(Some(options.to_vec()));
         }
+    }
+    Ok(bundle)
+}
+
+/// In a pod it is the VM's, one for all.
+pub fn pods_shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    let mounts = bundle.spec.mounts_mut().iter_mut().flatten();
+    for mount in
+        mounts.filter(|mount| context.pod.is_some() && mount.destination() == Path::new(SHARED_MEMORY))
+    {
+        mount.set_typ(Some("bind".to_owned()));
+        mount.set_source(Some(SHARED_MEMORY.into()));
+        mount.set_options(Some(["rbind", "nosuid", "noexec", "nodev"].map(str::to_owned).to_vec()));
     }
     Ok(bundle)
 }
@@ -54,9 +70,8 @@ mod tests {
 
     fn guest(mounts: serde_json::Value) -> (serde_json::Value, GuestBundle) {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "mounts": mounts});
-        let is_socket = |path: &Path| path.extension().is_some_and(|extension| extension == "sock");
-        let context = Context { id: "c1", is_socket };
-        let bundle = to_guest(serde_json::from_value(spec).unwrap(), &context).unwrap();
+        let is_socket: fn(&Path) -> bool = |path| path.extension().is_some_and(|extension| extension == "sock");
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", is_socket).unwrap();
         (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)
     }
 

@@ -6,16 +6,18 @@
 
 use std::path::Path;
 
-use guest_init::boot::rootfs_path;
+use guest_init::boot::{NAMESPACE_OF, rootfs_path};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use super::{GuestBundle, mounts};
+use super::{GuestBundle, mounts, pod_of};
 use crate::error::{Error, Result};
 
 /// What a step may look at besides the spec.
 pub struct Context<'a> {
     /// The container's id.
     pub id: &'a str,
+    /// The id of its pod's sandbox container, which may be its own; none for a lone one.
+    pub pod: Option<&'a str>,
     /// Whether a path on the host is a unix socket.
     pub is_socket: fn(&Path) -> bool,
 }
@@ -30,18 +32,22 @@ const STEPS: &[Step] = &[
     host_labels,
     host_devices,
     host_resources,
+    no_swap,
     host_hooks,
     mounts::shared_memory,
     mounts::binds,
+    mounts::pods_shared_memory,
 ];
 
 /// The guest's bundle for a container.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when the spec asks for what a guest cannot have and must not do without.
-pub fn to_guest(spec: Spec, context: &Context) -> Result<GuestBundle> {
+pub fn to_guest(spec: Spec, id: &str, is_socket: fn(&Path) -> bool) -> Result<GuestBundle> {
+    let pod = pod_of(&spec).map(str::to_owned);
+    let context = Context { id, pod: pod.as_deref(), is_socket };
     let bundle = GuestBundle { spec, volumes: Vec::new(), sockets: Vec::new(), notes: Vec::new() };
-    STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, context))
+    STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, &context))
 }
 
 /// The rootfs is where the share has it.
@@ -52,8 +58,9 @@ fn root(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// The VM's network is the sandbox's; namespaces of the host mean nothing in the guest.
-fn namespaces(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+/// The VM's network is the sandbox's; a namespace with a path is, in a pod, that of its sandbox
+/// container. Namespaces of the host mean nothing in the guest.
+fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
     if namespaces.iter().any(|ns| ns.typ() == LinuxNamespaceType::User) {
@@ -62,8 +69,10 @@ fn namespaces(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
         ));
     }
     namespaces.retain(|ns| ns.typ() != LinuxNamespaceType::Network);
+    let shared = context.pod.filter(|pod| *pod != context.id).map(|pod| format!("{NAMESPACE_OF}{pod}"));
     for namespace in &mut namespaces {
-        namespace.set_path(None);
+        let path = shared.as_ref().filter(|_| namespace.path().is_some());
+        namespace.set_path(path.map(Into::into));
     }
     for (wanted, what) in
         [(LinuxNamespaceType::Pid, "pid"), (LinuxNamespaceType::Ipc, "ipc"), (LinuxNamespaceType::Uts, "uts")]
@@ -173,6 +182,17 @@ fn host_resources(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
+/// A guest has no swap: with none, every limit on it holds. No limit at all is how a cgroup begins;
+/// libcontainer would lift that of swap with it, which is not there.
+fn no_swap(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+    let resources = bundle.spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(memory) = resources.and_then(|resources| resources.memory_mut().as_mut()) {
+        memory.set_swap(None);
+        memory.set_limit(memory.limit().filter(|limit| *limit >= 0));
+    }
+    Ok(bundle)
+}
+
 /// Hooks run on the host.
 fn host_hooks(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     bundle.spec.set_hooks(None);
@@ -195,7 +215,7 @@ mod tests {
             spec[part].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         }
         let bundle =
-            to_guest(serde_json::from_value(spec).unwrap(), &Context { id: "c1", is_socket: |_| false })
+            to_guest(serde_json::from_value(spec).unwrap(), "c1", |_| false)
                 .unwrap();
         (serde_json::to_value(bundle.spec).unwrap(), bundle.notes)
     }
@@ -217,6 +237,27 @@ mod tests {
             json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}])
         );
         assert_eq!(notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_pods_containers_share_its_sandboxs_namespaces() {
+        let spec = json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+            "annotations": {"io.kubernetes.cri.sandbox-id": "pod"},
+            "mounts": [{"destination": "/dev/shm", "type": "bind", "source": "/run/shm", "options": ["rbind", "ro"]}],
+            "linux": {"namespaces": [{"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "pid"}]},
+        });
+        let guest = |id| to_guest(serde_json::from_value(spec.clone()).unwrap(), id).unwrap();
+        let app = serde_json::to_value(guest("app").spec).unwrap();
+        assert_eq!(
+            app["linux"]["namespaces"],
+            json!([{"type": "ipc", "path": "/containers/pod"}, {"type": "pid"}])
+        );
+        assert_eq!(app["mounts"][0]["type"], "bind");
+        assert_eq!(app["mounts"][0]["source"], "/dev/shm");
+        assert!(guest("app").volumes.is_empty());
+        let sandbox = serde_json::to_value(guest("pod").spec).unwrap();
+        assert_eq!(sandbox["linux"]["namespaces"], json!([{"type": "ipc"}, {"type": "pid"}]));
     }
 
     #[test]
@@ -248,6 +289,14 @@ mod tests {
         assert_eq!(spec["linux"]["resources"]["devices"][0]["allow"], false);
         assert_eq!(spec["linux"]["resources"]["cpu"], json!({"shares": 512}));
         assert_eq!(spec["process"]["capabilities"]["bounding"], json!(["CAP_KILL"]));
+    }
+
+    #[test]
+    fn swap_is_not_there_to_be_limited() {
+        let (spec, _) = guest(json!({"resources": {"memory": {"limit": 64, "swap": 128}}}), json!({}));
+        assert_eq!(spec["linux"]["resources"]["memory"], json!({"limit": 64}));
+        let (spec, _) = guest(json!({"resources": {"memory": {"limit": -1, "swap": -1}}}), json!({}));
+        assert_eq!(spec["linux"]["resources"]["memory"], json!({}));
     }
 
     #[test]

@@ -59,22 +59,29 @@ pub(super) struct Process {
 #[derive(Debug, Clone, Copy)]
 struct State {
     status: Status,
+    /// Its start was asked for, and is under way.
+    starting: bool,
     pid: u32,
     ended: Option<Ended>,
 }
 
 impl Process {
     pub fn new(id: ProcessId, pid: u32, stdio: StdioPaths) -> Self {
-        let state = State { status: Status::Created, pid, ended: None };
+        let state = State { status: Status::Created, starting: false, pid, ended: None };
         Process { id, stdio, gate: Mutex::new(()), state: watch::Sender::new(state) }
     }
 
+    /// A start that is under way, which may take as long as a VM's boot, counts as done: containerd's
+    /// restart monitor kills what it finds not running.
     pub fn state(&self) -> ProcessState {
         let state = *self.state.borrow();
         ProcessState {
             id: self.id.clone(),
             pid: state.pid,
-            status: state.status,
+            status: match state.status {
+                Status::Created if state.starting => Status::Running,
+                status => status,
+            },
             stdio: self.stdio.clone(),
             ended: state.ended,
         }
@@ -86,6 +93,10 @@ impl Process {
 
     pub fn set_status(&self, status: Status) {
         self.state.send_modify(|state| state.status = status);
+    }
+
+    pub fn set_starting(&self, starting: bool) {
+        self.state.send_modify(|state| state.starting = starting);
     }
 
     pub fn set_running(&self, pid: u32) {

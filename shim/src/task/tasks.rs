@@ -60,6 +60,8 @@ struct Exec {
     process: Arc<Process>,
     /// The OCI process object as JSON, until it is started.
     spec: Vec<u8>,
+    /// The size of its terminal, width and height in characters, when it was set before the start.
+    size: Option<(u32, u32)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,7 +173,7 @@ impl Tasks {
                 )));
             }
             let process = Arc::new(Process::new(id.clone(), 0, stdio));
-            execs.insert(id.exec.clone(), Exec { process, spec });
+            execs.insert(id.exec.clone(), Exec { process, spec, size: None });
         }
         self.publish(TaskExecAdded { container_id: id.container, exec_id: id.exec, ..Default::default() });
         Ok(())
@@ -192,7 +194,11 @@ impl Tasks {
                 self.sandbox.start(&id.container).await?;
             }
             process.require(&[Status::Created], "start")?;
-            self.sandbox.start(&id.container).await?;
+            process.set_starting(true);
+            if let Err(error) = self.sandbox.start(&id.container).await {
+                process.set_starting(false);
+                return Err(error);
+            }
             process.set_running(task.pid);
             self.publish(TaskStart {
                 container_id: id.container.clone(),
@@ -208,6 +214,12 @@ impl Tasks {
                 return Err(error);
             }
             process.set_running(task.pid);
+            let size = lock(&task.execs).get(&id.exec).and_then(|exec| exec.size);
+            if let Some((width, height)) = size
+                && let Err(error) = self.sandbox.resize(id, width, height).await
+            {
+                debug!("resize the terminal of {id}: {error}");
+            }
             self.publish(TaskExecStarted {
                 container_id: id.container.clone(),
                 exec_id: id.exec.clone(),
@@ -348,6 +360,13 @@ impl Tasks {
 
     /// Sets a terminal's size.
     pub async fn resize(&self, id: &ProcessId, width: u32, height: u32) -> Result<()> {
+        let task = self.task(&id.container)?;
+        if let Some(exec) = lock(&task.execs).get_mut(&id.exec)
+            && exec.process.status() == Status::Created
+        {
+            exec.size = Some((width, height));
+            return Ok(());
+        }
         let allowed = [Status::Created, Status::Running, Status::Paused];
         self.sandbox_for(id, &allowed, "resize the terminal of")?.resize(id, width, height).await
     }

@@ -30,6 +30,7 @@ struct Fake {
     slow: Option<&'static str>,
     go: Notify,
     refuse_start: bool,
+    sizes: Mutex<Vec<(u32, u32)>>,
 }
 
 impl Fake {
@@ -61,7 +62,10 @@ impl Sandbox for Fake {
         }
         Ok(())
     }
-    async fn start(&self, _: &str) -> Result<()> {
+    async fn start(&self, id: &str) -> Result<()> {
+        if id == "slow to start" {
+            self.go.notified().await;
+        }
         if self.refuse_start { Err(Error::internal("no such executable")) } else { Ok(()) }
     }
     async fn wait(&self, id: &ProcessId) -> Exit {
@@ -75,7 +79,8 @@ impl Sandbox for Fake {
     async fn close_stdin(&self, _: &ProcessId) -> Result<()> {
         Ok(())
     }
-    async fn resize(&self, _: &ProcessId, _: u32, _: u32) -> Result<()> {
+    async fn resize(&self, _: &ProcessId, width: u32, height: u32) -> Result<()> {
+        self.sizes.lock().unwrap().push((width, height));
         Ok(())
     }
     async fn pause(&self, _: &str) -> Result<()> {
@@ -295,6 +300,46 @@ async fn a_delete_in_the_middle_of_a_create_waits_for_it() {
     assert_eq!(delete.await.unwrap().unwrap().ended.exit.status, 137);
     topics.expect(&["create", "exit", "delete"]).await;
     assert!(tasks.is_empty());
+}
+
+#[tokio::test]
+async fn a_start_under_way_counts_as_done() {
+    let World { tasks, fake, .. } = world(Fake::default());
+    let id = ProcessId::init("slow to start");
+    tasks.create(new(&id.container)).await.unwrap();
+    let status = || tasks.state(&id).unwrap().0.status;
+    assert_eq!(status(), Status::Created);
+    let start = tokio::spawn({
+        let (tasks, id) = (tasks.clone(), id.clone());
+        async move { tasks.start(&id).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(status(), Status::Running);
+    fake.go.notify_one();
+    start.await.unwrap().unwrap();
+    assert_eq!(status(), Status::Running);
+}
+
+#[tokio::test]
+async fn an_execs_terminal_may_get_its_size_before_the_start() {
+    let World { tasks, fake, .. } = world(Fake::default());
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&ProcessId::init("a")).await.unwrap();
+    let id = ProcessId { container: "a".to_owned(), exec: "e".to_owned() };
+    tasks.add_exec(id.clone(), Vec::new(), StdioPaths::default()).unwrap();
+    tasks.resize(&id, 80, 24).await.unwrap();
+    assert!(fake.sizes.lock().unwrap().is_empty());
+    tasks.start(&id).await.unwrap();
+    assert_eq!(*fake.sizes.lock().unwrap(), [(80, 24)]);
+}
+
+#[tokio::test]
+async fn a_start_that_fails_counts_for_nothing() {
+    let World { tasks, .. } = world(Fake { refuse_start: true, ..Fake::default() });
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&id).await.unwrap_err();
+    assert_eq!(tasks.state(&id).unwrap().0.status, Status::Created);
 }
 
 #[tokio::test]

@@ -152,7 +152,7 @@ impl Sandbox for KrunSandbox {
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let root = new.bundle.join(root);
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let guest = bundle::to_guest(spec, &bundle::Context { id, is_socket: forward::is_socket })?;
+        let guest = bundle::to_guest(spec, id, forward::is_socket)?;
         for note in &guest.notes {
             info!("{id}: {note}");
         }
