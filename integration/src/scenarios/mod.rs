@@ -13,6 +13,8 @@ mod hostile_net;
 mod identity;
 mod lifecycle;
 mod limits;
+mod network;
+mod network_tap;
 mod process;
 mod signals;
 mod stall;
@@ -40,5 +42,7 @@ pub const ALL: &[&[Scenario]] = &[
     hostile::SCENARIOS,
     hostile_net::SCENARIOS,
     crash::SCENARIOS,
+    network::SCENARIOS,
+    network_tap::SCENARIOS,
     vmm_tool::SCENARIOS,
 ];
