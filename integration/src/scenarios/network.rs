@@ -1,7 +1,7 @@
 //! Networks without an interface of the container's own: published ports, sockets of the host, none at all.
 
-use super::network_tap::{echo, exchange};
-use crate::command::Cmd;
+use super::network_tap::{called, echo, exchange};
+use crate::command::{Cmd, Running};
 use crate::ctx::{Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use crate::veth;
@@ -96,13 +96,14 @@ fn tsi(ctx: &Ctx) -> Result<Outcome> {
 own = socket.create_server(('127.0.0.1', 7005)); c = socket.create_connection(('127.0.0.1', 7005), 30)
 own.accept()[0].sendall(b'loopback'); print(c.recv(64).decode(), flush=True)
 c = socket.create_connection(('127.0.0.1', 7003), 30); c.sendall(b'tcp'); c.close()
-u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.connect(('127.0.0.1', 7004)); u.send(b'udp')
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.sendto(b'udp', ('127.0.0.1', 7004))
 print(u.recv(64).decode(), flush=True)
 server = socket.create_server(('0.0.0.0', 7006)); print('ready', flush=True)
 print(server.accept()[0].recv(64).decode(), flush=True)";
     let mut container = ctx.python(&["--net-host"], &id, script).spawn()?;
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut out.accept()?.0, &mut said)?;
+    let stderr =
+        |e: anyhow::Error, c: &Running| e.context(String::from_utf8_lossy(&c.stderr_now()).into_owned());
+    let said = called(&out).map_err(|e| stderr(e, &container))?;
     ensure!(said == "tcp", "by TCP the container says {said:?}");
     let mut buffer = [0; 64];
     let (length, sender) = datagrams.recv_from(&mut buffer).context("a datagram of the container's")?;

@@ -5,8 +5,9 @@ use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use crate::undo;
 use crate::veth::{self, BOX, TASK};
+use crate::wait::until;
 use anyhow::{Context, Result, ensure};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -57,8 +58,9 @@ fn tap(ctx: &Ctx) -> Result<Outcome> {
     let args = [&["python3", "-c", SERVER][..], &BOX].concat();
     let mut server = ctx.run(&["--rm", "--with-ns", &namespace], DEBIAN, &id, &args).spawn()?;
     for listener in calls {
-        let mut said = String::new();
-        listener?.accept()?.0.read_to_string(&mut said)?;
+        let said = called(&listener?).with_context(|| {
+            format!("the container says {}", String::from_utf8_lossy(&server.stderr_now()))
+        })?;
         ensure!(said == "hello from inside", "a call from the container says {said:?}");
     }
     server.wait_for_stdout("ready")?;
@@ -92,6 +94,20 @@ fn tap(ctx: &Ctx) -> Result<Outcome> {
     server.finish()?;
     ensure!(veth::state()? == before, "the namespace had\n{before}\nand has\n{}", veth::state()?);
     Ok(Outcome::Passed)
+}
+
+/// Takes one call and reads all that it says.
+pub fn called(listener: &TcpListener) -> Result<String> {
+    listener.set_nonblocking(true)?;
+    let mut connection = until("a call from the container", PATIENCE, || match listener.accept() {
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+        accepted => Ok(Some(accepted?.0)),
+    })?;
+    connection.set_nonblocking(false)?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    let mut said = String::new();
+    connection.read_to_string(&mut said).context("read what the container says")?;
+    Ok(said)
 }
 
 /// Sends bytes, reads their checksum and the same bytes backwards.
