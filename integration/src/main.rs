@@ -19,6 +19,7 @@ mod scenario;
 mod scenarios;
 mod spec;
 mod undo;
+mod veth;
 mod wait;
 
 use anyhow::Result;

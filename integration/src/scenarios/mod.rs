@@ -18,6 +18,8 @@ mod lifecycle;
 mod limits;
 mod nerdctl;
 mod nerdctl_compose;
+mod network;
+mod network_tap;
 mod process;
 mod signals;
 mod stall;
@@ -48,6 +50,8 @@ pub const ALL: &[&[Scenario]] = &[
     hostile::SCENARIOS,
     hostile_net::SCENARIOS,
     crash::SCENARIOS,
+    network::SCENARIOS,
+    network_tap::SCENARIOS,
     vmm_tool::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,

@@ -70,7 +70,8 @@ mod tests {
 
     fn guest(mounts: serde_json::Value) -> (serde_json::Value, GuestBundle) {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "mounts": mounts});
-        let is_socket: fn(&Path) -> bool = |path| path.extension().is_some_and(|extension| extension == "sock");
+        let is_socket: fn(&Path) -> bool =
+            |path| path.extension().is_some_and(|extension| extension == "sock");
         let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", is_socket).unwrap();
         (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)
     }

@@ -214,9 +214,7 @@ mod tests {
         for (part, fields) in [("linux", linux), ("process", process)] {
             spec[part].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         }
-        let bundle =
-            to_guest(serde_json::from_value(spec).unwrap(), "c1", |_| false)
-                .unwrap();
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", |_| false).unwrap();
         (serde_json::to_value(bundle.spec).unwrap(), bundle.notes)
     }
 
@@ -247,7 +245,7 @@ mod tests {
             "mounts": [{"destination": "/dev/shm", "type": "bind", "source": "/run/shm", "options": ["rbind", "ro"]}],
             "linux": {"namespaces": [{"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "pid"}]},
         });
-        let guest = |id| to_guest(serde_json::from_value(spec.clone()).unwrap(), id).unwrap();
+        let guest = |id| to_guest(serde_json::from_value(spec.clone()).unwrap(), id, |_| false).unwrap();
         let app = serde_json::to_value(guest("app").spec).unwrap();
         assert_eq!(
             app["linux"]["namespaces"],

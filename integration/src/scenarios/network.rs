@@ -1,0 +1,135 @@
+//! Networks without an interface of the container's own: published ports, sockets of the host, none at all.
+
+use super::network_tap::{called, echo, exchange};
+use crate::command::{Cmd, Running};
+use crate::ctx::{Ctx, DEBIAN};
+use crate::scenario::{Outcome, Scenario};
+use crate::veth;
+use crate::wait::until;
+use anyhow::{Context, Result, ensure};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+const NGINX: &str = "localhost/nginx:1";
+const WHY: &str = "the annotations are krun's";
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("network-published", published).image(NGINX).krun_only(WHY),
+    Scenario::new("network-published-tap", published_tap).image(DEBIAN).krun_only(WHY),
+    Scenario::new("network-tsi", tsi).image(DEBIAN),
+    Scenario::new("network-none", none).image(DEBIAN).krun_only(WHY),
+];
+
+/// nginx through a published port, again after a restart; and what cannot be published.
+fn published(ctx: &Ctx) -> Result<Outcome> {
+    let ports = ["--annotation", "io.containerd.krun.ports=8080:80"];
+    for round in ["", "again"] {
+        let id = ctx.id(round);
+        ctx.run(&[&["-d"], &ports[..]].concat(), NGINX, &id, &[]).run()?.ok()?;
+        let page = until("nginx's page", Duration::from_secs(60), || {
+            let output =
+                Cmd::new(&["busybox", "wget", "-q", "-T", "10", "-O", "-", "http://127.0.0.1:8080/"])
+                    .run()?;
+            Ok((output.status == 0).then(|| output.stdout_text()))
+        })?;
+        ensure!(page.contains("nginx"), "port 8080 answers with {page:?}");
+        ensure!(TcpStream::connect("127.0.0.1:80").is_err(), "port 80, which is not published, answers");
+        let taken = ctx.sh(&ports, &ctx.id("taken"), "true").run()?;
+        taken.refused(&["8080:80", "in use"])?;
+        ctx.kill(&id, "SIGKILL")?.ok()?;
+        ctx.wait_for_status(&id, "STOPPED")?;
+        ctx.remove(&id)?;
+    }
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["ports=99:70000"], &["70000", "1 to 65535"]),
+        (&["ports=99:80,99:81"], &["99:81", "twice"]),
+        (&["ports=99"], &["99", "HOST:TASK"]),
+        (&["ports=99:53/udp"], &["99:53/udp", "tsi"]),
+        (&["ports=99:80", "network=none"], &["99:80", "none"]),
+    ];
+    for (annotations, words) in cases {
+        let annotations: Vec<_> =
+            annotations.iter().map(|a| format!("--annotation=io.containerd.krun.{a}")).collect();
+        let flags: Vec<_> = annotations.iter().map(String::as_str).collect();
+        ctx.sh(&flags, &ctx.id("bad"), "true").run()?.refused(words).with_context(|| format!("{flags:?}"))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// TCP and UDP through published ports, to a guest that has an address of its own.
+fn published_tap(ctx: &Ctx) -> Result<Outcome> {
+    veth::make()?;
+    let namespace = format!("network:{}", veth::PATH);
+    let ports = ["--annotation", "io.containerd.krun.ports=8080:7000,5353:7001/udp"];
+    let id = ctx.id("");
+    let script = "import socket, threading, zlib
+server = socket.create_server(('', 7000)); echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); echo.bind(('', 7001))
+def datagrams():
+    while True:
+        data, sender = echo.recvfrom(65536); echo.sendto(data[::-1], sender)
+threading.Thread(target=datagrams, daemon=True).start()
+print('ready', flush=True)
+while True:
+    c, _ = server.accept()
+    data = b''.join(iter(lambda: c.recv(1 << 16), b''))
+    c.sendall(zlib.crc32(data).to_bytes(4, 'big') + data[::-1]); c.close()";
+    let flags = [&["--with-ns", &namespace], &ports[..]].concat();
+    let mut server = ctx.python(&flags, &id, script).spawn()?;
+    server.wait_for_stdout("ready")?;
+    for address in ["127.0.0.1".parse()?, "::1".parse()?] {
+        exchange(address, 8080)?;
+        echo(address, 5353, 10)?;
+        echo(address, 5353, 20_000)?;
+    }
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    server.finish()?;
+    Ok(Outcome::Passed)
+}
+
+/// The box's own network: out to it by TCP and UDP, in from it, and on loopback.
+fn tsi(ctx: &Ctx) -> Result<Outcome> {
+    let out = TcpListener::bind("127.0.0.1:7003").context("listen in the box")?;
+    let datagrams = UdpSocket::bind("127.0.0.1:7004").context("bind in the box")?;
+    datagrams.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let id = ctx.id("");
+    let script = "import socket
+own = socket.create_server(('127.0.0.1', 7005)); c = socket.create_connection(('127.0.0.1', 7005), 30)
+own.accept()[0].sendall(b'loopback'); print(c.recv(64).decode(), flush=True)
+c = socket.create_connection(('127.0.0.1', 7003), 30); c.sendall(b'tcp'); c.close()
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.sendto(b'udp', ('127.0.0.1', 7004))
+print(u.recv(64).decode(), flush=True)
+server = socket.create_server(('0.0.0.0', 7006)); print('ready', flush=True)
+print(server.accept()[0].recv(64).decode(), flush=True)";
+    let mut container = ctx.python(&["--net-host"], &id, script).spawn()?;
+    let stderr =
+        |e: anyhow::Error, c: &Running| e.context(String::from_utf8_lossy(&c.stderr_now()).into_owned());
+    let said = called(&out).map_err(|e| stderr(e, &container))?;
+    ensure!(said == "tcp", "by TCP the container says {said:?}");
+    let mut buffer = [0; 64];
+    let (length, sender) = datagrams.recv_from(&mut buffer).context("a datagram of the container's")?;
+    ensure!(&buffer[..length] == b"udp", "by UDP the container says {:?}", &buffer[..length]);
+    datagrams.send_to(b"answer", sender)?;
+    container.wait_for_stdout("ready")?;
+    std::io::Write::write_all(
+        &mut TcpStream::connect("127.0.0.1:7006").context("call the container")?,
+        b"in",
+    )?;
+    container.finish()?.ok()?.printed("loopback\nanswer\nready\nin\n")?;
+    Ok(Outcome::Passed)
+}
+
+/// `network=none`: loopback works within the guest, and there is nothing else.
+fn none(ctx: &Ctx) -> Result<Outcome> {
+    let listener = TcpListener::bind("127.0.0.1:7007").context("listen in the box")?;
+    let script = "import errno, os, socket
+own = socket.create_server(('127.0.0.1', 7008)); c = socket.create_connection(('127.0.0.1', 7008), 30); print('own loopback')
+for address in ('127.0.0.1', '10.0.2.15'):
+    try: socket.create_connection((address, 7007), 10); print('REACHED', address)
+    except OSError as e: print(errno.errorcode.get(e.errno, e))
+print([name for name in os.listdir('/sys/class/net') if name.startswith(('eth', 'en', 'krun'))])";
+    let flags = ["--net-host", "--annotation", "io.containerd.krun.network=none"];
+    let output = ctx.python(&flags, &ctx.id(""), script).run()?.ok()?;
+    output.printed("own loopback\nECONNREFUSED\nENETUNREACH\n[]\n")?;
+    drop(listener);
+    Ok(Outcome::Passed)
+}
