@@ -79,6 +79,8 @@ struct Selection {
 enum Group {
     /// The few that every supported containerd runs
     Smoke,
+    /// A representative part of those that need nothing more than containerd
+    Test,
     /// Those that need nerdctl or crictl
     Tools,
     /// All of them; without the tools, those that need them are skipped
@@ -90,6 +92,7 @@ impl Selection {
         let wanted = |s: &&scenario::Scenario| {
             let in_group = match self.group {
                 Group::Smoke => s.smoke,
+                Group::Test => !s.long && s.needs.is_none(),
                 Group::Tools => s.needs.is_some(),
                 Group::All => true,
             };
@@ -103,7 +106,13 @@ fn main() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::List(selection) => {
             for s in selection.pick() {
-                println!("{:<28} {}", s.name, if s.smoke { "smoke, all" } else { "all" });
+                let groups = match (s.smoke, s.needs, s.long) {
+                    (true, ..) => "smoke, test, all",
+                    (_, Some(_), _) => "tools, all",
+                    (_, _, true) => "all",
+                    _ => "test, all",
+                };
+                println!("{:<28} {groups}", s.name);
             }
             Ok(ExitCode::SUCCESS)
         }

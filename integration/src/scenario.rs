@@ -14,6 +14,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Also run on the older containerds.
     pub smoke: bool,
+    /// Only in the long run, by hand: others show the same more cheaply.
+    pub long: bool,
     /// Why runc cannot run it, if so.
     pub krun_only: Option<&'static str>,
     /// The image it runs, where that is more than busybox: not every box has it.
@@ -30,11 +32,25 @@ const USUAL_TIMEOUT: Duration = Duration::from_secs(240);
 
 impl Scenario {
     pub const fn new(name: &'static str, run: fn(&Ctx) -> Result<Outcome>) -> Self {
-        Self { name, smoke: false, krun_only: None, image: BUSYBOX, needs: None, timeout: USUAL_TIMEOUT, run }
+        Self {
+            name,
+            smoke: false,
+            long: false,
+            krun_only: None,
+            image: BUSYBOX,
+            needs: None,
+            timeout: USUAL_TIMEOUT,
+            run,
+        }
     }
 
     pub const fn smoke(mut self) -> Self {
         self.smoke = true;
+        self
+    }
+
+    pub const fn long(mut self) -> Self {
+        self.long = true;
         self
     }
 

@@ -11,6 +11,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("seccomp-enforced", seccomp_enforced),
     Scenario::new("seccomp-refused", seccomp_refused),
     Scenario::new("host-labels-dropped", host_labels_dropped)
+        .long()
         .krun_only("runc refuses them where the host has none"),
 ];
 

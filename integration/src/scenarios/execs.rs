@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("exec", exec).image(DEBIAN),
     Scenario::new("exec-with-a-terminal", terminal).image(DEBIAN),
-    Scenario::new("exec-outlives-nothing", outlives_nothing),
+    Scenario::new("exec-outlives-nothing", outlives_nothing).long(),
 ];
 
 fn running(ctx: &Ctx, image: &str, flags: &[&str]) -> Result<String> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const WHY: &str = "it compares with runc";
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("like-runc-as-root", as_root).image(DEBIAN).krun_only(WHY),
+    Scenario::new("like-runc-as-root", as_root).long().image(DEBIAN).krun_only(WHY),
     Scenario::new("like-runc-as-a-user", as_a_user).image(DEBIAN).krun_only(WHY),
 ];
 

@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("hostile-host-sockets", host_sockets).image(DEBIAN),
-    Scenario::new("hostile-forged-tsi", forged_tsi).image(DEBIAN).krun_only("there is no TSI"),
+    Scenario::new("hostile-forged-tsi", forged_tsi).long().image(DEBIAN).krun_only("there is no TSI"),
 ];
 
 const ABSTRACT: &str = "krun-scenarios-target";

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("small-memory-limit", small_memory_limit),
+    Scenario::new("small-memory-limit", small_memory_limit).long(),
     Scenario::new("limits-beyond-host", limits_beyond_host),
-    Scenario::new("pid-on-the-host", pid_on_the_host),
+    Scenario::new("pid-on-the-host", pid_on_the_host).long(),
     Scenario::new("vmm-jail", vmm_jail).krun_only("there is no krun-vmm"),
 ];
 

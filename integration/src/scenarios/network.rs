@@ -15,9 +15,9 @@ const WHY: &str = "the annotations are krun's";
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("network-published", published).image(NGINX).krun_only(WHY),
-    Scenario::new("network-published-tap", published_tap).image(DEBIAN).krun_only(WHY),
-    Scenario::new("network-tsi", tsi).image(DEBIAN),
-    Scenario::new("network-none", none).image(DEBIAN).krun_only(WHY),
+    Scenario::new("network-published-tap", published_tap).long().image(DEBIAN).krun_only(WHY),
+    Scenario::new("network-tsi", tsi).long().image(DEBIAN),
+    Scenario::new("network-none", none).long().image(DEBIAN).krun_only(WHY),
 ];
 
 /// nginx through a published port, again after a restart; and what cannot be published.

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("network-tap", tap).image(DEBIAN),
     Scenario::new("network-localhost", localhost).image(DEBIAN),
-    Scenario::new("network-cni", cni),
+    Scenario::new("network-cni", cni).long(),
 ];
 
 /// Bytes each way.

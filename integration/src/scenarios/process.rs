@@ -6,8 +6,10 @@ use crate::spec;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-pub const SCENARIOS: &[Scenario] =
-    &[Scenario::new("env-and-args", env_and_args).smoke(), Scenario::new("rootfs-files", rootfs_files)];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("env-and-args", env_and_args).smoke(),
+    Scenario::new("rootfs-files", rootfs_files).long(),
+];
 
 /// Environment and arguments arrive byte for byte: 500 variables, newlines, quotes, UTF-8, empty ones, 1 MB of
 /// arguments.

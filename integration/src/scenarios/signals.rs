@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("kill-9", kill_9).smoke(),
     Scenario::new("sigterm", sigterm),
-    Scenario::new("sigsegv", sigsegv).image(DEBIAN),
+    Scenario::new("sigsegv", sigsegv).long().image(DEBIAN),
 ];
 
 fn kill_9(ctx: &Ctx) -> Result<Outcome> {

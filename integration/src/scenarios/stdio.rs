@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("stdin-to-stdout", stdin_to_stdout).smoke(),
     Scenario::new("stdout-50-mb", stdout_50_mb).timeout(360),
-    Scenario::new("stdin-50-mb", stdin_50_mb).timeout(360),
+    Scenario::new("stdin-50-mb", stdin_50_mb).long().timeout(360),
     Scenario::new("burst-then-exit", burst_then_exit),
 ];
 
