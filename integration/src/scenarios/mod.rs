@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod nerdctl;
 mod nerdctl_compose;
+mod pod;
 mod process;
 mod signals;
 mod stall;
@@ -45,4 +46,5 @@ pub const ALL: &[&[Scenario]] = &[
     vmm_tool::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
+    pod::SCENARIOS,
 ];
