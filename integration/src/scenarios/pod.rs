@@ -52,7 +52,7 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
             }),
         )
     };
-    let (one, two) = (container("one", "nc -lk -p 8080 -e echo from one &")?, container("two", "")?);
+    let (one, two) = (container("one", "nc -ll -p 8080 -e echo from one &")?, container("two", "")?);
     let says =
         |args: &[&str]| -> Result<String> { Ok(crictl(args).run()?.ok()?.stdout_text().trim().to_owned()) };
     let exec = |id: &str, script: &str| says(&["exec", id, "sh", "-c", script]);
