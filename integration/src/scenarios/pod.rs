@@ -89,7 +89,8 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
     ensure!(says(&["logs", &a])? == "one is up", "the log of one is {}", says(&["logs", &a])?);
 
     for container in [&a, &b] {
-        says(&["stop", container])?;
+        // Without a time it kills at once.
+        says(&["stop", "--timeout", "30", container])?;
         let template = "{{.status.exitCode}}";
         let status = says(&["inspect", "-o", "go-template", "--template", template, container])?;
         ensure!(status == "3", "a stopped container's status is {status}");
