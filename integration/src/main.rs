@@ -9,6 +9,7 @@ mod check;
 mod command;
 mod containerd_log;
 mod crc32;
+mod cri;
 mod ctx;
 mod host;
 mod leaks;

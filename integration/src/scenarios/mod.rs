@@ -20,6 +20,7 @@ mod nerdctl;
 mod nerdctl_compose;
 mod network;
 mod network_tap;
+mod pod;
 mod process;
 mod signals;
 mod stall;
@@ -55,4 +56,5 @@ pub const ALL: &[&[Scenario]] = &[
     vmm_tool::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
+    pod::SCENARIOS,
 ];

@@ -4,10 +4,10 @@
 //! notes it. What protects the host or the container (seccomp, device rules, capabilities) is
 //! never taken out: the guest enforces it, or refuses the container.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use guest_init::boot::{NAMESPACE_OF, rootfs_path};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
 use super::{GuestBundle, mounts, pod_of};
 use crate::error::{Error, Result};
@@ -18,6 +18,8 @@ pub struct Context<'a> {
     pub id: &'a str,
     /// The id of its pod's sandbox container, which may be its own; none for a lone one.
     pub pod: Option<&'a str>,
+    /// What the host is called.
+    pub host_name: &'a str,
     /// Whether a path on the host is a unix socket.
     pub is_socket: fn(&Path) -> bool,
 }
@@ -45,7 +47,8 @@ const STEPS: &[Step] = &[
 /// `INVALID_ARGUMENT` when the spec asks for what a guest cannot have and must not do without.
 pub fn to_guest(spec: Spec, id: &str, is_socket: fn(&Path) -> bool) -> Result<GuestBundle> {
     let pod = pod_of(&spec).map(str::to_owned);
-    let context = Context { id, pod: pod.as_deref(), is_socket };
+    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let context = Context { id, pod: pod.as_deref(), host_name: host_name.trim(), is_socket };
     let bundle = GuestBundle { spec, volumes: Vec::new(), sockets: Vec::new(), notes: Vec::new() };
     STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, &context))
 }
@@ -74,14 +77,25 @@ fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle>
         let path = shared.as_ref().filter(|_| namespace.path().is_some());
         namespace.set_path(path.map(Into::into));
     }
-    for (wanted, what) in
-        [(LinuxNamespaceType::Pid, "pid"), (LinuxNamespaceType::Ipc, "ipc"), (LinuxNamespaceType::Uts, "uts")]
-    {
-        if !namespaces.iter().any(|ns| ns.typ() == wanted) {
+    let has = |kind| namespaces.iter().any(|ns: &LinuxNamespace| ns.typ() == kind);
+    let host_uts = !has(LinuxNamespaceType::Uts);
+    for (wanted, what) in [(LinuxNamespaceType::Pid, "pid"), (LinuxNamespaceType::Ipc, "ipc")] {
+        if !has(wanted) {
             bundle.notes.push(format!("the host's {what} namespace was asked for: it is the VM's"));
         }
     }
+    if host_uts {
+        bundle
+            .notes
+            .push("the host's uts namespace was asked for: it has the host's name, in its own".to_owned());
+        let mut own = LinuxNamespace::default();
+        own.set_typ(LinuxNamespaceType::Uts);
+        namespaces.push(own);
+    }
     linux.set_namespaces(Some(namespaces));
+    if host_uts {
+        bundle.spec.set_hostname(Some(context.host_name.to_owned()));
+    }
     Ok(bundle)
 }
 
@@ -243,19 +257,35 @@ mod tests {
             "ociVersion": "1.0.2", "root": {"path": "rootfs"},
             "annotations": {"io.kubernetes.cri.sandbox-id": "pod"},
             "mounts": [{"destination": "/dev/shm", "type": "bind", "source": "/run/shm", "options": ["rbind", "ro"]}],
-            "linux": {"namespaces": [{"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "pid"}]},
+            "linux": {"namespaces": [
+                {"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "uts", "path": "/proc/9/ns/uts"}, {"type": "pid"},
+            ]},
         });
         let guest = |id| to_guest(serde_json::from_value(spec.clone()).unwrap(), id, |_| false).unwrap();
         let app = serde_json::to_value(guest("app").spec).unwrap();
         assert_eq!(
             app["linux"]["namespaces"],
-            json!([{"type": "ipc", "path": "/containers/pod"}, {"type": "pid"}])
+            json!([
+                {"type": "ipc", "path": "/containers/pod"}, {"type": "uts", "path": "/containers/pod"}, {"type": "pid"},
+            ])
         );
         assert_eq!(app["mounts"][0]["type"], "bind");
         assert_eq!(app["mounts"][0]["source"], "/dev/shm");
         assert!(guest("app").volumes.is_empty());
         let sandbox = serde_json::to_value(guest("pod").spec).unwrap();
-        assert_eq!(sandbox["linux"]["namespaces"], json!([{"type": "ipc"}, {"type": "pid"}]));
+        assert_eq!(
+            sandbox["linux"]["namespaces"],
+            json!([{"type": "ipc"}, {"type": "uts"}, {"type": "pid"}])
+        );
+    }
+
+    #[test]
+    fn the_hosts_uts_namespace_is_one_with_its_name() {
+        let (spec, notes) = guest(json!({"namespaces": [{"type": "pid"}, {"type": "ipc"}]}), json!({}));
+        assert_eq!(spec["linux"]["namespaces"][2], json!({"type": "uts"}));
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(spec["hostname"], name.trim());
+        assert_eq!(notes.len(), 1, "{notes:?}");
     }
 
     #[test]

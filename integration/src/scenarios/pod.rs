@@ -1,0 +1,116 @@
+//! A pod by the CRI: one VM, whose containers share what Kubernetes promises.
+
+use crate::command::Cmd;
+use crate::cri::{crictl, set_up};
+use crate::ctx::{BUSYBOX, Ctx, Runtime};
+use crate::procs;
+use crate::scenario::{Outcome, Scenario};
+use crate::wait::until_true;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::fs;
+use std::time::Duration;
+
+pub const SCENARIOS: &[Scenario] = &[Scenario::new("pod", pod).needs("crictl").timeout(400)];
+
+/// The CRI's NamespaceMode. Source: cri-api `api.proto`.
+const POD: u8 = 0;
+const CONTAINER: u8 = 1;
+const NODE: u8 = 2;
+
+/// In a network namespace made by CNI, then in the host's.
+fn pod(ctx: &Ctx) -> Result<Outcome> {
+    let version = Cmd::new(&["containerd", "--version"]).run()?.ok()?.stdout_text();
+    if !version.split_whitespace().any(|word| word.trim_start_matches('v').starts_with("2.")) {
+        return Ok(Outcome::Skipped("its configuration is for containerd 2".to_owned()));
+    }
+    set_up(ctx)?;
+    in_network(ctx, POD, Some("pair"))?;
+    in_network(ctx, NODE, None)?;
+    Ok(Outcome::Passed)
+}
+
+fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
+    let options = json!({"network": network, "pid": CONTAINER, "ipc": POD});
+    let security = json!({"security_context": {"namespace_options": options}});
+    let pod = file(
+        ctx,
+        "pod",
+        &json!({
+            "metadata": {"name": "pair", "uid": format!("pair-{network}"), "namespace": "default"},
+            "hostname": hostname.unwrap_or_default(), "log_directory": ctx.work("logs"), "linux": security,
+        }),
+    )?;
+    let container = |name: &str, serve: &str| {
+        let script = format!("{serve} echo {name} is up; trap 'exit 3' TERM; while :; do sleep 0.2; done");
+        file(
+            ctx,
+            name,
+            &json!({
+                "metadata": {"name": name}, "image": {"image": BUSYBOX}, "command": ["sh", "-c", script],
+                "log_path": format!("{name}.log"), "linux": security,
+            }),
+        )
+    };
+    let (one, two) = (container("one", "nc -ll -p 8080 -e echo from one &")?, container("two", "")?);
+    let says =
+        |args: &[&str]| -> Result<String> { Ok(crictl(args).run()?.ok()?.stdout_text().trim().to_owned()) };
+    let exec = |id: &str, script: &str| says(&["exec", id, "sh", "-c", script]);
+
+    let handler = if ctx.runtime == Runtime::Krun { "krun" } else { "runc" };
+    let id = says(&["runp", "--runtime", handler, &pod])?;
+    let start = |config: &str| -> Result<String> {
+        let container = says(&["create", "--no-pull", &id, config, &pod])?;
+        says(&["start", &container])?;
+        Ok(container)
+    };
+    let (a, b) = (start(&one)?, start(&two)?);
+    if ctx.krun() {
+        let vms = procs::all()?.iter().filter(|process| process.is_called("krun-vmm")).count();
+        ensure!(vms == 1, "a pod of two has {vms} VMs");
+    }
+
+    let name = hostname.map_or_else(box_name, |name| Ok(name.to_owned()))?;
+    for container in [&a, &b] {
+        let seen = exec(container, "hostname")?;
+        ensure!(seen == name, "the hostname is {seen}, not {name}");
+    }
+    until_true("an answer by localhost", Duration::from_secs(20), || {
+        Ok(exec(&b, "nc -w 3 127.0.0.1 8080 || true")?.contains("from one"))
+    })?;
+    exec(&a, "echo shared >/dev/shm/file")?;
+    ensure!(exec(&b, "cat /dev/shm/file")? == "shared", "/dev/shm is not shared");
+    let ipc = |container: &str| exec(container, "readlink /proc/self/ns/ipc");
+    ensure!(ipc(&a)? == ipc(&b)?, "the containers have different IPC namespaces");
+    ensure!(
+        exec(&a, "ps | grep -c '[t]wo is up' || true")? == "0",
+        "one container sees the other's processes"
+    );
+    ensure!(says(&["logs", &a])? == "one is up", "the log of one is {}", says(&["logs", &a])?);
+
+    for container in [&a, &b] {
+        // Without a time it kills at once.
+        says(&["stop", "--timeout", "30", container])?;
+        let template = "{{.status.exitCode}}";
+        let status = says(&["inspect", "-o", "go-template", "--template", template, container])?;
+        ensure!(status == "3", "a stopped container's status is {status}");
+    }
+    // The pod outlives its containers.
+    says(&["rm", &a])?;
+    let again = start(&one)?;
+    ensure!(exec(&again, "cat /dev/shm/file")? == "shared", "/dev/shm was lost");
+    says(&["stopp", &id])?;
+    says(&["rmp", &id])?;
+    ensure!(says(&["ps", "-aq"])?.is_empty(), "containers are left: {}", says(&["ps", "-a"])?);
+    Ok(())
+}
+
+fn box_name() -> Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname").context("read the box's name")?.trim().to_owned())
+}
+
+fn file(ctx: &Ctx, name: &str, value: &Value) -> Result<String> {
+    let path = ctx.work(&format!("{name}.json"));
+    fs::write(&path, value.to_string()).with_context(|| format!("write {}", path.display()))?;
+    Ok(path.display().to_string())
+}
