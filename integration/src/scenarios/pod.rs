@@ -38,7 +38,7 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
         "pod",
         &json!({
             "metadata": {"name": "pair", "uid": format!("pair-{network}"), "namespace": "default"},
-            "hostname": hostname.unwrap_or_default(), "log_directory": ctx.work("logs"), "linux": security,
+            "hostname": hostname.unwrap_or_default(), "log_directory": ctx.work(&format!("logs-{network}")), "linux": security,
         }),
     )?;
     let container = |name: &str, serve: &str| {
