@@ -95,6 +95,9 @@ fn processes() -> Result<BTreeSet<String>> {
     Ok(all.iter().filter(|p| foreign(p.pid)).map(line).collect())
 }
 
+/// What whoever makes the first named namespace leaves for all later ones. Source: ip-netns(8).
+const NETNS_DIR: &str = "/run/netns (tmpfs)";
+
 fn mounts() -> Result<BTreeSet<String>> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("read mountinfo")?;
     // proc_pid_mountinfo(5): field 5 is the mount point; after the lone dash come file system type and source.
@@ -102,7 +105,7 @@ fn mounts() -> Result<BTreeSet<String>> {
         let (left, right) = l.split_once(" - ")?;
         Some(format!("{} ({})", left.split(' ').nth(4)?, right.split(' ').next()?))
     };
-    Ok(table.lines().filter_map(line).collect())
+    Ok(table.lines().filter_map(line).filter(|line| line != NETNS_DIR).collect())
 }
 
 fn network_namespaces() -> Result<BTreeSet<String>> {

@@ -15,7 +15,9 @@ use std::time::Duration;
 const WHY: &str = "it kills parts that only krun has";
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("guest-panic", guest_panic).image(DEBIAN).krun_only("with runc it would be the box's own kernel"),
+    Scenario::new("guest-panic", guest_panic)
+        .image(DEBIAN)
+        .krun_only("with runc it would be the box's own kernel"),
     Scenario::new("vmm-killed", vmm_killed).krun_only(WHY),
     Scenario::new("anchor-killed", anchor_killed).long().krun_only(WHY),
     Scenario::new("shim-killed", shim_killed),
