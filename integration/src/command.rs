@@ -107,6 +107,11 @@ impl Running {
         self.stdout.as_ref().map(Collected::now).unwrap_or_default()
     }
 
+    /// How many bytes of standard output there are so far.
+    pub fn stdout_len(&self) -> usize {
+        self.stdout.as_ref().map_or(0, Collected::len)
+    }
+
     /// Standard error so far.
     pub fn stderr_now(&self) -> Vec<u8> {
         self.stderr.now()
@@ -239,6 +244,10 @@ impl Collected {
 
     fn now(&self) -> Vec<u8> {
         self.bytes.lock().expect("no reader panics").clone()
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.lock().expect("no reader panics").len()
     }
 
     /// Everything up to end of file.

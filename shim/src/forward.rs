@@ -1,5 +1,6 @@
-//! Unix sockets of the host that a container was given: the guest listens where the container dials, and for each of its
-//! clients the shim dials the real server. Only the sockets that the spec binds can be reached.
+//! Unix sockets of the host that a container was given: the guest listens where the container
+//! dials, and for each of its clients the shim dials the real server. Only the sockets that the
+//! spec binds can be reached.
 
 use std::{
     fs,

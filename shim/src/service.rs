@@ -234,3 +234,34 @@ impl shim_async::Task for Service {
         Ok(Empty::new())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{Notify, oneshot};
+
+    use super::*;
+    use crate::task::tests::idle;
+
+    #[tokio::test]
+    async fn a_call_goes_on_without_its_caller() {
+        let service = Service::new(idle(), Arc::new(ExitSignal::default()));
+        let (go, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (done, finished) = oneshot::channel();
+        let call = service.run("test", |_| {
+            let (go, begun) = (go.clone(), begun.clone());
+            async move {
+                begun.notify_one();
+                go.notified().await;
+                let _ = done.send(());
+                Ok(())
+            }
+        });
+        // The client disconnects once the call is under way: ttrpc drops the handler.
+        tokio::select! {
+            _ = call => panic!("it was to wait"),
+            () = begun.notified() => {}
+        }
+        go.notify_one();
+        finished.await.expect("the call ended with its caller");
+    }
+}

@@ -2,13 +2,18 @@
 
 use crate::crc32::{crc32, noise};
 use crate::ctx::Ctx;
+use crate::procs;
 use crate::scenario::{Outcome, Scenario};
-use anyhow::{Result, ensure};
+use crate::wait::until_true;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("stdin-to-stdout", stdin_to_stdout).smoke(),
     Scenario::new("stdout-50-mb", stdout_50_mb).timeout(360),
     Scenario::new("stdin-50-mb", stdin_50_mb).long().timeout(360),
+    Scenario::new("stdout-256-mb", stdout_256_mb).long().timeout(700),
     Scenario::new("burst-then-exit", burst_then_exit),
 ];
 
@@ -45,6 +50,27 @@ fn stdout_50_mb(ctx: &Ctx) -> Result<Outcome> {
     ensure!(arrived == sent, "{sent} bytes were sent, {arrived} arrived");
     let (sum, got) = (output.stderr_text(), format!("{:08x}", crc32(&output.stdout)));
     ensure!(sum.trim() == got, "what arrived has checksum {got}, what was sent had {sum}");
+    Ok(Outcome::Passed)
+}
+
+/// 256 MB pass through a shim that never holds more than a little of them.
+fn stdout_256_mb(ctx: &Ctx) -> Result<Outcome> {
+    const HUGE: usize = 256 << 20;
+    /// Kilobytes; a shim that does nothing has some ten thousand, most of them its file's.
+    const MOST: u64 = 32 << 10;
+    let id = ctx.id("");
+    let script = format!("head -c {HUGE} /dev/zero; sleep 1000");
+    let container = ctx.sh(&[], &id, &script).timeout(650).spawn()?;
+    until_true("256 MB", Duration::from_secs(600), || Ok(container.stdout_len() == HUGE))?;
+    let shim = procs::shim_of(&id)?.context("no shim")?;
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", shim.pid)).context("read the shim's status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().context("VmHWM")?;
+    ensure!(peak < MOST, "the shim had {peak} kB at its peak");
+    println!("the shim had {peak} kB at its peak");
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    container.finish()?.expect_status(137)?;
     Ok(Outcome::Passed)
 }
 

@@ -11,4 +11,4 @@ pub use process::{ProcessState, Status};
 pub use tasks::Tasks;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -138,6 +138,11 @@ fn world(fake: Fake) -> World {
     World { tasks: Tasks::new(fake.clone(), topics.clone()), fake, topics }
 }
 
+/// Tasks of a sandbox that does nothing by itself.
+pub fn idle() -> Arc<Tasks> {
+    world(Fake::default()).tasks
+}
+
 fn new(id: &str) -> NewContainer {
     NewContainer { id: id.to_owned(), ..NewContainer::default() }
 }

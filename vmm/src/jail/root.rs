@@ -1,5 +1,6 @@
 //! The vmm's file system: the share, /proc of its own, /dev/kvm, its socket directory and, with
-//! network cards, /dev/net/tun; all else gone. What the caller mounts below the share later appears here; nothing goes back.
+//! network cards, /dev/net/tun; all else gone. What the caller mounts below the share later appears
+//! here; nothing goes back.
 
 use std::{ffi::CString, fs, os::unix::ffi::OsStrExt, path::Path};
 
