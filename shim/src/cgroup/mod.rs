@@ -62,8 +62,18 @@ impl HostCgroup {
     /// The library's, naming the cgroup.
     pub fn add(&self, pid: Pid) -> Result<()> {
         let pid = nix_for_libcgroups::unistd::Pid::from_raw(pid.as_raw());
+        if !self.is_systemds() {
+            // The library fails when somebody else makes a parent at the same time.
+            fs::create_dir_all(&self.path)
+                .map_err(|e| Error::internal(format!("make cgroup {}: {e}", self.path.display())))?;
+        }
         self.manage(|systemd| systemd.add_task(pid), |direct| direct.add_task(pid))
             .map_err(|e| Error::internal(format!("join cgroup {}: {e}", self.path.display())))
+    }
+
+    /// Whether systemd is in charge of it.
+    fn is_systemds(&self) -> bool {
+        matches!(self.named, Named::Unit { .. }) && Path::new(SYSTEMD).is_dir()
     }
 
     /// Kills every process in the cgroup and waits for their end, at most [`DYING`].
@@ -99,7 +109,7 @@ impl HostCgroup {
         directly: impl FnOnce(&Direct) -> Result<(), <Direct as CgroupManager>::Error>,
     ) -> Result<(), String> {
         match &self.named {
-            Named::Unit { name, .. } if Path::new(SYSTEMD).is_dir() => {
+            Named::Unit { name, .. } if self.is_systemds() => {
                 let wait = PROCESS_IN_CGROUP_TIMEOUT_DURATION;
                 // The last part is the unit's description.
                 let description = name.rsplit(':').next().unwrap_or(name).to_owned();
