@@ -108,7 +108,7 @@ fn explain(reason: &str, transcript: &str, mark: Mark) {
 /// What libkrun logs when a guest's CPU triple-faulted.
 const FAULT: &str = "Received KVM_EXIT_SHUTDOWN";
 /// What a failure says when somebody lost patience.
-const HUNG: &str = "still waiting for";
+const HUNG: [&str; 2] = ["still waiting for", "timed out after"];
 /// How many scenarios of a run may be tried again for that. More are no accident.
 const SECOND_TRIES: usize = 3;
 
@@ -123,7 +123,8 @@ fn attempt_twice(
     let mark = containerd_log::mark();
     let first = attempt(scenario, runtime, before)?;
     let Verdict::Failed { reason, .. } = &first else { return Ok(first) };
-    let hung = reason.contains(HUNG) || mark.line_with(&["did not answer within"])?.is_some();
+    let hung = HUNG.iter().any(|words| reason.contains(words))
+        || mark.line_with(&["did not answer within"])?.is_some();
     let faulted = hung || mark.line_with(&[FAULT])?.is_some();
     if !faulted || *tries == SECOND_TRIES {
         return Ok(first);
