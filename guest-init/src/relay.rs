@@ -1,4 +1,6 @@
-//! Between sockets and streams: what both ends of a published or forwarded port do.
+//! Between sockets and streams: what both ends do to a published port, a forwarded socket, an input.
+
+use std::io;
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -7,7 +9,7 @@ use tokio::{
 
 use crate::mux::{Reader, Writer};
 
-/// Bytes read from a socket at a time.
+/// Bytes read at a time: Linux's pipe holds as many, unless somebody grew it.
 const CHUNK: usize = 64 * 1024;
 
 /// Moves bytes both ways until both directions have ended. Each ends by itself, as TCP's do.
@@ -25,24 +27,11 @@ pub async fn local(socket: UnixStream, reader: Reader, writer: Writer) {
 }
 
 async fn both_ways(
-    mut from: impl AsyncRead + Unpin,
+    from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut reader: Reader,
-    mut writer: Writer,
+    writer: Writer,
 ) {
-    let outward = async move {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let read = tokio::select! {
-                read = from.read(&mut buffer) => read,
-                () = writer.refused() => return,
-            };
-            match read {
-                Ok(n @ 1..) if writer.send(&buffer[..n]).await.is_ok() => {}
-                _ => return,
-            }
-        }
-    };
     let inward = async move {
         while let Some(chunk) = reader.recv().await {
             if to.write_all(&chunk).await.is_err() {
@@ -51,7 +40,24 @@ async fn both_ways(
         }
         let _ = to.shutdown().await;
     };
-    tokio::join!(outward, inward);
+    let _ = tokio::join!(send(from, writer), inward);
+}
+
+/// Sends what can be read of `from`, to its end, or until the peer does not want more.
+///
+/// # Errors
+/// What reading gave.
+pub async fn send(mut from: impl AsyncRead + Unpin, mut writer: Writer) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read?,
+            () = writer.refused() => return Ok(()),
+        };
+        if read == 0 || writer.send(&buffer[..read]).await.is_err() {
+            return Ok(());
+        }
+    }
 }
 
 /// Moves datagrams between a connected socket and a stream until the stream ends. A refusal by the

@@ -126,7 +126,7 @@ def _qemu(box, base, options, port):
     # tsc=reliable: on a multiprocessor of AMD's that does not promise it, Linux takes the TSC for unsynchronised, uses the
     # slow HPET instead, and has KVM patch up its guests' clocks. QEMU's emulation has one TSC for all processors.
     # An icount box is for measuring: no debug log of containerd and the shims there.
-    append = (f"console=ttyS0 quiet panic=-1 tsc=reliable box.name={box.name} box.containerd={options.containerd}"
+    append = (f"console=ttyS0 quiet panic=-1 tsc=reliable box.name={box.name} box.accel={options.accel} box.containerd={options.containerd}"
               f" box.log_level={'info' if icount else 'debug'}")
     disk = base / "disk.img"
     command = [
@@ -161,7 +161,7 @@ def _await_ready(box):
         if "box: ready" in said:
             return
         if ended or "box: failed" in said:
-            log = _complaints(box)
+            log = complaints(box)
             kind = _PortTaken if "Could not set up host forwarding" in log else BoxError
             how = "QEMU ended, or was killed at the end of its --lifetime" if ended else "its init failed"
             raise kind(f"box {box.name} did not come up: {how}. QEMU says:\n{log}\nThe console's last lines:\n"
@@ -172,7 +172,7 @@ def _await_ready(box):
         time.sleep(0.05)
 
 
-def _complaints(box):
+def complaints(box):
     """What QEMU said, without its usual warnings about CPU features that TCG does not emulate."""
     lines = tail(box.folder / "qemu.log", 1000).splitlines()
     return "\n".join(line for line in lines if "TCG doesn't support requested feature" not in line)

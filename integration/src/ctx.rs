@@ -110,6 +110,15 @@ impl Ctx {
         })
     }
 
+    /// Kills a detached container that runs, and removes it.
+    pub fn end(&self, id: &str) -> Result<()> {
+        self.kill(id, "SIGKILL")?.ok()?;
+        self.wait_for_status(id, "STOPPED")?;
+        let status = self.remove(id)?;
+        anyhow::ensure!(status == 137, "ctr task rm reports {status} for a killed container");
+        Ok(())
+    }
+
     /// Removes an ended, detached container; gives the status that `ctr task rm` reports.
     pub fn remove(&self, id: &str) -> Result<i32> {
         let said = self.ctr(&["task", "rm", id]).run()?.ok()?.stderr_text();

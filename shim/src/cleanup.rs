@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     mount,
     network::{self, Netns},
-    server, service, state_dir,
+    pid_file, service, state_dir,
 };
 
 /// How long a shim that is about to end may take over it; containerd gives the whole call 5 s.
@@ -41,7 +41,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
     let address = socket_address(&flags.address, &flags.namespace, &sandbox);
     let socket = Path::new(address.trim_start_matches("unix://"));
     if sandbox == flags.id
-        && let Err(error) = server::end(&bundle, &flags.id, GOING)
+        && let Err(error) = pid_file::end(&bundle, &flags.id, GOING)
     {
         eprintln!("end the shim of {sandbox}: {error}");
     }

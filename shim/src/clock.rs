@@ -1,4 +1,4 @@
-//! The host's clock: what it says, and when a guest should hear of it again.
+//! The host's clock: what it says, when a guest should hear of it again, and telling it.
 
 use std::{
     io,
@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use guest_init::api;
+use log::warn;
 use rustix::{
     io::{Errno, read},
     time::{
@@ -14,10 +16,15 @@ use rustix::{
     },
 };
 use tokio::io::{Interest, unix::AsyncFd};
+use ttrpc::context;
+use vmm::Guest;
 
 /// How often a guest hears the time when nothing else happens. Crystals differ by some ten parts in a million, a few
 /// milliseconds in this time.
 const INTERVAL: Duration = Duration::from_secs(300);
+
+/// How long the guest may take to answer.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// The host's clock, nanoseconds since the epoch.
 pub fn now_ns() -> i64 {
@@ -25,15 +32,31 @@ pub fn now_ns() -> i64 {
     i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// Tells the guest the host's time again and again, until it is lost.
+///
+/// # Errors
+/// When the clock cannot be watched.
+pub async fn keep(guest: &Guest) -> io::Result<()> {
+    let clock = HostClock::new()?;
+    loop {
+        tokio::select! {
+            _ = guest.lost() => return Ok(()),
+            due = clock.due() => due?,
+        }
+        let request = api::SetClockRequest { realtime_ns: now_ns(), ..Default::default() };
+        // One that does not answer is somebody else's business; it may do so again.
+        if let Err(error) = guest.client.set_clock(context::with_duration(ANSWER), &request).await {
+            warn!("tell the guest the time: {error}");
+        }
+    }
+}
+
 /// Tells when the clock was stepped, which a resume from suspend does too.
-pub struct HostClock(AsyncFd<OwnedFd>);
+struct HostClock(AsyncFd<OwnedFd>);
 
 impl HostClock {
     /// Watches from now on.
-    ///
-    /// # Errors
-    /// The kernel's, for want of descriptors or memory.
-    pub fn new() -> io::Result<HostClock> {
+    fn new() -> io::Result<HostClock> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
         arm(&timer)?;
@@ -42,10 +65,7 @@ impl HostClock {
     }
 
     /// Waits until the clock was stepped, or [`INTERVAL`] has passed.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub async fn due(&self) -> io::Result<()> {
+    async fn due(&self) -> io::Result<()> {
         loop {
             let mut ready = self.0.readable().await?;
             match read(ready.get_inner(), &mut [0; 8]) {

@@ -17,6 +17,7 @@ mod hooks;
 mod info;
 mod mount;
 mod network;
+mod pid_file;
 mod sandbox;
 mod server;
 mod service;

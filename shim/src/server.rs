@@ -1,7 +1,7 @@
 //! The server of one sandbox: from the socket that the starter bound to the last task's end.
 
 use std::{
-    env, fs, io,
+    env,
     os::{
         fd::{FromRawFd, OwnedFd},
         unix::net::UnixListener,
@@ -17,16 +17,12 @@ use containerd_shim_protos::{
     ttrpc::asynchronous::{Server, transport::Listener},
 };
 use log::{info, warn};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
 
 use crate::{
     bootstrap::{ADDRESS_FILE, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
     error::{Error, Result},
     events::Publisher,
+    pid_file,
     sandbox::krun::KrunSandbox,
     service::Service,
     task::Tasks,
@@ -37,9 +33,6 @@ const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task
 
 /// How long the last events may take before the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
-
-/// Holds the server's pid, in the bundle of the container that started it.
-const PID_FILE: &str = "shim.pid";
 
 /// Serves until containerd says that this shim is done.
 ///
@@ -82,7 +75,7 @@ async fn serve_on(listener: UnixListener, flags: &Flags) -> Result<()> {
         server =
             server.register_service(methods.map(|methods| (name.to_owned(), methods)).into_iter().collect());
     }
-    fs::write(PID_FILE, std::process::id().to_string()).map_err(|e| failed(PID_FILE, &e))?;
+    pid_file::write().map_err(|e| failed(pid_file::NAME, &e))?;
     server.start().await?;
     info!("serving {group} as {}", std::process::id());
 
@@ -92,45 +85,12 @@ async fn serve_on(listener: UnixListener, flags: &Flags) -> Result<()> {
         remove(path);
     }
     remove(Path::new(ADDRESS_FILE));
-    remove(Path::new(PID_FILE));
+    remove(Path::new(pid_file::NAME));
     if tokio::time::timeout(LAST_EVENTS, server.shutdown()).await.is_err() {
         warn!("a client did not let go of its connection");
     }
     info!("done");
     Ok(())
-}
-
-/// Ends the server of `id` that was started in `bundle`, if there still is one after `patience`.
-///
-/// # Errors
-/// When it can be neither watched nor killed.
-pub fn end(bundle: &Path, id: &str, patience: Duration) -> io::Result<()> {
-    let pid = fs::read_to_string(bundle.join(PID_FILE)).ok().and_then(|pid| pid.parse().ok());
-    let Some(pid) = pid.and_then(Pid::from_raw) else { return Ok(()) };
-    let server = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(server) => server,
-        Err(Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    // Another process may have its number by now. Looked at after the pidfd was opened, which stays with the one seen.
-    if !is_server_of(pid, id) || has_ended(&server, patience)? {
-        return Ok(());
-    }
-    pidfd_send_signal(&server, Signal::KILL)?;
-    has_ended(&server, LAST_EVENTS).map(|_| ())
-}
-
-/// Waits at most `patience` for the end of a process.
-fn has_ended(process: &OwnedFd, patience: Duration) -> io::Result<bool> {
-    let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
-    Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience))? > 0)
-}
-
-fn is_server_of(pid: Pid, id: &str) -> bool {
-    let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    let words: Vec<_> = line.split(|&byte| byte == 0).collect();
-    let name = words.first().map(|word| word.ends_with(b"containerd-shim-krun-v2"));
-    name == Some(true) && words.windows(2).any(|pair| pair == [b"-id".as_slice(), id.as_bytes()])
 }
 
 fn remove(path: &Path) {

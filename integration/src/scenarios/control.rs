@@ -54,9 +54,7 @@ fn pause_stats_update(ctx: &Ctx) -> Result<Outcome> {
     if ctx.krun() {
         ctx.ctr(&["task", "checkpoint", &id]).run()?.refused(&["implemented"])?;
     }
-    ctx.kill(&id, "SIGKILL")?.ok()?;
-    ctx.wait_for_status(&id, "STOPPED")?;
-    ensure!(ctx.remove(&id)? == 137, "it was killed");
+    ctx.end(&id)?;
     Ok(Outcome::Passed)
 }
 
@@ -93,9 +91,7 @@ fn clock(ctx: &Ctx) -> Result<Outcome> {
         tries += 1;
         Ok(off_by(&format!("after-{tries}"))?.abs() <= 30)
     })?;
-    ctx.kill(&id, "SIGKILL")?.ok()?;
-    ctx.wait_for_status(&id, "STOPPED")?;
-    ctx.remove(&id)?;
+    ctx.end(&id)?;
     Ok(Outcome::Passed)
 }
 

@@ -17,14 +17,6 @@ fn running(ctx: &Ctx, image: &str, flags: &[&str]) -> Result<String> {
     Ok(id)
 }
 
-fn end(ctx: &Ctx, id: &str) -> Result<()> {
-    ctx.kill(id, "SIGKILL")?.ok()?;
-    ctx.wait_for_status(id, "STOPPED")?;
-    let status = ctx.remove(id)?;
-    ensure!(status == 137, "ctr task rm reports {status}");
-    Ok(())
-}
-
 /// User, directory, environment, input, output and status are the exec's own; what cannot be started is named and
 /// leaves the container running; many run at once.
 fn exec(ctx: &Ctx) -> Result<Outcome> {
@@ -61,7 +53,7 @@ fn exec(ctx: &Ctx) -> Result<Outcome> {
         .printed("begun\n")?;
     let listed = exec("list", &[], &["pgrep", "-c", "sleep"]).run()?.ok()?;
     listed.printed("2\n")?;
-    end(ctx, &id)?;
+    ctx.end(&id)?;
     Ok(Outcome::Passed)
 }
 
@@ -98,7 +90,7 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     echo.wait_for_stdout("line\r\r\nline\r\r\n")?;
     echo.say("\x04")?;
     echo.finish()?.ok()?;
-    end(ctx, &id)?;
+    ctx.end(&id)?;
     Ok(Outcome::Passed)
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 pub use load::load;
-pub use transform::to_guest;
+pub use transform::{Host, to_guest};
 
 use crate::config::Limits;
 

@@ -43,7 +43,7 @@ pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
     let (volumes, sockets) = (&mut bundle.volumes, &mut bundle.sockets);
     for mount in bundle.spec.mounts_mut().iter_mut().flatten().filter(|mount| is_bind(mount)) {
         let Some(source) = mount.source().clone() else { continue };
-        let path = if (context.is_socket)(&source) {
+        let path = if (context.host.is_socket)(&source) {
             sockets.push(source);
             socket_path(context.id, sockets.len() - 1)
         } else {
@@ -66,13 +66,21 @@ fn is_bind(mount: &Mount) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::{super::transform::to_guest, *};
+    use super::{
+        super::transform::{Host, to_guest},
+        *,
+    };
 
     fn guest(mounts: serde_json::Value) -> (serde_json::Value, GuestBundle) {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "mounts": mounts});
         let is_socket: fn(&Path) -> bool =
             |path| path.extension().is_some_and(|extension| extension == "sock");
-        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", is_socket).unwrap();
+        let bundle = to_guest(
+            serde_json::from_value(spec).unwrap(),
+            "c1",
+            &Host { name: "node-7".to_owned(), is_socket },
+        )
+        .unwrap();
         (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)
     }
 

@@ -4,7 +4,7 @@
 //! notes it. What protects the host or the container (seccomp, device rules, capabilities) is
 //! never taken out: the guest enforces it, or refuses the container.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use guest_init::boot::{NAMESPACE_OF, rootfs_path};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
@@ -18,9 +18,15 @@ pub struct Context<'a> {
     pub id: &'a str,
     /// The id of its pod's sandbox container, which may be its own; none for a lone one.
     pub pod: Option<&'a str>,
-    /// What the host is called.
-    pub host_name: &'a str,
-    /// Whether a path on the host is a unix socket.
+    /// The host.
+    pub host: &'a Host,
+}
+
+/// What there is to know of the host.
+pub struct Host {
+    /// What it is called.
+    pub name: String,
+    /// Whether a path is a unix socket.
     pub is_socket: fn(&Path) -> bool,
 }
 
@@ -45,10 +51,9 @@ const STEPS: &[Step] = &[
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when the spec asks for what a guest cannot have and must not do without.
-pub fn to_guest(spec: Spec, id: &str, is_socket: fn(&Path) -> bool) -> Result<GuestBundle> {
+pub fn to_guest(spec: Spec, id: &str, host: &Host) -> Result<GuestBundle> {
     let pod = pod_of(&spec).map(str::to_owned);
-    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let context = Context { id, pod: pod.as_deref(), host_name: host_name.trim(), is_socket };
+    let context = Context { id, pod: pod.as_deref(), host };
     let bundle = GuestBundle { spec, volumes: Vec::new(), sockets: Vec::new(), notes: Vec::new() };
     STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, &context))
 }
@@ -94,7 +99,7 @@ fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle>
     }
     linux.set_namespaces(Some(namespaces));
     if host_uts {
-        bundle.spec.set_hostname(Some(context.host_name.to_owned()));
+        bundle.spec.set_hostname(Some(context.host.name.clone()));
     }
     Ok(bundle)
 }
@@ -220,6 +225,10 @@ mod tests {
     use super::*;
 
     /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
+    fn host() -> Host {
+        Host { name: "node-7".to_owned(), is_socket: |_| false }
+    }
+
     fn guest(linux: Value, process: Value) -> (Value, Vec<String>) {
         let mut spec = json!({
             "ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {},
@@ -228,7 +237,7 @@ mod tests {
         for (part, fields) in [("linux", linux), ("process", process)] {
             spec[part].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         }
-        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", |_| false).unwrap();
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host()).unwrap();
         (serde_json::to_value(bundle.spec).unwrap(), bundle.notes)
     }
 
@@ -261,7 +270,7 @@ mod tests {
                 {"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "uts", "path": "/proc/9/ns/uts"}, {"type": "pid"},
             ]},
         });
-        let guest = |id| to_guest(serde_json::from_value(spec.clone()).unwrap(), id, |_| false).unwrap();
+        let guest = |id| to_guest(serde_json::from_value(spec.clone()).unwrap(), id, &host()).unwrap();
         let app = serde_json::to_value(guest("app").spec).unwrap();
         assert_eq!(
             app["linux"]["namespaces"],
@@ -283,8 +292,7 @@ mod tests {
     fn the_hosts_uts_namespace_is_one_with_its_name() {
         let (spec, notes) = guest(json!({"namespaces": [{"type": "pid"}, {"type": "ipc"}]}), json!({}));
         assert_eq!(spec["linux"]["namespaces"][2], json!({"type": "uts"}));
-        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-        assert_eq!(spec["hostname"], name.trim());
+        assert_eq!(spec["hostname"], "node-7");
         assert_eq!(notes.len(), 1, "{notes:?}");
     }
 

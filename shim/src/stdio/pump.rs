@@ -8,10 +8,10 @@ use std::{
 use guest_init::{
     api,
     mux::{Mux, Reader, Writer},
+    relay,
 };
 use log::{debug, warn};
 use tokio::{
-    io::AsyncReadExt,
     net::unix::pipe,
     task::{AbortHandle, JoinHandle},
 };
@@ -23,9 +23,6 @@ use super::{
     uri::Target,
 };
 use crate::{error::Result, sandbox::ProcessId};
-
-/// Bytes read from a FIFO at a time: Linux's pipe holds as many, unless somebody grew it.
-const CHUNK: usize = 64 * 1024;
 
 /// The host's ends, opened before the guest knows of the process.
 pub struct Endpoints {
@@ -179,21 +176,8 @@ async fn pump_output(mut reader: Reader, mut output: Option<Output>) {
     }
 }
 
-async fn pump_input(mut fifo: pipe::Receiver, mut writer: Writer) {
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let read = tokio::select! {
-            read = fifo.read(&mut buffer) => read,
-            () = writer.refused() => return,
-        };
-        match read {
-            Ok(0) => return,
-            Ok(n) if writer.send(&buffer[..n]).await.is_err() => return,
-            Ok(_) => {}
-            Err(error) => {
-                warn!("input: {error}");
-                return;
-            }
-        }
+async fn pump_input(fifo: pipe::Receiver, writer: Writer) {
+    if let Err(error) = relay::send(fifo, writer).await {
+        warn!("input: {error}");
     }
 }

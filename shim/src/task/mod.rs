@@ -4,6 +4,7 @@
 //! things up; each process has a gate of its own, held while its state changes, so that a slow
 //! create or start never holds up another container, nor a kill of the same one.
 
+mod calls;
 mod process;
 mod tasks;
 

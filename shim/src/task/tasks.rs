@@ -1,4 +1,4 @@
-//! The table of a shim's tasks, and every transition of theirs.
+//! The table of a shim's tasks, and how they come, start, end and go.
 
 use std::{
     collections::HashMap,
@@ -8,8 +8,7 @@ use std::{
 use containerd_shim::event::Event;
 use containerd_shim_protos::{
     events::task::{
-        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
-        TaskResumed, TaskStart,
+        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskStart,
     },
     protobuf::MessageDyn,
     types::mount::Mount,
@@ -17,7 +16,7 @@ use containerd_shim_protos::{
 use log::{debug, info};
 use tokio::sync::watch;
 
-use super::process::{Ended, Process, ProcessState, Status};
+use super::process::{Ended, Process, Status};
 use crate::{
     error::{Error, Result},
     events::Publish,
@@ -36,7 +35,7 @@ pub struct Deleted {
 
 /// The tasks of one sandbox.
 pub struct Tasks {
-    sandbox: Arc<dyn Sandbox>,
+    pub(super) sandbox: Arc<dyn Sandbox>,
     events: Arc<dyn Publish>,
     table: Mutex<HashMap<String, Slot>>,
 }
@@ -49,22 +48,22 @@ enum Slot {
 }
 
 /// A container with its execs.
-struct Task {
-    bundle: String,
-    pid: u32,
+pub(super) struct Task {
+    pub(super) bundle: String,
+    pub(super) pid: u32,
     init: Arc<Process>,
-    execs: Mutex<HashMap<String, Exec>>,
+    pub(super) execs: Mutex<HashMap<String, Exec>>,
 }
 
-struct Exec {
-    process: Arc<Process>,
+pub(super) struct Exec {
+    pub(super) process: Arc<Process>,
     /// The OCI process object as JSON, until it is started.
     spec: Vec<u8>,
     /// The size of its terminal, width and height in characters, when it was set before the start.
-    size: Option<(u32, u32)>,
+    pub(super) size: Option<(u32, u32)>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
@@ -96,11 +95,11 @@ impl Tasks {
         lock(&self.table).is_empty()
     }
 
-    fn publish<E: Event + MessageDyn>(&self, event: E) {
+    pub(super) fn publish<E: Event + MessageDyn>(&self, event: E) {
         self.events.publish(event.topic(), Box::new(event));
     }
 
-    fn task(&self, id: &str) -> Result<Arc<Task>> {
+    pub(super) fn task(&self, id: &str) -> Result<Arc<Task>> {
         match lock(&self.table).get(id) {
             Some(Slot::Task(task)) => Ok(task.clone()),
             _ => Err(Error::not_found(format!("no task {id}"))),
@@ -117,7 +116,7 @@ impl Tasks {
         while settling.changed().await.is_ok() {}
     }
 
-    fn process(&self, id: &ProcessId) -> Result<Arc<Process>> {
+    pub(super) fn process(&self, id: &ProcessId) -> Result<Arc<Process>> {
         let task = self.task(&id.container)?;
         if id.is_init() {
             return Ok(task.init.clone());
@@ -268,32 +267,6 @@ impl Tasks {
         });
     }
 
-    /// Where a process stands, and its task's bundle.
-    pub fn state(&self, id: &ProcessId) -> Result<(ProcessState, String)> {
-        Ok((self.process(id)?.state(), self.task(&id.container)?.bundle.clone()))
-    }
-
-    /// Waits for the end of a process.
-    pub async fn wait(&self, id: &ProcessId) -> Result<Ended> {
-        let process = self.process(id)?;
-        Ok(process.ended().await)
-    }
-
-    /// Signals a process, or all of its container's.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` when it has ended, `FAILED_PRECONDITION` for an exec before its start.
-    pub async fn kill(&self, id: &ProcessId, signal: u32, all: bool) -> Result<()> {
-        let process = self.process(id)?;
-        match process.status() {
-            Status::Stopped => {
-                Err(Error::not_found(format!("process {id} has ended: process already finished")))
-            }
-            Status::Created if !id.is_init() => Err(Error::precondition(format!("exec {id} is not started"))),
-            _ => self.sandbox.signal(id, signal, all).await,
-        }
-    }
-
     /// Removes an ended process, or a container that was never started. One that is still being made is waited for:
     /// its creator has gone, and nobody else would remove it.
     ///
@@ -337,69 +310,6 @@ impl Tasks {
             });
         }
         Ok(Deleted { pid, ended })
-    }
-
-    /// The container's pid on the host.
-    pub fn pid(&self, container: &str) -> Result<u32> {
-        Ok(self.task(container)?.pid)
-    }
-
-    /// The sandbox, for a call that needs the process in one of `allowed`.
-    fn sandbox_for(&self, id: &ProcessId, allowed: &[Status], what: &str) -> Result<&Arc<dyn Sandbox>> {
-        self.process(id)?.require(allowed, what)?;
-        Ok(&self.sandbox)
-    }
-
-    /// Drops the shim's hold on a process's input. Not an error once the process has ended.
-    pub async fn close_stdin(&self, id: &ProcessId) -> Result<()> {
-        match self.process(id)?.status() {
-            Status::Stopped => Ok(()),
-            _ => self.sandbox.close_stdin(id).await,
-        }
-    }
-
-    /// Sets a terminal's size.
-    pub async fn resize(&self, id: &ProcessId, width: u32, height: u32) -> Result<()> {
-        let task = self.task(&id.container)?;
-        if let Some(exec) = lock(&task.execs).get_mut(&id.exec)
-            && exec.process.status() == Status::Created
-        {
-            exec.size = Some((width, height));
-            return Ok(());
-        }
-        let allowed = [Status::Created, Status::Running, Status::Paused];
-        self.sandbox_for(id, &allowed, "resize the terminal of")?.resize(id, width, height).await
-    }
-
-    /// Freezes a container.
-    pub async fn pause(&self, container: &str) -> Result<()> {
-        let id = ProcessId::init(container);
-        let process = self.process(&id)?;
-        let _gate = process.gate.lock().await;
-        self.sandbox_for(&id, &[Status::Running], "pause")?.pause(container).await?;
-        process.set_status(Status::Paused);
-        self.publish(TaskPaused { container_id: id.container, ..Default::default() });
-        Ok(())
-    }
-
-    /// Thaws a container.
-    pub async fn resume(&self, container: &str) -> Result<()> {
-        let id = ProcessId::init(container);
-        let process = self.process(&id)?;
-        let _gate = process.gate.lock().await;
-        self.sandbox_for(&id, &[Status::Paused], "resume")?.resume(container).await?;
-        process.set_status(Status::Running);
-        self.publish(TaskResumed { container_id: id.container, ..Default::default() });
-        Ok(())
-    }
-
-    /// The sandbox, for a call on a container that has not ended.
-    pub fn live(&self, container: &str, what: &str) -> Result<&Arc<dyn Sandbox>> {
-        self.sandbox_for(
-            &ProcessId::init(container),
-            &[Status::Created, Status::Running, Status::Paused],
-            what,
-        )
     }
 }
 

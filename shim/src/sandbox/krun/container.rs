@@ -131,7 +131,7 @@ impl Container {
 
     async fn make(&self, machine: &Machine, blueprint: Blueprint) -> Result<()> {
         let guest = machine.guest().await?;
-        let stdio = streams(&blueprint.stdio, || machine.next_stream());
+        let stdio = streams(&blueprint.stdio, || machine.numbers().next());
         let pumps = Pumps::connect(blueprint.endpoints, &stdio, &guest.streams)
             .map_err(|e| Error::internal(format!("open the streams of {}: {e}", self.init.id)))?;
         let request = api::CreateContainerRequest {

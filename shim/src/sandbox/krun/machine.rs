@@ -14,7 +14,7 @@ use vmm::{Guest, Vm, VmConfig, VmEnd, find};
 
 use crate::{
     cgroup::HostCgroup,
-    clock::{self, HostClock},
+    clock,
     config::Config,
     error::{Error, Result},
     network::{Boot, Choice, Links, Localhost, Netns, Numbers, Reach, Way},
@@ -142,7 +142,7 @@ impl Machine {
             // The machine goes when its containers do; its clock's keeper must not hold it.
             drop(booting);
             if let Some(guest) = guest
-                && let Err(error) = keep_time(&guest).await
+                && let Err(error) = clock::keep(&guest).await
             {
                 warn!("the guest's clock no longer follows the host's: {error}");
             }
@@ -216,11 +216,6 @@ impl Machine {
         self.reach.clone().guest().await
     }
 
-    /// A stream number that was never used in this VM.
-    pub fn next_stream(&self) -> u32 {
-        self.reach.numbers.next()
-    }
-
     /// The VM's stream numbers.
     pub fn numbers(&self) -> Numbers {
         self.reach.numbers.clone()
@@ -265,23 +260,6 @@ impl Machine {
             _ => 255,
         };
         (Exit { status, oom_killed: false }, end.reason)
-    }
-}
-
-/// Tells the guest the host's time again and again, until it is lost.
-async fn keep_time(guest: &Guest) -> Result<()> {
-    let clock = HostClock::new().map_err(|e| Error::internal(format!("watch the clock: {e}")))?;
-    loop {
-        tokio::select! {
-            _ = guest.lost() => return Ok(()),
-            due = clock.due() => due.map_err(|e| Error::internal(format!("watch the clock: {e}")))?,
-        }
-        let request = api::SetClockRequest { realtime_ns: clock::now_ns(), ..Default::default() };
-        match guest.client.set_clock(ttrpc::context::with_duration(CALL), &request).await {
-            Ok(_) => {}
-            // One that does not answer is somebody else's business; it may do so again.
-            Err(error) => warn!("tell the guest the time: {error}"),
-        }
     }
 }
 

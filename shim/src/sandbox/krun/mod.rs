@@ -152,7 +152,7 @@ impl Sandbox for KrunSandbox {
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let root = new.bundle.join(root);
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let guest = bundle::to_guest(spec, id, forward::is_socket)?;
+        let guest = bundle::to_guest(spec, id, &host()?)?;
         for note in &guest.notes {
             info!("{id}: {note}");
         }
@@ -204,7 +204,7 @@ impl Sandbox for KrunSandbox {
         let machine = self.machine().await?;
         let guest = machine.guest().await?;
         let endpoints = Endpoints::open(&stdio, id, &self.namespace).await?;
-        let numbers = streams(&stdio, || machine.next_stream());
+        let numbers = streams(&stdio, || machine.numbers().next());
         let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
             .map_err(|e| Error::internal(format!("open the streams of {id}: {e}")))?;
         let request = api::ExecRequest {
@@ -359,6 +359,12 @@ impl Sandbox for KrunSandbox {
         }
         held.hooks.poststop().await;
     }
+}
+
+fn host() -> Result<bundle::Host> {
+    let uname =
+        nix::sys::utsname::uname().map_err(|e| Error::internal(format!("ask for the host's name: {e}")))?;
+    Ok(bundle::Host { name: uname.nodename().to_string_lossy().into_owned(), is_socket: forward::is_socket })
 }
 
 async fn mount_rootfs(new: &NewContainer, root: &Path) -> Result<Vec<Mounted>> {
