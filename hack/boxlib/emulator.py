@@ -1,4 +1,4 @@
-"""QEMU, of Debian sid whatever release this machine is: 7.2's emulation of nested SVM locks up, 11.1's was not seen to.
+"""QEMU, of Debian sid whatever release this machine is: 7.2 locks up with nested SVM far more often than 11.1.
 
 It is unpacked beside the libraries that it needs, and run by its own loader, so nothing of this machine's changes.
 """
