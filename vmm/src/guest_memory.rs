@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     ffi::{c_int, c_void},
     ptr,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use libc::{MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, off_t, size_t};
@@ -31,8 +31,8 @@ pub fn expect(kernel_end: u64) {
     *coming() = VecDeque::from([0, kernel_end, 1 << 32]);
 }
 
-fn coming() -> std::sync::MutexGuard<'static, VecDeque<u64>> {
-    COMING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn coming() -> MutexGuard<'static, VecDeque<u64>> {
+    COMING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The C library's `mmap`, but for guest memory, which is laid out for huge pages.
@@ -49,13 +49,15 @@ pub unsafe extern "C" fn mmap(
     fd: c_int,
     offset: off_t,
 ) -> *mut c_void {
-    if address.is_null() && flags == GUEST_MEMORY && length >= HUGE {
-        if let Some(guest) = coming().pop_front() {
-            // SAFETY: a new mapping of anonymous memory.
-            let mapped = unsafe { congruent(guest as usize % HUGE, length, protection) };
-            if mapped != MAP_FAILED {
-                return mapped;
-            }
+    if address.is_null()
+        && flags == GUEST_MEMORY
+        && length >= HUGE
+        && let Some(guest) = coming().pop_front()
+    {
+        // SAFETY: a new mapping of anonymous memory.
+        let mapped = unsafe { congruent(guest as usize % HUGE, length, protection) };
+        if mapped != MAP_FAILED {
+            return mapped;
         }
     }
     // SAFETY: the caller's promise.
