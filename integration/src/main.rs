@@ -60,6 +60,9 @@ enum Verb {
     },
     /// Measures runc and krun side by side; meant for a box with the instruction-counting clock
     Bench {
+        /// What to measure
+        #[arg(long, value_enum, default_value_t = bench::Subject::Life)]
+        subject: bench::Subject,
         /// Runs of each, after one that is thrown away
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
         runs: u32,
@@ -119,6 +122,6 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Run { selection, runtime, fail_fast } => runner::run(&selection.pick(), runtime, fail_fast),
         Verb::One { name, runtime } => runner::one(&name, runtime),
-        Verb::Bench { runs } => bench::run(runs),
+        Verb::Bench { subject, runs } => bench::run(subject, runs),
     }
 }

@@ -14,6 +14,9 @@ const BOX_END: &str = "kbox0";
 /// Addresses of the box's end and of the namespace's.
 pub const BOX: [&str; 2] = ["10.77.0.1", "fd77::1"];
 pub const TASK: [&str; 2] = ["10.77.0.2", "fd77::2"];
+/// The second cable's addresses.
+pub const SECOND_BOX: &str = "10.76.0.1";
+pub const SECOND_TASK: &str = "10.76.0.2";
 /// A jumbo frame's.
 pub const MTU: u32 = 9000;
 /// A neighbour that is written down.
@@ -36,6 +39,16 @@ pub fn make() -> Result<()> {
     }
     let (neighbour, mac) = NEIGHBOUR;
     ip(&format!("-n {NAME} neighbour add {neighbour} lladdr {mac} dev eth0"))?;
+    Ok(())
+}
+
+/// Gives the namespace an interface eth1 as well.
+pub fn second_cable() -> Result<()> {
+    ip(&format!("link add kbox1 type veth peer name eth1 netns {NAME}"))?;
+    ip("link set kbox1 up")?;
+    ip(&format!("-n {NAME} link set eth1 up"))?;
+    ip(&format!("address add {SECOND_BOX}/24 dev kbox1"))?;
+    ip(&format!("-n {NAME} address add {SECOND_TASK}/24 dev eth1"))?;
     Ok(())
 }
 

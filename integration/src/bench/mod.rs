@@ -2,11 +2,13 @@
 //! which does not depend on what else the machine does.
 
 mod memory;
+mod network;
 mod table;
 
 use crate::containerd_log::{self, Mark};
 use crate::ctx::{BUSYBOX, Ctx, Runtime};
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 use table::{Table, Unit};
@@ -16,9 +18,26 @@ use table::{Table, Unit};
 const BOOT_LINE: (&str, &str) = ("boot: guest answered after ", " us");
 const EXIT_LINE: (&str, &str) = (" heard of ", " us after it");
 
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// A container's life, from `ctr run` to its exit, and its memory
+    Life,
+    /// Bytes and round trips between the box and a container
+    Network,
+}
+
+/// Measures, and prints a table.
+pub fn run(subject: Subject, runs: u32) -> Result<ExitCode> {
+    match subject {
+        Subject::Life => life(runs),
+        Subject::Network => network::run(runs),
+    }
+}
+
 /// Runs everything once unmeasured, then `runs` times, and prints the table. One microVM boots per run, one for the
 /// unmeasured one and one for the memory.
-pub fn run(runs: u32) -> Result<ExitCode> {
+fn life(runs: u32) -> Result<ExitCode> {
     let (mut version, mut boots, mut exits) = (Vec::new(), Vec::new(), Vec::new());
     let mut whole = [Vec::new(), Vec::new()];
     let runtimes = [Runtime::Runc, Runtime::Krun];
@@ -41,14 +60,14 @@ pub fn run(runs: u32) -> Result<ExitCode> {
     let [runc_memory, krun_memory] = runtimes.map(|r| memory::of_a_sleeper(&Ctx::new(r, "bench")));
     let (runc_memory, krun_memory) = (runc_memory?, krun_memory?);
 
-    let mut table = Table::new(&format!("{runs} runs"));
-    table.row("ctr run --rm … true", Unit::Milliseconds, &runc_run, &krun_run);
-    table.row("ctr version alone", Unit::Milliseconds, &version, &version);
-    table.row("vmm spawned → guest answers", Unit::Milliseconds, &[], &boots);
-    table.row("process ends → exit event", Unit::Milliseconds, &[], &exits);
+    let mut table = Table::new(&format!("{runs} runs"), ["runc", "krun"]);
+    table.row("ctr run --rm … true", Unit::Milliseconds, [&runc_run, &krun_run]);
+    table.row("ctr version alone", Unit::Milliseconds, [&version, &version]);
+    table.row("vmm spawned → guest answers", Unit::Milliseconds, [&[], &boots]);
+    table.row("process ends → exit event", Unit::Milliseconds, [&[], &exits]);
     for part in memory::PARTS {
         let of = |memory: &memory::Memory| memory.get(part).copied().into_iter().collect::<Vec<_>>();
-        table.row(&format!("PSS of {part}"), Unit::Mebibytes, &of(&runc_memory), &of(&krun_memory));
+        table.row(&format!("PSS of {part}"), Unit::Mebibytes, [&of(&runc_memory), &of(&krun_memory)]);
     }
     print!("{table}");
     ensure!(boots.len() == runs as usize, "the log has {} of {runs} lines with the boot's time", boots.len());

@@ -6,44 +6,64 @@ use std::fmt;
 pub enum Unit {
     /// The values are seconds.
     Milliseconds,
+    /// The values are seconds.
+    Microseconds,
     /// The values are bytes.
     Mebibytes,
+    /// The values are bytes per second.
+    MebibytesPerSecond,
 }
 
-pub struct Table {
+impl Unit {
+    /// What a value is multiplied by, and what stands behind it.
+    fn shown(self) -> (f64, &'static str) {
+        let mebi = 1.0 / f64::from(1 << 20);
+        match self {
+            Unit::Milliseconds => (1e3, "ms"),
+            Unit::Microseconds => (1e6, "µs"),
+            Unit::Mebibytes => (mebi, "MiB"),
+            Unit::MebibytesPerSecond => (mebi, "MiB/s"),
+        }
+    }
+}
+
+/// One column's values of a row; none where there is nothing to measure.
+type Values = Vec<f64>;
+
+/// `N` columns of least, median and largest.
+pub struct Table<const N: usize> {
     title: String,
-    rows: Vec<(String, Unit, Vec<f64>, Vec<f64>)>,
+    columns: [&'static str; N],
+    rows: Vec<(String, Unit, [Values; N])>,
 }
 
-impl Table {
-    pub fn new(title: &str) -> Self {
-        Self { title: title.to_owned(), rows: Vec::new() }
+impl<const N: usize> Table<N> {
+    pub fn new(title: &str, columns: [&'static str; N]) -> Self {
+        Self { title: title.to_owned(), columns, rows: Vec::new() }
     }
 
-    pub fn row(&mut self, name: &str, unit: Unit, runc: &[f64], krun: &[f64]) {
-        self.rows.push((name.to_owned(), unit, runc.to_vec(), krun.to_vec()));
+    pub fn row(&mut self, name: &str, unit: Unit, values: [&[f64]; N]) {
+        self.rows.push((name.to_owned(), unit, values.map(<[f64]>::to_vec)));
     }
 }
 
-impl fmt::Display for Table {
+impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        writeln!(f, "{:<30}{:^27}   {:^27}", self.title, "runc", "krun")?;
-        let columns = format!("{:>9}{:>9}{:>9}", "min", "median", "max");
-        writeln!(f, "{:<30}{columns}   {columns}", "")?;
-        for (name, unit, runc, krun) in &self.rows {
-            let (scale, suffix) = match unit {
-                Unit::Milliseconds => (1e3, "ms"),
-                Unit::Mebibytes => (1.0 / f64::from(1 << 20), "MiB"),
-            };
-            let cells = |values: &[f64]| summary(values).map(|v| v.map(|v| v * scale));
-            writeln!(f, "{name:<30}{}   {}  {suffix}", row(cells(runc)), row(cells(krun)))?;
+        let line = |cells: [String; N]| cells.join("   ");
+        writeln!(f, "{:<30}{}", self.title, line(self.columns.map(|column| format!("{column:^27}"))))?;
+        let heads = || format!("{:>9}{:>9}{:>9}", "min", "median", "max");
+        writeln!(f, "{:<30}{}", "", line(std::array::from_fn(|_| heads())))?;
+        for (name, unit, values) in &self.rows {
+            let (scale, suffix) = unit.shown();
+            let cells = values.each_ref().map(|v| cells(summary(v).map(|v| v.map(|v| v * scale))));
+            writeln!(f, "{name:<30}{}  {suffix}", line(cells))?;
         }
         Ok(())
     }
 }
 
-fn row(cells: Option<[f64; 3]>) -> String {
-    match cells {
+fn cells(summary: Option<[f64; 3]>) -> String {
+    match summary {
         Some([min, median, max]) => format!("{min:>9.1}{median:>9.1}{max:>9.1}"),
         None => format!("{:>9}{:>9}{:>9}", "-", "-", "-"),
     }
@@ -73,9 +93,9 @@ mod tests {
 
     #[test]
     fn units_are_converted_and_nothing_is_a_dash() {
-        let mut table = Table::new("2 runs");
-        table.row("boot", Unit::Milliseconds, &[], &[0.25, 0.75]);
-        table.row("PSS", Unit::Mebibytes, &[1048576.0], &[]);
+        let mut table = Table::new("2 runs", ["runc", "krun"]);
+        table.row("boot", Unit::Milliseconds, [&[], &[0.25, 0.75]]);
+        table.row("PSS", Unit::Mebibytes, [&[1048576.0], &[]]);
         let text = table.to_string();
         let fields: Vec<Vec<&str>> = text.lines().skip(2).map(|l| l.split_whitespace().collect()).collect();
         assert_eq!(fields[0], ["boot", "-", "-", "-", "250.0", "500.0", "750.0", "ms"]);

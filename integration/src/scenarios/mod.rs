@@ -19,6 +19,7 @@ mod limits;
 mod nerdctl;
 mod nerdctl_compose;
 mod network;
+mod network_many;
 mod network_tap;
 mod pod;
 mod process;
@@ -53,6 +54,7 @@ pub const ALL: &[&[Scenario]] = &[
     crash::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,
+    network_many::SCENARIOS,
     vmm_tool::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
