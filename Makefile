@@ -3,7 +3,8 @@ SHELL := /bin/bash
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/krun-shim
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
-# guest-init runs in a guest that has no libraries: it is linked statically, libseccomp included.
+# guest-init runs in a guest that has no libraries, and runtimetest in any container: they are linked statically,
+# libseccomp included.
 STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
 	RUSTFLAGS="-C target-feature=+crt-static"
 
@@ -15,9 +16,10 @@ help: ## list the targets
 deps: ## install what building and testing need and this Debian machine lacks
 	@hack/deps
 
-build: deps ## the release binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios and the static guest-init
+build: deps ## the release binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
 	cargo build --release -p shim -p vmm -p integration
 	$(STATIC) cargo build --release -p guest-init --features init --target x86_64-unknown-linux-gnu
+	$(STATIC) cargo build --release -p runtimetest --target x86_64-unknown-linux-gnu
 
 check: deps ## format, lints and unit tests
 	cargo fmt --check

@@ -13,6 +13,7 @@ BINARIES = {
     "release/krun-vmm": "usr/local/bin/krun-vmm",
     "release/krun-scenarios": "usr/local/bin/krun-scenarios",
     "x86_64-unknown-linux-gnu/release/guest-init": "usr/local/libexec/krun/guest-init",
+    "x86_64-unknown-linux-gnu/release/krun-runtimetest": "usr/local/libexec/krun/krun-runtimetest",
 }
 
 

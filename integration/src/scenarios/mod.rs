@@ -23,6 +23,7 @@ mod network_many;
 mod network_tap;
 mod pod;
 mod process;
+mod runtimetest;
 mod signals;
 mod stall;
 mod stdio;
@@ -47,6 +48,7 @@ pub const ALL: &[&[Scenario]] = &[
     bad_host::SCENARIOS,
     enforcement::SCENARIOS,
     fidelity::SCENARIOS,
+    runtimetest::SCENARIOS,
     execs::SCENARIOS,
     control::SCENARIOS,
     hostile::SCENARIOS,

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use guest_init::boot::{NAMESPACE_OF, rootfs_path};
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Spec};
 
 use super::{GuestBundle, mounts, pod_of};
 use crate::error::{Error, Result};
@@ -139,24 +139,36 @@ fn host_labels(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// Device nodes that every container has. Source: OCI runtime-spec, "Default Devices".
-const DEFAULT_DEVICES: [&str; 7] =
-    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"];
+/// Character devices that are the kernel's own and no hardware, major and minor: the guest's has them under the same
+/// numbers. Source: admin-guide/devices.txt of the kernel.
+const KERNELS_DEVICES: [(i64, i64, &str); 9] = [
+    (1, 3, "null"),
+    (1, 5, "zero"),
+    (1, 7, "full"),
+    (1, 8, "random"),
+    (1, 9, "urandom"),
+    (5, 0, "tty"),
+    (5, 2, "ptmx"),
+    (10, 200, "net/tun"),
+    (10, 229, "fuse"),
+];
 
-/// A host's device number names nothing, or something else, in the guest.
+/// Another device number of the host names nothing, or something else, in the guest.
 fn host_devices(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
-    let (kept, dropped): (Vec<_>, Vec<_>) = linux
-        .devices()
-        .clone()
-        .unwrap_or_default()
-        .into_iter()
-        .partition(|device| DEFAULT_DEVICES.iter().any(|known| device.path().as_os_str() == *known));
+    let (kept, dropped): (Vec<_>, Vec<_>) =
+        linux.devices().clone().unwrap_or_default().into_iter().partition(is_the_kernels);
     linux.set_devices(Some(kept));
     let notes =
         dropped.iter().map(|d| format!("{} is a device of the host's, and dropped", d.path().display()));
     bundle.notes.extend(notes);
     Ok(bundle)
+}
+
+fn is_the_kernels(device: &LinuxDevice) -> bool {
+    let is_character = matches!(device.typ(), LinuxDeviceType::C | LinuxDeviceType::U);
+    let numbers = (device.major(), device.minor());
+    is_character && KERNELS_DEVICES.iter().any(|(major, minor, _)| (*major, *minor) == numbers)
 }
 
 /// Limits in terms of the host's CPUs, disks and network cards.
@@ -336,11 +348,17 @@ mod tests {
     }
 
     #[test]
-    fn foreign_devices_go_and_default_ones_stay() {
-        let devices = json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+    fn the_kernels_devices_stay_and_the_hosts_go() {
+        let devices = json!([{"path": "/dev/other-null", "type": "c", "major": 1, "minor": 3},
+            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+            {"path": "/dev/block", "type": "b", "major": 1, "minor": 3},
             {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]);
         let (spec, notes) = guest(json!({ "devices": devices }), json!({}));
-        assert_eq!(spec["linux"]["devices"].as_array().unwrap().len(), 1);
-        assert!(notes.iter().any(|note| note.starts_with("/dev/sda")), "{notes:?}");
+        let paths: Vec<_> =
+            spec["linux"]["devices"].as_array().unwrap().iter().map(|d| d["path"].clone()).collect();
+        assert_eq!(paths, ["/dev/other-null", "/dev/fuse"]);
+        for path in ["/dev/block", "/dev/sda"] {
+            assert!(notes.iter().any(|note| note.starts_with(path)), "{notes:?}");
+        }
     }
 }
