@@ -23,8 +23,8 @@ build: deps ## the release binaries: containerd-shim-krun-v2, krun-vmm, krun-sce
 
 check: deps ## format, lints and unit tests
 	cargo fmt --check
-	cargo clippy --release --workspace --all-targets --all-features -- -D warnings
-	cargo test --release --workspace
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo test --workspace
 
 test: check build ## check, then the scenarios in boxes with containerd 2.1, 1.7 and 1.6
 	hack/test-box
