@@ -126,7 +126,7 @@ def _qemu(box, base, options, port):
     # tsc=reliable: on a multiprocessor of AMD's that does not promise it, Linux takes the TSC for unsynchronised, uses the
     # slow HPET instead, and has KVM patch up its guests' clocks. QEMU's emulation has one TSC for all processors.
     # An icount box is for measuring: no debug log of containerd and the shims there.
-    append = (f"console=ttyS0 quiet panic=-1 tsc=reliable box.name={box.name} box.accel={options.accel} box.containerd={options.containerd}"
+    append = (f"console=ttyS0 quiet panic=-1 tsc=reliable apparmor=0 box.name={box.name} box.accel={options.accel} box.containerd={options.containerd}"
               f" box.log_level={'info' if icount else 'debug'}")
     disk = base / "disk.img"
     command = [
