@@ -15,7 +15,7 @@ use guest_init::boot::{MOUNT_POINTS, rootfs_path, volume_path};
 use crate::{
     bundle::Volume,
     error::{Error, Result},
-    mount::Mounted,
+    mount::{Mounted, ReadOnly},
     state_dir::make_dir,
 };
 
@@ -62,7 +62,7 @@ impl Share {
         let dir = target.parent().unwrap_or(&self.path).to_owned();
         let mut share = ContainerShare { dir, mounts: Vec::new() };
         make_dir(&target, 0o755)?;
-        share.mounts.push(Mounted::bind(rootfs, &target, true, false)?);
+        share.mounts.push(Mounted::bind(rootfs, &target, true, ReadOnly::Nothing)?);
         for (number, volume) in volumes.iter().enumerate() {
             let target = self.path.join(volume_path(container, number));
             share.mounts.push(add_volume(volume, &target)?);

@@ -31,7 +31,7 @@ use crate::{
     error::{Error, Result},
     forward,
     hooks::ContainerHooks,
-    mount::Mounted,
+    mount::{self, Mounted},
     network::{self, Choice, Netns},
     share::{ContainerShare, check_rootfs},
     stdio::{Endpoints, Pumps, StdioPaths, streams},
@@ -364,7 +364,11 @@ impl Sandbox for KrunSandbox {
 fn host() -> Result<bundle::Host> {
     let uname =
         nix::sys::utsname::uname().map_err(|e| Error::internal(format!("ask for the host's name: {e}")))?;
-    Ok(bundle::Host { name: uname.nodename().to_string_lossy().into_owned(), is_socket: forward::is_socket })
+    Ok(bundle::Host {
+        name: uname.nodename().to_string_lossy().into_owned(),
+        is_socket: forward::is_socket,
+        mounts_below: mount::below,
+    })
 }
 
 async fn mount_rootfs(new: &NewContainer, root: &Path) -> Result<Vec<Mounted>> {
