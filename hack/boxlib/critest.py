@@ -1,6 +1,7 @@
 """What a box needs so that critest can run in it: a CRI that knows krun, a pod network, and a registry with images of
 the names that critest pulls. The images hold Debian's programs; nothing comes from the registries of those names."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,9 +18,11 @@ PUBLISHED = "registry.k8s.io"
 E2E = f"{PUBLISHED}/e2e-test-images"
 STAGING = "gcr.io/k8s-staging-cri-tools"
 
-# Programs that critest runs in its images and that the box's busybox lacks, by where they lie in Debian.
-PROGRAMS = ("usr/bin/id", "usr/bin/ipcs", "usr/bin/pgrep")
-NGINX = "usr/sbin/nginx"
+# By where they lie in Debian. This busybox, unlike the box's, runs an applet by its file, as the MaskedPaths spec expects.
+BUSYBOX = "usr/bin/busybox"
+# What else critest runs in its images.
+PROGRAMS = (BUSYBOX, "usr/bin/ipcs", "usr/bin/pgrep", "usr/sbin/nginx")
+PACKAGES = ("busybox", "nginx")
 # The program whose set-user-ID bit the NoNewPrivs specs try.
 SETUID = "usr/bin/setuid-id"
 SAY_EFFECTIVE_UID = f'echo "Effective uid: $(/{SETUID} -u)"'
@@ -106,12 +109,17 @@ def _tree(work):
     tree = images.busybox_tree(root.box_tree(), work)
     images.write(tree / "etc/passwd", PASSWD)
     images.write(tree / "etc/group", GROUP)
-    debian_tree, nginx_tree = root.image_tree(), work / "debian-nginx"
-    debian.Apt(work / "apt", log).extract_with_dependencies(["nginx"], debian_tree / "var/lib/dpkg/status", nginx_tree)
+    sources = [root.image_tree(), work / "packages"]
+    status = sources[0] / "var/lib/dpkg/status"
+    debian.Apt(work / "apt", log).extract_with_dependencies(PACKAGES, status, sources[1])
     for program in PROGRAMS:
-        _add_program(tree, program, [debian_tree])
-    _add_program(tree, NGINX, [debian_tree, nginx_tree])
-    shutil.copy(debian_tree / "usr/bin/id", tree / SETUID)
+        _add_program(tree, program, sources)
+    # Hard links, so that a path can be masked without the others.
+    for applet in (tree / "bin").iterdir():
+        applet.unlink()
+        os.link(tree / BUSYBOX, applet)
+    _add_program(tree, "usr/bin/id", sources)
+    (tree / "usr/bin/id").rename(tree / SETUID)
     (tree / SETUID).chmod(0o4755)
     for name, port in (("nginx", 80), ("hostnet", 12003)):
         images.write(tree / f"etc/nginx/{name}.conf", NGINX_CONF.format(port=port))
