@@ -83,7 +83,8 @@ def _build(scratch):
     common = oci.layer(tree, work / "common.layer")
     nginx = ["nginx", "-g", "daemon off;"]
     archive = oci.archive([
-        oci.Image(f"{PUBLISHED}/pause:3.10", [common], ["sleep", "infinity"]),
+        # Not `sleep`, for which a spec looks in vain.
+        oci.Image(f"{PUBLISHED}/pause:3.10", [common], ["tail", "-f", "/dev/null"]),
         oci.Image(f"{E2E}/busybox:1.29-2", [common], ["sh"]),
         oci.Image(f"{E2E}/nginx:1.14-2", [common], nginx),
         oci.Image(f"{STAGING}/hostnet-nginx-amd64:latest", [common], ["nginx", "-c", "/etc/nginx/hostnet.conf", *nginx[1:]]),

@@ -22,6 +22,8 @@ pub struct Volume {
     pub recursive: bool,
     /// What of it the host lets nobody write through the share.
     pub read_only: ReadOnly,
+    /// What the host mounts below it later is shared too.
+    pub follows: bool,
 }
 
 /// What becomes of a spec: the guest's own, and what the host has to do for it.

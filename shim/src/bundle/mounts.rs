@@ -83,7 +83,8 @@ fn volume(mount: &Mount, source: PathBuf) -> Volume {
     } else {
         ReadOnly::Nothing
     };
-    Volume { source, recursive: has("rbind"), read_only }
+    let follows = ["slave", "rslave", "shared", "rshared"].into_iter().any(has);
+    Volume { source, recursive: has("rbind"), read_only, follows }
 }
 
 /// The bind, after that of `top`, of a mount at `path` below what `top` shows: a guest's kernel
@@ -132,6 +133,10 @@ mod tests {
         (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)
     }
 
+    fn volume(source: &str, recursive: bool, read_only: ReadOnly) -> Volume {
+        Volume { source: source.into(), recursive, read_only, follows: false }
+    }
+
     #[test]
     fn sockets_are_forwarded() {
         let (mounts, bundle) = guest(json!([
@@ -156,10 +161,7 @@ mod tests {
         assert_eq!(mounts[2]["source"], "/containers/c1/mounts/1");
         assert_eq!(
             bundle.volumes,
-            [
-                Volume { source: "/srv/data".into(), recursive: true, read_only: ReadOnly::All },
-                Volume { source: "/run/hosts".into(), recursive: false, read_only: ReadOnly::Nothing },
-            ]
+            [volume("/srv/data", true, ReadOnly::All), volume("/run/hosts", false, ReadOnly::Nothing),]
         );
     }
 
@@ -176,8 +178,16 @@ mod tests {
                 "options": ["bind", "rprivate"]})
         );
         assert_eq!(mounts[2]["destination"], "/last");
-        let read_only = ReadOnly::Top;
-        assert_eq!(bundle.volumes, [Volume { source: "/srv/data".into(), recursive: true, read_only }]);
+        assert_eq!(bundle.volumes, [volume("/srv/data", true, ReadOnly::Top)]);
+    }
+
+    #[test]
+    fn a_volume_follows_the_host_when_asked_to() {
+        for (propagation, follows) in [("rprivate", false), ("rslave", true), ("rshared", true)] {
+            let mount =
+                json!([{"destination": "/mnt", "source": "/srv/data", "options": ["rbind", propagation]}]);
+            assert_eq!(guest(mount).1.volumes[0].follows, follows, "{propagation}");
+        }
     }
 
     #[test]

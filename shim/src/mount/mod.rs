@@ -3,6 +3,7 @@
 mod tree;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     thread,
@@ -62,6 +63,11 @@ impl Mounted {
         Ok(mounted)
     }
 
+    /// What is mounted on `target` already.
+    pub fn already(target: PathBuf) -> Mounted {
+        Mounted { target }
+    }
+
     /// Mounts what containerd wants as a rootfs.
     ///
     /// # Errors
@@ -103,31 +109,35 @@ fn mount_one(mount: Mount, target: PathBuf) -> Result<()> {
 /// Unmounts all that is mounted at or below `top`, deepest first. For what an earlier shim left.
 pub fn detach_all(top: &Path) {
     let Ok(mountinfo) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    let targets: Vec<PathBuf> = targets(&mountinfo).filter(|target| target.starts_with(top)).collect();
+    let found: Vec<PathBuf> =
+        listed(&mountinfo).map(|(_, target)| target).filter(|target| target.starts_with(top)).collect();
     // A mount comes after the one below it.
-    for target in targets.into_iter().rev() {
+    for target in found.into_iter().rev() {
         drop(Mounted { target });
     }
 }
 
-/// Where something is mounted below `top`, as paths below it.
-pub fn below(top: &Path) -> Vec<PathBuf> {
+/// Names a mount as long as it is there.
+pub type MountId = u64;
+
+/// What is mounted below `top`, by its path below it; of several at one path the uppermost.
+pub fn below(top: &Path) -> BTreeMap<PathBuf, MountId> {
     let (Ok(top), Ok(mountinfo)) = (top.canonicalize(), fs::read_to_string("/proc/self/mountinfo")) else {
-        return Vec::new();
+        return BTreeMap::new();
     };
-    let mut found: Vec<PathBuf> = targets(&mountinfo)
-        .filter_map(|target| Some(target.strip_prefix(&top).ok()?.to_owned()))
-        .filter(|target| !target.as_os_str().is_empty())
-        .collect();
-    // One mount may hide another.
-    found.sort();
-    found.dedup();
-    found
+    listed(&mountinfo)
+        .filter_map(|(id, target)| Some((target.strip_prefix(&top).ok()?.to_owned(), id)))
+        .filter(|(target, _)| !target.as_os_str().is_empty())
+        .collect()
 }
 
-/// The mount points that mountinfo lists, in its order.
-fn targets(mountinfo: &str) -> impl Iterator<Item = PathBuf> + '_ {
-    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|target| PathBuf::from(unescape(target)))
+/// The mounts and mount points that mountinfo lists, in its order. Source: proc_pid_mountinfo(5).
+fn listed(mountinfo: &str) -> impl Iterator<Item = (MountId, PathBuf)> + '_ {
+    mountinfo.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let id = fields.next()?.parse().ok()?;
+        Some((id, PathBuf::from(unescape(fields.nth(3)?))))
+    })
 }
 
 /// The octal escapes of mountinfo. Source: proc_pid_mountinfo(5).
@@ -152,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_is_mounted_below_is_found() {
-        assert!(below(Path::new("/")).contains(&PathBuf::from("proc")));
+        assert!(below(Path::new("/")).contains_key(Path::new("proc")));
         assert!(below(Path::new("/proc/self/fd")).is_empty());
         assert!(below(Path::new("/no/such")).is_empty());
     }
