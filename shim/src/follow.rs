@@ -122,9 +122,4 @@ mod tests {
         let now = [("a", 1), ("c", 4), ("d", 5)].map(|(path, id)| (PathBuf::from(path), id));
         assert_eq!(gone(&had.into(), &now.into()), [Path::new("a/b"), Path::new("c")]);
     }
-
-    #[tokio::test]
-    async fn a_new_table_is_a_change_until_it_was_seen() {
-        watch().unwrap().ready(Interest::PRIORITY).await.unwrap().clear_ready();
-    }
 }
