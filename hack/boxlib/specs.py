@@ -38,7 +38,7 @@ def names(box):
     found.sort(key=lambda spec: (spec["LeafNodeLocation"]["FileName"], spec["LeafNodeLocation"]["LineNumber"]))
     texts = [_text(spec) for spec in found]
     if not texts or len(set(texts)) != len(texts):
-        raise BoxError(f"critest names {len(texts)} specs, {len(set(texts))} of them different: each needs a name of its own")
+        raise BoxError(f"critest names {len(texts)} specs, {len(set(texts))} of them different: each needs its own name")
     return texts
 
 
