@@ -10,6 +10,8 @@ from . import cache, debian, images, oci, remote, root
 from .errors import BoxError, output, run
 
 FILES = cache.HACK / "critest"
+# Those that understand the configuration there.
+CONTAINERDS = ("2.1",)
 DROP_IN = cache.HACK.parent / "deploy/containerd/krun-2.toml"
 # Where `setup` looks for all of this in the box.
 THERE = "/usr/local/lib/critest"
@@ -49,6 +51,9 @@ nogroup:x:65534:
 
 def put(box):
     """Copies it all into a running box and has `setup` put it in place."""
+    containerd = box.state()["options"]["containerd"]
+    if containerd not in CONTAINERDS:
+        raise BoxError(f"--tools critest with --containerd {containerd}: the configuration is for {', '.join(CONTAINERDS)}")
     layout = _images()
     _inside(box, "mkdir", "-p", THERE)
     for source in (*sorted(FILES.iterdir()), DROP_IN, layout):
