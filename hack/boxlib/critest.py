@@ -20,11 +20,11 @@ PUBLISHED = "registry.k8s.io"
 E2E = f"{PUBLISHED}/e2e-test-images"
 STAGING = "gcr.io/k8s-staging-cri-tools"
 
-# By where they lie in Debian. This busybox, unlike the box's, runs an applet by its file, as the MaskedPaths spec expects.
-BUSYBOX = "usr/bin/busybox"
-# What else critest runs in its images.
-PROGRAMS = (BUSYBOX, "usr/bin/ipcs", "usr/bin/pgrep", "usr/sbin/nginx")
-PACKAGES = ("busybox", "nginx")
+# This busybox, unlike the box's, runs an applet by its file, and unlike sid's says no line number when it cannot: the
+# MaskedPaths spec compares.
+BUSYBOX, BUSYBOX_SUITE = "bin/busybox", "bookworm"
+# What else critest runs in its images, by where it lies in Debian.
+PROGRAMS = ("usr/bin/ipcs", "usr/bin/pgrep", "usr/sbin/nginx")
 # The program whose set-user-ID bit the NoNewPrivs specs try.
 SETUID = "usr/bin/setuid-id"
 SAY_EFFECTIVE_UID = f'echo "Effective uid: $(/{SETUID} -u)"'
@@ -117,13 +117,16 @@ def _tree(work):
     images.write(tree / "etc/group", GROUP)
     sources = [root.image_tree(), work / "packages"]
     status = sources[0] / "var/lib/dpkg/status"
-    debian.Apt(work / "apt", log).extract_with_dependencies(PACKAGES, status, sources[1])
-    for program in PROGRAMS:
+    apt = debian.Apt(work / "apt", log)
+    apt.extract_with_dependencies(["nginx"], status, sources[1])
+    apt.extract("busybox", BUSYBOX_SUITE, sources[1])
+    for program in (BUSYBOX, *PROGRAMS):
         _add_program(tree, program, sources)
     # Hard links, so that a path can be masked without the others.
     for applet in (tree / "bin").iterdir():
-        applet.unlink()
-        os.link(tree / BUSYBOX, applet)
+        if applet != tree / BUSYBOX:
+            applet.unlink()
+            os.link(tree / BUSYBOX, applet)
     _add_program(tree, "usr/bin/id", sources)
     (tree / "usr/bin/id").rename(tree / SETUID)
     (tree / SETUID).chmod(0o4755)
