@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
 	RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: help deps build check test test-full demo bench clean
+.PHONY: help deps build check test test-full test-critest demo bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,9 @@ test: check build ## check, then the scenarios in boxes with containerd 2.1, 1.7
 
 test-full: check build ## test, but every scenario with every containerd
 	hack/test-box --full
+
+test-critest: build ## critest against the CRI of a box's containerd, with runc and with krun; a table of both
+	hack/test-critest --out docs/critest.md
 
 demo: ## a container in a microVM, from nothing, on a fresh Debian machine
 	hack/demo

@@ -16,7 +16,7 @@ LEFT_OUT = (
 
 def build(apt, box_tree, image_tree, work):
     """Makes all images and returns the archive that holds them."""
-    busybox = oci.Image("localhost/busybox:1", [oci.layer(_busybox(box_tree, work), work / "busybox.layer")], ["sh"])
+    busybox = oci.Image("localhost/busybox:1", [oci.layer(busybox_tree(box_tree, work), work / "busybox.layer")], ["sh"])
     base = oci.layer(image_tree, work / "base.layer", LEFT_OUT)
     nginx, redis = _nginx(apt, image_tree, work), _redis(apt, image_tree, work)
     return oci.archive([
@@ -29,7 +29,8 @@ def build(apt, box_tree, image_tree, work):
     ], work / "images.tar")
 
 
-def _busybox(box_tree, work):
+def busybox_tree(box_tree, work):
+    """A root directory, below `work`, with the box's busybox and a link for each of its applets."""
     tree = work / "busybox"
     for folder in ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "var"):
         (tree / folder).mkdir(parents=True)
@@ -39,8 +40,8 @@ def _busybox(box_tree, work):
     for applet in output(tree / "bin/busybox", "--list").split():
         if applet != "busybox":
             (tree / "bin" / applet).symlink_to("busybox")
-    _write(tree / "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
-    _write(tree / "etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
+    write(tree / "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
+    write(tree / "etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
     return tree
 
 
@@ -50,7 +51,7 @@ def _nginx(apt, image_tree, work):
     tree = work / "nginx"
     apt.extract_with_dependencies(["nginx"], image_tree / "var/lib/dpkg/status", tree)
     (tree / "etc/nginx/sites-enabled/default").symlink_to("/etc/nginx/sites-available/default")
-    _write(tree / "var/www/html/index.html", "nginx in a box\n")
+    write(tree / "var/www/html/index.html", "nginx in a box\n")
     for log, stream in (("access.log", "stdout"), ("error.log", "stderr")):
         (tree / "var/log/nginx" / log).symlink_to(f"/dev/{stream}")
     return tree
@@ -62,6 +63,7 @@ def _redis(apt, image_tree, work):
     return tree
 
 
-def _write(path, text):
+def write(path, text):
+    """Writes a file, and makes its directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

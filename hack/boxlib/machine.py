@@ -125,8 +125,10 @@ def _qemu(box, base, options, port):
     icount = options.accel == "icount"
     # tsc=reliable: on a multiprocessor of AMD's that does not promise it, Linux takes the TSC for unsynchronised, uses the
     # slow HPET instead, and has KVM patch up its guests' clocks. QEMU's emulation has one TSC for all processors.
+    # apparmor=0: the box has none of AppArmor's programs, and critest asks the kernel alone whether it has it.
     # An icount box is for measuring: no debug log of containerd and the shims there.
-    append = (f"console=ttyS0 quiet panic=-1 tsc=reliable box.name={box.name} box.accel={options.accel} box.containerd={options.containerd}"
+    append = ("console=ttyS0 quiet panic=-1 tsc=reliable apparmor=0"
+              f" box.name={box.name} box.accel={options.accel} box.containerd={options.containerd}"
               f" box.log_level={'info' if icount else 'debug'}")
     disk = base / "disk.img"
     command = [

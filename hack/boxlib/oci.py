@@ -25,11 +25,12 @@ class Layer:
 
 @dataclass
 class Image:
-    """An image by its full name, its layers, lowest first, and its command."""
+    """An image by its full name, its layers, lowest first, its command, and its user where that is not root."""
 
     name: str
     layers: list
     command: list
+    user: str = ""
 
 
 class _Hashing(io.RawIOBase):
@@ -81,7 +82,7 @@ def archive(images, target):
             layers = [blob(LAYER, layer.path) for layer in image.layers]
             config = blob(CONFIG, _json({
                 "created": EPOCH, "architecture": "amd64", "os": "linux",
-                "config": {"Env": [PATH], "Cmd": image.command, "WorkingDir": "/"},
+                "config": {"Env": [PATH], "Cmd": image.command, "User": image.user, "WorkingDir": "/"},
                 "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in image.layers]},
             }))
             manifest = blob(MANIFEST, _json({

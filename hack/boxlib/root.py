@@ -31,10 +31,10 @@ def _build(scratch):
     work.mkdir()
     log = cache.directory() / "base.log"
     log.write_bytes(b"")
-    box_tree, image_tree = _both(lambda: _tree("tree-box", PACKAGES), lambda: _tree("tree-image", images.BASE_PACKAGES))
+    box, image = _both(box_tree, image_tree)
 
     tree = work / "root"
-    run("cp", "-a", "--reflink=auto", box_tree, tree, log=log)
+    run("cp", "-a", "--reflink=auto", box, tree, log=log)
     apt = debian.Apt(work / "apt", log)
     _add_containerds(apt, tree)
     vmlinuz, version = kernel.unpack(apt, tree)
@@ -48,7 +48,7 @@ def _build(scratch):
     (tree / "etc/resolv.conf").write_text("", encoding="utf-8")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n", encoding="utf-8")
 
-    archive = images.build(apt, box_tree, image_tree, work)
+    archive = images.build(apt, box, image, work)
     for containerd in CONTAINERDS:
         run(BAKE, tree / f"opt/containerd-{containerd}/bin", tree / f"var/lib/containerd-{containerd}", archive, log=log)
 
@@ -56,6 +56,16 @@ def _build(scratch):
     run("mke2fs", "-q", "-t", "ext4", "-O", "^metadata_csum,^has_journal,^64bit", "-m", "0",
         "-d", tree, scratch / "disk.img", DISK_SIZE, log=log)
     shutil.rmtree(work)
+
+
+def box_tree():
+    """The Debian that a box runs, without what the base adds to it."""
+    return _tree("tree-box", PACKAGES)
+
+
+def image_tree():
+    """The Debian that programs of images come from."""
+    return _tree("tree-image", images.BASE_PACKAGES)
 
 
 def _tree(name, packages):

@@ -12,6 +12,7 @@ mod clock;
 mod config;
 mod error;
 mod events;
+mod follow;
 mod forward;
 mod hooks;
 mod info;

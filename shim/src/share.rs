@@ -3,7 +3,7 @@
 //!
 //! The share is a shared mount and the vmm's view of it a slave, so what is mounted here while
 //! the VM runs appears in the guest. A bind-mounted source is private to the share: what the host
-//! mounts below it later does not.
+//! mounts below it later appears only where the volume is to follow the host (`follow`).
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,8 @@ use guest_init::boot::{MOUNT_POINTS, rootfs_path, volume_path};
 use crate::{
     bundle::Volume,
     error::{Error, Result},
-    mount::Mounted,
+    follow::Followed,
+    mount::{Mounted, ReadOnly},
     state_dir::make_dir,
 };
 
@@ -32,6 +33,7 @@ pub struct ContainerShare {
     dir: PathBuf,
     /// Undone before the directory is removed, last mounted first.
     mounts: Vec<Mounted>,
+    followed: Vec<Followed>,
 }
 
 impl Share {
@@ -60,14 +62,25 @@ impl Share {
     pub fn add(&self, container: &str, rootfs: &Path, volumes: &[Volume]) -> Result<ContainerShare> {
         let target = self.path.join(rootfs_path(container));
         let dir = target.parent().unwrap_or(&self.path).to_owned();
-        let mut share = ContainerShare { dir, mounts: Vec::new() };
+        let mut share = ContainerShare { dir, mounts: Vec::new(), followed: Vec::new() };
         make_dir(&target, 0o755)?;
-        share.mounts.push(Mounted::bind(rootfs, &target, true, false)?);
+        share.mounts.push(Mounted::bind(rootfs, &target, true, ReadOnly::Nothing)?);
         for (number, volume) in volumes.iter().enumerate() {
             let target = self.path.join(volume_path(container, number));
+            let follows = volume.follows && volume.recursive;
+            // Before it is bound, so that what is mounted meanwhile counts as later.
+            let followed = follows.then(|| Followed::new(&volume.source, &target, volume.read_only));
             share.mounts.push(add_volume(volume, &target)?);
+            share.followed.extend(followed);
         }
         Ok(share)
+    }
+}
+
+impl ContainerShare {
+    /// The volumes that are to follow the host.
+    pub fn take_followed(&mut self) -> Vec<Followed> {
+        std::mem::take(&mut self.followed)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Where sandboxes have their directories.
-const ROOT: &str = "/run/krun";
+pub const ROOT: &str = "/run/krun";
 
 /// Hexadecimal digits of a directory's name: short, as a socket's path may have 107 bytes.
 const NAME_DIGITS: usize = 24;

@@ -103,6 +103,11 @@ fn prepare_linux(spec: &mut Spec, id: &str) -> Result<(), Fault> {
     if linux.seccomp().as_ref().is_some_and(libcontainer::seccomp::is_notify) {
         return Err(Fault::precondition("linux.seccomp: SCMP_ACT_NOTIFY needs an agent on the host"));
     }
+    // Of these names libcontainer knows only the short ones, and does what the long ones say.
+    if let Some(kind) = linux.rootfs_propagation().as_deref().and_then(|kind| kind.strip_prefix('r')) {
+        let kind = kind.to_owned();
+        linux.set_rootfs_propagation(Some(kind));
+    }
     // Without resources libcontainer would install no device rules.
     if linux.resources().is_none() {
         linux.set_resources(Some(LinuxResources::default()));
@@ -154,6 +159,16 @@ mod tests {
         assert!(linux.resources().is_some());
         assert_eq!(linux.cgroups_path().as_deref(), Some(Path::new("/krun/c1")));
         assert!(spec.hooks().is_none());
+    }
+
+    #[test]
+    fn the_root_propagates_as_asked() {
+        for (asked, given) in [("rslave", "slave"), ("rshared", "shared"), ("private", "private")] {
+            let mut json = minimal();
+            json["linux"]["rootfsPropagation"] = asked.into();
+            let spec = spec(json).unwrap();
+            assert_eq!(spec.linux().as_ref().unwrap().rootfs_propagation().as_deref(), Some(given));
+        }
     }
 
     #[test]

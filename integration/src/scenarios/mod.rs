@@ -16,6 +16,7 @@ mod hostile_net;
 mod identity;
 mod lifecycle;
 mod limits;
+mod mounts;
 mod nerdctl;
 mod nerdctl_compose;
 mod network;
@@ -42,6 +43,7 @@ pub const ALL: &[&[Scenario]] = &[
     process::SCENARIOS,
     concurrency::SCENARIOS,
     limits::SCENARIOS,
+    mounts::SCENARIOS,
     annotations::SCENARIOS,
     bad_process::SCENARIOS,
     bad_bundle::SCENARIOS,

@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 pub use load::load;
 pub use transform::{Host, to_guest};
 
-use crate::config::Limits;
+use crate::{config::Limits, mount::ReadOnly};
 
 /// A host directory or file that a container sees, which the shim binds into the share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +20,10 @@ pub struct Volume {
     pub source: PathBuf,
     /// With all mounts below it.
     pub recursive: bool,
-    /// The host lets nobody write through the share.
-    pub read_only: bool,
+    /// What of it the host lets nobody write through the share.
+    pub read_only: ReadOnly,
+    /// What the host mounts below it later is shared too.
+    pub follows: bool,
 }
 
 /// What becomes of a spec: the guest's own, and what the host has to do for it.

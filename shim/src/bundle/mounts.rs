@@ -1,12 +1,12 @@
 //! The mounts of a spec: what is the host's goes through the share, the rest is the guest's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use guest_init::boot::{socket_path, volume_path};
 use oci_spec::runtime::Mount;
 
 use super::{GuestBundle, Volume, transform::Context};
-use crate::error::Result;
+use crate::{error::Result, mount::ReadOnly};
 
 /// Where it is mounted, in the VM as in each container.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -40,21 +40,66 @@ pub fn pods_shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<
 /// A bind of the host's becomes a bind of what the share has of it; but virtiofs carries no
 /// sockets: the guest listens in their stead.
 pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
-    let (volumes, sockets) = (&mut bundle.volumes, &mut bundle.sockets);
-    for mount in bundle.spec.mounts_mut().iter_mut().flatten().filter(|mount| is_bind(mount)) {
-        let Some(source) = mount.source().clone() else { continue };
-        let path = if (context.host.is_socket)(&source) {
-            sockets.push(source);
-            socket_path(context.id, sockets.len() - 1)
-        } else {
-            let has = |option: &str| mount.options().iter().flatten().any(|o| o == option);
-            volumes.push(Volume { source, recursive: has("rbind"), read_only: has("ro") || has("rro") });
-            format!("/{}", volume_path(context.id, volumes.len() - 1))
+    let mut all = Vec::new();
+    for mut mount in bundle.spec.mounts().clone().unwrap_or_default() {
+        let source = mount.source().clone().filter(|_| is_bind(&mount));
+        let Some(source) = source else {
+            all.push(mount);
+            continue;
         };
-        mount.set_source(Some(path.into()));
         mount.set_typ(Some("bind".to_owned()));
+        if (context.host.is_socket)(&source) {
+            bundle.sockets.push(source);
+            mount.set_source(Some(socket_path(context.id, bundle.sockets.len() - 1).into()));
+            all.push(mount);
+            continue;
+        }
+        let volume = volume(&mount, source);
+        let shared = PathBuf::from(format!("/{}", volume_path(context.id, bundle.volumes.len())));
+        mount.set_source(Some(shared.clone()));
+        let below = match volume {
+            Volume { recursive: true, read_only: ReadOnly::Top, .. } => {
+                (context.host.mounts_below)(&volume.source)
+            }
+            _ => Vec::new(),
+        };
+        let writable = below.iter().map(|path| writable_below(&mount, &shared, path)).collect::<Vec<_>>();
+        all.push(mount);
+        all.extend(writable);
+        bundle.volumes.push(volume);
+    }
+    if !all.is_empty() {
+        bundle.spec.set_mounts(Some(all));
     }
     Ok(bundle)
+}
+
+fn volume(mount: &Mount, source: PathBuf) -> Volume {
+    let has = |option: &str| mount.options().iter().flatten().any(|o| o == option);
+    let read_only = if has("rro") {
+        ReadOnly::All
+    } else if has("ro") {
+        ReadOnly::Top
+    } else {
+        ReadOnly::Nothing
+    };
+    let follows = ["slave", "rslave", "shared", "rshared"].into_iter().any(has);
+    Volume { source, recursive: has("rbind"), read_only, follows }
+}
+
+/// The bind, after that of `top`, of a mount at `path` below what `top` shows: a guest's kernel
+/// mounts it when it is first looked at, read-only if `top` is, which "ro" does not mean.
+fn writable_below(top: &Mount, shared: &Path, path: &Path) -> Mount {
+    let mut mount = top.clone();
+    mount.set_destination(top.destination().join(path));
+    mount.set_source(Some(shared.join(path)));
+    let options = top.options().iter().flatten().filter(|o| *o != "ro").map(|o| match o.as_str() {
+        // Those below it have binds of their own.
+        "rbind" => "bind".to_owned(),
+        _ => o.clone(),
+    });
+    mount.set_options(Some(options.collect()));
+    mount
 }
 
 fn is_bind(mount: &Mount) -> bool {
@@ -75,13 +120,21 @@ mod tests {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "mounts": mounts});
         let is_socket: fn(&Path) -> bool =
             |path| path.extension().is_some_and(|extension| extension == "sock");
+        let mounts_below: fn(&Path) -> Vec<PathBuf> = |path| match path.to_str() {
+            Some("/srv/data") => vec!["disk".into()],
+            _ => Vec::new(),
+        };
         let bundle = to_guest(
             serde_json::from_value(spec).unwrap(),
             "c1",
-            &Host { name: "node-7".to_owned(), is_socket },
+            &Host { name: "node-7".to_owned(), is_socket, mounts_below },
         )
         .unwrap();
         (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)
+    }
+
+    fn volume(source: &str, recursive: bool, read_only: ReadOnly) -> Volume {
+        Volume { source: source.into(), recursive, read_only, follows: false }
     }
 
     #[test]
@@ -100,7 +153,7 @@ mod tests {
     fn binds_go_through_the_share() {
         let (mounts, bundle) = guest(json!([
             {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]},
+            {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "rro"]},
             {"destination": "/etc/hosts", "source": "/run/hosts", "options": ["bind"]},
         ]));
         assert_eq!(mounts[0]["source"], "proc");
@@ -108,11 +161,33 @@ mod tests {
         assert_eq!(mounts[2]["source"], "/containers/c1/mounts/1");
         assert_eq!(
             bundle.volumes,
-            [
-                Volume { source: "/srv/data".into(), recursive: true, read_only: true },
-                Volume { source: "/run/hosts".into(), recursive: false, read_only: false },
-            ]
+            [volume("/srv/data", true, ReadOnly::All), volume("/run/hosts", false, ReadOnly::Nothing),]
         );
+    }
+
+    #[test]
+    fn a_read_only_binds_mounts_below_it_stay_writable() {
+        let (mounts, bundle) = guest(json!([
+            {"destination": "/mnt", "source": "/srv/data", "options": ["rbind", "rprivate", "ro"]},
+            {"destination": "/last", "type": "tmpfs"},
+        ]));
+        assert_eq!(mounts[0]["options"], json!(["rbind", "rprivate", "ro"]));
+        assert_eq!(
+            mounts[1],
+            json!({"destination": "/mnt/disk", "type": "bind", "source": "/containers/c1/mounts/0/disk",
+                "options": ["bind", "rprivate"]})
+        );
+        assert_eq!(mounts[2]["destination"], "/last");
+        assert_eq!(bundle.volumes, [volume("/srv/data", true, ReadOnly::Top)]);
+    }
+
+    #[test]
+    fn a_volume_follows_the_host_when_asked_to() {
+        for (propagation, follows) in [("rprivate", false), ("rslave", true), ("rshared", true)] {
+            let mount =
+                json!([{"destination": "/mnt", "source": "/srv/data", "options": ["rbind", propagation]}]);
+            assert_eq!(guest(mount).1.volumes[0].follows, follows, "{propagation}");
+        }
     }
 
     #[test]

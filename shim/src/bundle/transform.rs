@@ -4,7 +4,7 @@
 //! notes it. What protects the host or the container (seccomp, device rules, capabilities) is
 //! never taken out: the guest enforces it, or refuses the container.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use guest_init::boot::{NAMESPACE_OF, rootfs_path};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Spec};
@@ -28,6 +28,8 @@ pub struct Host {
     pub name: String,
     /// Whether a path is a unix socket.
     pub is_socket: fn(&Path) -> bool,
+    /// Where something is mounted below a path, as paths below it.
+    pub mounts_below: fn(&Path) -> Vec<PathBuf>,
 }
 
 type Step = fn(GuestBundle, &Context) -> Result<GuestBundle>;
@@ -238,7 +240,7 @@ mod tests {
 
     /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
     fn host() -> Host {
-        Host { name: "node-7".to_owned(), is_socket: |_| false }
+        Host { name: "node-7".to_owned(), is_socket: |_| false, mounts_below: |_| Vec::new() }
     }
 
     fn guest(linux: Value, process: Value) -> (Value, Vec<String>) {

@@ -3,6 +3,7 @@
 mod tree;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     thread,
@@ -17,6 +18,15 @@ use nix::{
 
 use crate::error::{Error, Result};
 
+/// What of a bound tree of mounts nobody may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOnly {
+    Nothing,
+    /// The tree's topmost mount, and not those below it.
+    Top,
+    All,
+}
+
 /// A mount that is undone when it is dropped.
 #[derive(Debug)]
 pub struct Mounted {
@@ -25,13 +35,13 @@ pub struct Mounted {
 
 impl Mounted {
     /// Binds `source` onto `target`, which must exist and be of the same kind: without devices and
-    /// set-user-id programs, which a guest has no business opening on the host, and read-only if
-    /// so asked. It has these flags before anybody sees it: where a mount propagates to, it takes
+    /// set-user-id programs, which a guest has no business opening on the host, and as read-only
+    /// as asked. It has these flags before anybody sees it: where a mount propagates to, it takes
     /// along the flags that it has then, and no later change follows.
     ///
     /// # Errors
     /// The mount's, naming both paths; nothing stays mounted.
-    pub fn bind(source: &Path, target: &Path, recursive: bool, read_only: bool) -> Result<Mounted> {
+    pub fn bind(source: &Path, target: &Path, recursive: bool, read_only: ReadOnly) -> Result<Mounted> {
         let failed =
             |e: io::Error| Error::internal(format!("bind {} to {}: {e}", source.display(), target.display()));
         let tree = tree::clone(source, recursive).map_err(failed)?;
@@ -45,12 +55,17 @@ impl Mounted {
     /// # Errors
     /// The mount's, naming the path; nothing stays mounted.
     pub fn shared(target: &Path) -> Result<Mounted> {
-        let mounted = Mounted::bind(target, target, false, false)?;
+        let mounted = Mounted::bind(target, target, false, ReadOnly::Nothing)?;
         for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
             mount(None::<&str>, target, None::<&str>, propagation, None::<&str>)
                 .map_err(|e| failed("set the propagation of", target, e))?;
         }
         Ok(mounted)
+    }
+
+    /// What is mounted on `target` already.
+    pub fn already(target: PathBuf) -> Mounted {
+        Mounted { target }
     }
 
     /// Mounts what containerd wants as a rootfs.
@@ -94,17 +109,35 @@ fn mount_one(mount: Mount, target: PathBuf) -> Result<()> {
 /// Unmounts all that is mounted at or below `top`, deepest first. For what an earlier shim left.
 pub fn detach_all(top: &Path) {
     let Ok(mountinfo) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    let mut targets: Vec<PathBuf> = mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|target| PathBuf::from(unescape(target)))
-        .filter(|target| target.starts_with(top))
-        .collect();
+    let found: Vec<PathBuf> =
+        listed(&mountinfo).map(|(_, target)| target).filter(|target| target.starts_with(top)).collect();
     // A mount comes after the one below it.
-    targets.reverse();
-    for target in targets {
+    for target in found.into_iter().rev() {
         drop(Mounted { target });
     }
+}
+
+/// Names a mount as long as it is there.
+pub type MountId = u64;
+
+/// What is mounted below `top`, by its path below it; of several at one path the uppermost.
+pub fn below(top: &Path) -> BTreeMap<PathBuf, MountId> {
+    let (Ok(top), Ok(mountinfo)) = (top.canonicalize(), fs::read_to_string("/proc/self/mountinfo")) else {
+        return BTreeMap::new();
+    };
+    listed(&mountinfo)
+        .filter_map(|(id, target)| Some((target.strip_prefix(&top).ok()?.to_owned(), id)))
+        .filter(|(target, _)| !target.as_os_str().is_empty())
+        .collect()
+}
+
+/// The mounts and mount points that mountinfo lists, in its order. Source: proc_pid_mountinfo(5).
+fn listed(mountinfo: &str) -> impl Iterator<Item = (MountId, PathBuf)> + '_ {
+    mountinfo.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let id = fields.next()?.parse().ok()?;
+        Some((id, PathBuf::from(unescape(fields.nth(3)?))))
+    })
 }
 
 /// The octal escapes of mountinfo. Source: proc_pid_mountinfo(5).
@@ -128,8 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mounted_below_is_found() {
+        assert!(below(Path::new("/")).contains_key(Path::new("proc")));
+        assert!(below(Path::new("/proc/self/fd")).is_empty());
+        assert!(below(Path::new("/no/such")).is_empty());
+    }
+
+    #[test]
     fn a_failed_bind_names_both_paths() {
-        let error = Mounted::bind(Path::new("/no/such"), Path::new("/no/target"), false, false).unwrap_err();
+        let error = Mounted::bind(Path::new("/no/such"), Path::new("/no/target"), false, ReadOnly::Nothing)
+            .unwrap_err();
         assert!(error.to_string().starts_with("bind /no/such to /no/target: "), "{error}");
     }
 }

@@ -10,6 +10,8 @@ use std::{
 
 use nix::errno::Errno;
 
+use super::ReadOnly;
+
 fn c_string(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_encoded_bytes())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a path with a NUL byte"))
@@ -32,15 +34,21 @@ pub fn clone(source: &Path, recursive: bool) -> io::Result<OwnedFd> {
 
 /// Takes devices and set-user-id programs from `tree`, and writing if so asked, and cuts it off
 /// from what is mounted below its source later.
-pub fn restrict(tree: &OwnedFd, recursive: bool, read_only: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_NODEV
-            | libc::MOUNT_ATTR_NOSUID
-            | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
+pub fn restrict(tree: &OwnedFd, recursive: bool, read_only: ReadOnly) -> io::Result<()> {
+    let everywhere = match read_only {
+        ReadOnly::All => libc::MOUNT_ATTR_RDONLY,
+        ReadOnly::Nothing | ReadOnly::Top => 0,
     };
+    let attributes = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | everywhere;
+    set_attributes(tree, recursive, attributes, libc::MS_PRIVATE)?;
+    match read_only {
+        ReadOnly::Top => set_attributes(tree, false, libc::MOUNT_ATTR_RDONLY, 0),
+        ReadOnly::Nothing | ReadOnly::All => Ok(()),
+    }
+}
+
+fn set_attributes(tree: &OwnedFd, recursive: bool, set: u64, propagation: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: an empty C string, and a structure of the size that is given with it.
     let result = unsafe {
         libc::syscall(

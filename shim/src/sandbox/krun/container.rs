@@ -42,7 +42,7 @@ pub struct Container {
     pub hooks: ContainerHooks,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
     host: Mutex<Option<Host>>,
-    /// What relays its published ports and the host's sockets.
+    /// What relays its published ports and the host's sockets, and has its volumes follow the host.
     relays: Mutex<JoinSet<()>>,
 }
 

@@ -29,9 +29,9 @@ use crate::{
     cgroup::HostCgroup,
     config::Config,
     error::{Error, Result},
-    forward,
+    follow, forward,
     hooks::ContainerHooks,
-    mount::Mounted,
+    mount::{self, Mounted},
     network::{self, Choice, Netns},
     share::{ContainerShare, check_rootfs},
     stdio::{Endpoints, Pumps, StdioPaths, streams},
@@ -169,7 +169,7 @@ impl Sandbox for KrunSandbox {
         let anchor = Anchor::start(id, &root, &network, place).await?;
         hooks.create_runtime(anchor.pid()).await?;
         let joined = self.join(id, &config, &anchor, cgroup.as_deref(), &root, &guest.volumes).await;
-        let (machine, share, is_sandbox) = match joined {
+        let (machine, mut share, is_sandbox) = match joined {
             Ok(joined) => joined,
             Err(error) => {
                 hooks.poststop().await;
@@ -180,8 +180,8 @@ impl Sandbox for KrunSandbox {
         let served = machine.way(pid).and_then(|way| {
             published.serve(&way).map_err(|e| Error::internal(format!("publish ports: {e}")))
         });
-        let serving = match served {
-            Ok(serving) => serving,
+        let mut relays = match served {
+            Ok(relays) => relays,
             Err(error) => {
                 if is_sandbox {
                     self.machine.lock().await.take();
@@ -190,7 +190,11 @@ impl Sandbox for KrunSandbox {
                 return Err(error);
             }
         };
-        let container = Container::new(is_sandbox, anchor, hooks, (share, rootfs, cgroup), serving);
+        let followed = share.take_followed();
+        if !followed.is_empty() {
+            relays.spawn(follow::keep(followed));
+        }
+        let container = Container::new(is_sandbox, anchor, hooks, (share, rootfs, cgroup), relays);
         self.lock().insert(new.id.clone(), container.clone());
         let sockets = guest.sockets;
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
@@ -364,7 +368,11 @@ impl Sandbox for KrunSandbox {
 fn host() -> Result<bundle::Host> {
     let uname =
         nix::sys::utsname::uname().map_err(|e| Error::internal(format!("ask for the host's name: {e}")))?;
-    Ok(bundle::Host { name: uname.nodename().to_string_lossy().into_owned(), is_socket: forward::is_socket })
+    Ok(bundle::Host {
+        name: uname.nodename().to_string_lossy().into_owned(),
+        is_socket: forward::is_socket,
+        mounts_below: |path| mount::below(path).into_keys().collect(),
+    })
 }
 
 async fn mount_rootfs(new: &NewContainer, root: &Path) -> Result<Vec<Mounted>> {

@@ -1,0 +1,125 @@
+//! Volumes that follow the host: what is mounted below their source later, or unmounted, is so in
+//! the share as well. Each is bound here, not propagated by the kernel: that would bring it with its
+//! devices and set-user-id programs, which a guest has no business opening on the host.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use log::warn;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::spawn_blocking,
+};
+
+use crate::{
+    mount::{self, MountId, Mounted, ReadOnly},
+    state_dir,
+};
+
+/// A volume that follows the host.
+#[derive(Debug)]
+pub struct Followed {
+    source: PathBuf,
+    target: PathBuf,
+    read_only: ReadOnly,
+    /// What is mounted below the target, by its path below it and by the mount of the host's that it
+    /// shows; no mount where that could not be bound.
+    mounts: BTreeMap<PathBuf, (MountId, Option<Mounted>)>,
+}
+
+impl Followed {
+    /// The volume that shows all of `source`, as it is mounted now, at `target`.
+    pub fn new(source: &Path, target: &Path, read_only: ReadOnly) -> Followed {
+        let mounts = below(source)
+            .into_iter()
+            .map(|(path, id)| (path.clone(), (id, Some(Mounted::already(target.join(path))))))
+            .collect();
+        Followed { source: source.to_owned(), target: target.to_owned(), read_only, mounts }
+    }
+
+    /// Makes the target like the source.
+    fn update(&mut self) {
+        let now = below(&self.source);
+        // The deepest first.
+        for path in gone(&self.mounts, &now).into_iter().rev() {
+            self.mounts.remove(&path);
+        }
+        for (path, id) in now {
+            if self.mounts.contains_key(&path) {
+                continue;
+            }
+            let (source, target) = (self.source.join(&path), self.target.join(&path));
+            let mounted = Mounted::bind(&source, &target, false, self.read_only)
+                .inspect_err(|error| warn!("follow {}: {error}", self.source.display()))
+                .ok();
+            self.mounts.insert(path, (id, mounted));
+        }
+    }
+}
+
+/// The mounts of the host below `source`, but for those of the sandboxes themselves.
+fn below(source: &Path) -> BTreeMap<PathBuf, MountId> {
+    let mut found = mount::below(source);
+    found.retain(|path, _| !source.join(path).starts_with(state_dir::ROOT));
+    found
+}
+
+/// What is no longer there, or is another mount now.
+fn gone<T>(had: &BTreeMap<PathBuf, (MountId, T)>, now: &BTreeMap<PathBuf, MountId>) -> Vec<PathBuf> {
+    had.iter().filter(|(path, (id, _))| now.get(*path) != Some(id)).map(|(path, _)| path.clone()).collect()
+}
+
+/// Keeps the volumes like their sources until it is dropped.
+pub async fn keep(mut volumes: Vec<Followed>) {
+    let watch = match watch() {
+        Ok(watch) => watch,
+        Err(error) => {
+            warn!("watch the host's mounts: {error}: volumes do not follow them");
+            return;
+        }
+    };
+    loop {
+        // A source's file system may hang.
+        let updated = spawn_blocking(move || {
+            volumes.iter_mut().for_each(Followed::update);
+            volumes
+        });
+        volumes = match updated.await {
+            Ok(volumes) => volumes,
+            Err(error) => {
+                warn!("follow the host's mounts: {error}");
+                return;
+            }
+        };
+        match watch.ready(Interest::PRIORITY).await {
+            Ok(mut changed) => changed.clear_ready(),
+            Err(error) => {
+                warn!("wait for a change of the host's mounts: {error}");
+                return;
+            }
+        }
+    }
+}
+
+/// Has an exceptional condition when a mount comes or goes. Source: proc_pid_mounts(5).
+fn watch() -> io::Result<AsyncFd<File>> {
+    let table = File::open("/proc/self/mountinfo")?;
+    // SAFETY: the descriptor is the AsyncFd's own until it is dropped, and always the same.
+    unsafe { AsyncFd::register_with_interest(table, Interest::PRIORITY) }.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_and_what_was_replaced_is_gone() {
+        let had = [("a", 1), ("a/b", 2), ("c", 3)].map(|(path, id)| (PathBuf::from(path), (id, ())));
+        let now = [("a", 1), ("c", 4), ("d", 5)].map(|(path, id)| (PathBuf::from(path), id));
+        assert_eq!(gone(&had.into(), &now.into()), [Path::new("a/b"), Path::new("c")]);
+    }
+}
