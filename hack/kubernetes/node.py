@@ -36,7 +36,7 @@ KUBELET = {
     "runtimeRequestTimeout": "10m", "nodeLeaseDurationSeconds": 160,
 }
 # Starts a program of the node in the background with a pid file, its log in /var/log.
-START = 'name=$1; shift; setsid "$name" "$@" </dev/null >>/var/log/$name.log 2>&1 & echo $! >/run/$name.pid'
+START = 'name=$1; shift; setsid "$@" </dev/null >>/var/log/$name.log 2>&1 & echo $! >/run/$name.pid'
 # Ends it and waits until it is gone.
 STOP = 'pid=$(cat /run/$1.pid) && kill $pid && while [ -e /proc/$pid ]; do sleep 0.1; done'
 
@@ -55,7 +55,7 @@ class Node:
         kubernetes = programs.kubernetes()
         install.copy(self.box, {kubernetes / name: f"usr/local/bin/{name}" for name in ("kubelet", "kube-proxy")})
         self.start_kubelet()
-        self.start("kube-proxy", "--kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig", f"--hostname-override={NODE_NAME}",
+        self.start("kube-proxy", "kube-proxy", "--kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig", f"--hostname-override={NODE_NAME}",
                    "--proxy-mode=iptables", f"--cluster-cidr={PODS}", "--conntrack-max-per-core=0")
         kubectl = self.control_plane.kubectl
         kubectl.wait("create", f"node/{NODE_NAME}")
@@ -77,9 +77,9 @@ class Node:
         except subprocess.TimeoutExpired as error:
             raise BoxError(f"`{' '.join(words)}` in the box did not end in {timeout} s") from error
 
-    def start(self, name, *arguments):
-        """Starts a program in the box that stays."""
-        self.run("sh", "-c", START, "start", name, *arguments)
+    def start(self, name, *words):
+        """Starts a program in the box that stays, under a name of ours."""
+        self.run("sh", "-c", START, "start", name, *words)
 
     def stop(self, name):
         """Ends it."""
@@ -87,7 +87,7 @@ class Node:
 
     def start_kubelet(self):
         """Starts the kubelet."""
-        self.start("kubelet", "--config=/etc/kubernetes/kubelet.json", "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
+        self.start("kubelet", "kubelet", "--config=/etc/kubernetes/kubelet.json", "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
                    f"--hostname-override={NODE_NAME}", f"--node-ip={NODE_ADDRESS}")
 
     def _configure(self, folder):
@@ -118,4 +118,4 @@ class Node:
         remote.forward(self.box, ("-R", f"127.0.0.1:{server}:127.0.0.1:{server}"),
                        ("-L", f"127.0.0.1:{kubelet}:127.0.0.1:{kubelet}"))
         # For pods, who cannot reach the node's loopback interface.
-        self.start("socat", f"TCP-LISTEN:{server},bind={NODE_ADDRESS},fork,reuseaddr", f"TCP:127.0.0.1:{server}")
+        self.start("api-server", "socat", f"TCP-LISTEN:{server},bind={NODE_ADDRESS},fork,reuseaddr", f"TCP:127.0.0.1:{server}")
