@@ -12,7 +12,7 @@ DROP_INS=${DROP_INS:-/installer/containerd}
 # On the node.
 CONFIG=${CONFIG:-/etc/containerd/config.toml}
 # What runs a shell's command on the node: in the namespaces of its init.
-ON_NODE=${ON_NODE:-nsenter -t 1 -m -u -i -n -p -- sh -c}
+ON_NODE=${ON_NODE:-nsenter -t 1 -m -u -i -n -p -- /bin/sh -c}
 RESTART_CONTAINERD=${RESTART_CONTAINERD:-systemctl restart containerd}
 # Seconds that the node's pods in VMs have to end before what runs them is removed.
 PATIENCE=${PATIENCE:-60}

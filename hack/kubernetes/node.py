@@ -55,6 +55,8 @@ class Node:
         kubernetes = programs.kubernetes()
         install.copy(self.box, {kubernetes / name: f"usr/local/bin/{name}" for name in ("kubelet", "kube-proxy")})
         self.start_kubelet()
+        # It tunes what the module brings, and does not load it.
+        self.run("modprobe", "nf_conntrack")
         self.start("kube-proxy", "kube-proxy", "--kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig", f"--hostname-override={NODE_NAME}",
                    "--proxy-mode=iptables", f"--cluster-cidr={PODS}", "--conntrack-max-per-core=0")
         kubectl = self.control_plane.kubectl

@@ -12,7 +12,7 @@ def deployment_with_service(place):
     # Each says who it is.
     nginx = {
         "name": "nginx", "image": NGINX, "ports": [{"containerPort": 80}],
-        "command": ["sh", "-c", "hostname > /var/www/html/index.html; exec nginx -g 'daemon off;'"],
+        "command": ["sh", "-c", "mkdir -p /var/www/html; hostname >/var/www/html/index.html; exec nginx -g 'daemon off;'"],
         "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 2, "timeoutSeconds": 10},
     }
     kubectl = place.kubectl
