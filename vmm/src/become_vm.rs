@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use guest_init::boot::BootConfig;
 use vmm::order::{self, Order};
 
-use crate::{jail, krun, parts};
+use crate::{guest_memory, jail, krun, parts};
 
 /// Never returns once there is a VM: libkrun ends the process.
 pub fn main() -> ExitCode {
@@ -42,7 +42,8 @@ fn become_vm() -> Result<Infallible> {
     let console = config.debug_console.as_ref().map(|_| unsafe { inherited(order::CONSOLE_FD) });
 
     jail::network::enter(netns).context("entering the network namespace")?;
-    parts::Libkrunfw::load(&config.libkrunfw)?;
+    let libkrunfw = parts::Libkrunfw::load(&config.libkrunfw)?;
+    guest_memory::expect(libkrunfw.kernel_end()?);
     let init = guest_init(&config.guest_init)
         .with_context(|| format!("guest-init at {}", config.guest_init.display()))?;
     jail::enter(config).context("entering the jail")?;

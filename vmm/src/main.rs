@@ -3,6 +3,7 @@
 
 mod become_vm;
 mod check;
+mod guest_memory;
 mod jail;
 mod krun;
 mod kvm_guest;

@@ -34,10 +34,16 @@ impl Libkrunfw {
 
     /// The version of the kernel, as `uname -r` would say.
     pub fn kernel_version(&self) -> Result<String> {
-        version(self.kernel()?).context("no version in libkrunfw's kernel")
+        version(self.kernel()?.image).context("no version in libkrunfw's kernel")
     }
 
-    fn kernel(&self) -> Result<&'static [u8]> {
+    /// The guest address after the kernel.
+    pub fn kernel_end(&self) -> Result<u64> {
+        let kernel = self.kernel()?;
+        Ok(kernel.load + kernel.image.len() as u64)
+    }
+
+    fn kernel(&self) -> Result<Kernel> {
         // SAFETY: a handle of dlopen, and a string.
         let symbol = unsafe { libc::dlsym(self.0.as_ptr(), c"krunfw_get_kernel".as_ptr()) };
         ensure!(!symbol.is_null(), "krunfw_get_kernel: {}", dl_error());
@@ -49,8 +55,16 @@ impl Libkrunfw {
         let image = unsafe { get_kernel(&mut load, &mut entry, &mut size) };
         ensure!(!image.is_null(), "krunfw_get_kernel gave no kernel");
         // SAFETY: the library holds an image of this size, for as long as it is loaded.
-        Ok(unsafe { std::slice::from_raw_parts(image.cast(), size) })
+        let image = unsafe { std::slice::from_raw_parts(image.cast(), size) };
+        Ok(Kernel { image, load })
     }
+}
+
+/// A guest's kernel, as the library has it.
+struct Kernel {
+    image: &'static [u8],
+    /// The guest address that it is made for.
+    load: u64,
 }
 
 fn dl_error() -> String {

@@ -1,0 +1,121 @@
+//! Where the guest's memory lies in this process: so that the host can back it with huge pages.
+//!
+//! KVM maps 2 MiB at a time into the guest only where the guest's address and ours agree modulo
+//! 2 MiB. libkrun maps guest memory wherever the kernel likes, and the part after the guest's
+//! kernel starts at an odd guest address, so that every page of it was faulted in by itself: ten
+//! thousand exits per boot. libkrun cannot be told an address; so its call of `mmap` (by vm-memory)
+//! is answered here, and everybody else's passed on.
+
+use std::{
+    collections::VecDeque,
+    ffi::{c_int, c_void},
+    ptr,
+    sync::Mutex,
+};
+
+use libc::{MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, off_t, size_t};
+
+/// A huge page of x86-64, in bytes.
+const HUGE: usize = 2 << 20;
+
+/// The flags of vm-memory's mappings of guest memory (`GuestMemoryMmap::from_ranges`, 0.17).
+const GUEST_MEMORY: c_int = MAP_ANONYMOUS | MAP_NORESERVE | MAP_PRIVATE;
+
+/// The guest addresses of the mappings to come.
+static COMING: Mutex<VecDeque<u64>> = Mutex::new(VecDeque::new());
+
+/// Says at which guest addresses the next mappings of guest memory will be, in their order: at 0,
+/// after the guest's kernel, which libkrun maps from the library, and above 4 GiB if the memory
+/// reaches there (krun-arch, `arch_memory_regions`).
+pub fn expect(kernel_end: u64) {
+    *coming() = VecDeque::from([0, kernel_end, 1 << 32]);
+}
+
+fn coming() -> std::sync::MutexGuard<'static, VecDeque<u64>> {
+    COMING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The C library's `mmap`, but for guest memory, which is laid out for huge pages.
+///
+/// # Safety
+/// As mmap(2).
+// SAFETY: it keeps the contract of the function that it stands in for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmap(
+    address: *mut c_void,
+    length: size_t,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    if address.is_null() && flags == GUEST_MEMORY && length >= HUGE {
+        if let Some(guest) = coming().pop_front() {
+            // SAFETY: a new mapping of anonymous memory.
+            let mapped = unsafe { congruent(guest as usize % HUGE, length, protection) };
+            if mapped != MAP_FAILED {
+                return mapped;
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { libc::mmap64(address, length, protection, flags, fd, offset) }
+}
+
+/// Maps memory at an address that is `residue` modulo [`HUGE`].
+///
+/// # Safety
+/// As mmap(2) of new anonymous memory; `residue` is a multiple of the page size.
+unsafe fn congruent(residue: usize, length: usize, protection: c_int) -> *mut c_void {
+    // SAFETY: address space that nothing else has.
+    let space = unsafe { libc::mmap64(ptr::null_mut(), length + HUGE, libc::PROT_NONE, GUEST_MEMORY, -1, 0) };
+    if space == MAP_FAILED {
+        return MAP_FAILED;
+    }
+    let before = (residue + HUGE - space as usize % HUGE) % HUGE;
+    // SAFETY: all within `space`, which is ours; what is cut off was never used.
+    unsafe {
+        let start = space.byte_add(before);
+        let mapped = libc::mmap64(start, length, protection, GUEST_MEMORY | MAP_FIXED, -1, 0);
+        if mapped == MAP_FAILED {
+            libc::munmap(space, length + HUGE);
+            return MAP_FAILED;
+        }
+        if before > 0 {
+            libc::munmap(space, before);
+        }
+        let end = start.byte_add(length);
+        if before < HUGE {
+            libc::munmap(end, HUGE - before);
+        }
+        // Hosts whose default is `madvise`; one without huge pages refuses, and does without.
+        libc::madvise(mapped, length, libc::MADV_HUGEPAGE);
+        mapped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_memory_agrees_with_the_guests_addresses() {
+        expect(0x0246_1000);
+        let lengths = [16 << 20, 128 << 20, 8 << 20];
+        let residues = lengths.map(|length| {
+            // SAFETY: new anonymous memory, through the symbol that vm-memory calls.
+            let mapped = unsafe {
+                libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, GUEST_MEMORY, -1, 0)
+            };
+            assert_ne!(mapped, MAP_FAILED);
+            // SAFETY: the mapping's first and last byte, and its end.
+            unsafe {
+                mapped.cast::<u8>().write(1);
+                mapped.cast::<u8>().byte_add(length - 1).write(1);
+                assert_eq!(libc::munmap(mapped, length), 0);
+            }
+            mapped as usize % HUGE
+        });
+        assert_eq!(residues, [0, 0x6_1000, 0]);
+    }
+}
