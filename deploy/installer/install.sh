@@ -74,13 +74,13 @@ without_block() { # config.toml as it is without krun
 
 drop_in() { # that of the version in which the rest, the file $1, is written; every containerd reads 2
 	[ -s "$1" ] || {
-		cat "$DROP_INS/krun-1.7.toml"
+		sed '/^#/d' "$DROP_INS/krun-1.7.toml"
 		return
 	}
 	version=$(sed -n 's/^ *version *= *\([0-9]*\).*/\1/p' "$1" | head -n 1)
 	case "$version" in
-	2) sed '/^version/d' "$DROP_INS/krun-1.7.toml" ;;
-	3) sed '/^version/d' "$DROP_INS/krun-2.toml" ;;
+	2) sed '/^#/d; /^version/d' "$DROP_INS/krun-1.7.toml" ;;
+	3) sed '/^#/d; /^version/d' "$DROP_INS/krun-2.toml" ;;
 	*) fail "$CONFIG says version = ${version:-nothing}; what is known is 2 (containerd 1.6, 1.7) and 3 (2.x)" ;;
 	esac
 }

@@ -21,7 +21,7 @@ class Kubectl:
         namespace = [f"--namespace={self.namespace}"] if self.namespace else []
         return [str(self.program), f"--kubeconfig={self.kubeconfig}", *namespace, *map(str, arguments)]
 
-    def try_(self, *arguments, given="", timeout=300):
+    def try_(self, *arguments, given="", timeout=450):
         """What became of a command, whatever that is; `given` is its standard input."""
         try:
             return subprocess.run(self.words(*arguments), input=given, capture_output=True, text=True, check=False,
@@ -29,7 +29,7 @@ class Kubectl:
         except subprocess.TimeoutExpired as error:
             raise BoxError(f"`kubectl {' '.join(map(str, arguments))}` did not end in {timeout} s") from error
 
-    def run(self, *arguments, given="", timeout=300):
+    def run(self, *arguments, given="", timeout=450):
         """What a command prints that must succeed."""
         done = self.try_(*arguments, given=given, timeout=timeout)
         if done.returncode != 0:
@@ -46,6 +46,6 @@ class Kubectl:
         """An object, understood."""
         return json.loads(self.run("get", *what, "-o", "json"))
 
-    def wait(self, condition, *what, seconds=240):
+    def wait(self, condition, *what, seconds=420):
         """Waits until an object is as `--for` says."""
         self.run("wait", f"--for={condition}", f"--timeout={seconds}s", *what, timeout=seconds + 30)

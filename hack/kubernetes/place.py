@@ -13,7 +13,7 @@ from .wait import until
 # A VM needs no more for what is run here, and boots the sooner.
 MEMORY = {"io.containerd.krun.memory_mib": "256"}
 # Seconds: a VM boots in 5 in an emulated box that has nothing else to do.
-PATIENCE = 240
+PATIENCE = 420
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from boxlib.errors import BoxError
 
 from .place import Place
 
-NAMESPACE_PATIENCE = 240  # seconds for everything of a scenario to go
+NAMESPACE_PATIENCE = 400  # seconds for everything of a scenario to go
 
 
 @dataclass(frozen=True)

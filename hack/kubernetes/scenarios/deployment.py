@@ -22,9 +22,9 @@ def deployment_with_service(place):
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
          "spec": {"selector": LABELS, "ports": [{"port": 80}]}},
     )
-    kubectl.run("rollout", "status", "deployment/web", "--timeout=240s")
+    kubectl.run("rollout", "status", "deployment/web", "--timeout=420s")
     kubectl.run("scale", "deployment/web", "--replicas=3")
-    kubectl.run("rollout", "status", "deployment/web", "--timeout=240s")
+    kubectl.run("rollout", "status", "deployment/web", "--timeout=420s")
     place.run("client", container("client", STAY))
     address = kubectl.run("get", "service/web", "-o", "jsonpath={.spec.clusterIP}")
     pods = {pod["metadata"]["name"] for pod in kubectl.get("pods", "-l", "app=web")["items"]}

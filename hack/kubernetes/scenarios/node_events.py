@@ -52,15 +52,15 @@ def drain(place):
     place.kubectl.apply({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "moved"},
         "spec": {"selector": {"matchLabels": labels}, "template": place.template(container("main", STAY), labels=labels)}})
-    place.kubectl.run("rollout", "status", "deployment/moved", "--timeout=240s")
+    place.kubectl.run("rollout", "status", "deployment/moved", "--timeout=420s")
     administrator = place.control_plane.kubectl
     try:
-        administrator.run("drain", NODE_NAME, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=240s")
+        administrator.run("drain", NODE_NAME, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=420s")
         pods = place.kubectl.get("pods")["items"]
         expect("phases", [pod["status"]["phase"] for pod in pods], ["Pending"])
     finally:
         administrator.run("uncordon", NODE_NAME)
-    place.kubectl.run("rollout", "status", "deployment/moved", "--timeout=240s")
+    place.kubectl.run("rollout", "status", "deployment/moved", "--timeout=420s")
 
 
 def _restart_kubelet(place):

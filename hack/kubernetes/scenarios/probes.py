@@ -1,6 +1,6 @@
 """Probes of every kind that fail and recover."""
 
-from ..place import STAY, container
+from ..place import PATIENCE, STAY, container
 from ..wait import until
 
 SOON = {"periodSeconds": 2, "timeoutSeconds": 20, "failureThreshold": 1, "successThreshold": 1}
@@ -37,5 +37,5 @@ def liveness_and_startup_probes(place):
                       "timeoutSeconds": 20},
         livenessProbe={"exec": {"command": ["test", "-e", "/tmp/healthy"]}, **SOON}))
     place.exec("alive", "rm /tmp/healthy")
-    until("second start", 240, lambda: place.status("alive", "main")["restartCount"] == 1)
+    until("second start", PATIENCE, lambda: place.status("alive", "main")["restartCount"] == 1)
     place.ready("pod/alive")
