@@ -28,7 +28,7 @@ class Place:
     def spec(self, *containers, **rest):
         """A pod's spec for this runtime."""
         chosen = {"runtimeClassName": "krun"} if self.runtime == "krun" else {}
-        return {**chosen, "terminationGracePeriodSeconds": 5, "containers": list(containers), **rest}
+        return {**chosen, "terminationGracePeriodSeconds": 2, "containers": list(containers), **rest}
 
     def template(self, *containers, labels=None, **rest):
         """A pod's template, for what makes pods."""

@@ -4,29 +4,38 @@ from ..place import PATIENCE, STAY, container
 from ..wait import until
 
 SOON = {"periodSeconds": 2, "timeoutSeconds": 20, "failureThreshold": 1, "successThreshold": 1}
+# Of containers that serve files at one port, and something at another as long as a file is there.
 PROBES = {
     "by-exec": {"exec": {"command": ["test", "-e", "/tmp/web/healthy"]}},
-    "by-http": {"httpGet": {"port": 8081, "path": "/healthy"}},
-    "by-tcp": {"tcpSocket": {"port": 8082}},
+    "by-http": {"httpGet": {"port": 8101, "path": "/healthy"}},
+    "by-tcp": {"tcpSocket": {"port": 8202}},
 }
-# Serves files at 8081, and something at 8082 as long as there is a file.
-SERVE = ("mkdir /tmp/web; touch /tmp/web/healthy; httpd -p 8081 -h /tmp/web;"
-         " while :; do if [ -e /tmp/web/healthy ]; then [ -n \"$pid\" ] || { nc -ll -p 8082 -e true & pid=$!; };"
-         " elif [ -n \"$pid\" ]; then kill $pid; pid=; fi; sleep 0.3 & wait $!; done")
+SERVE = """mkdir /tmp/web
+touch /tmp/web/healthy
+httpd -p {http} -h /tmp/web
+while :; do
+	if ! [ -e /tmp/web/healthy ]; then
+		[ -z "$server" ] || kill $server
+		server=
+	elif [ -z "$server" ]; then
+		nc -ll -p {tcp} -e true &
+		server=$!
+	fi
+	sleep 0.3
+done"""
 
 
 def readiness_probes(place):
-    """A pod is ready, is not when the probe fails, and is again: exec, HTTP, TCP."""
-    for name, probe in PROBES.items():
-        place.kubectl.apply(place.pod(name, container("main", SERVE, readinessProbe={**probe, **SOON})))
-    for name in PROBES:
-        place.ready(f"pod/{name}")
-        place.exec(name, "rm /tmp/web/healthy")
-    for name in PROBES:
-        place.kubectl.wait("condition=Ready=false", f"pod/{name}")
-        place.exec(name, "touch /tmp/web/healthy")
-    for name in PROBES:
-        place.ready(f"pod/{name}")
+    """Containers are ready, are not when their probe fails, and are again: exec, HTTP, TCP."""
+    place.run("probed", *(container(name, SERVE.format(http=8100 + number, tcp=8200 + number),
+                                    readinessProbe=probe | SOON)
+                          for number, (name, probe) in enumerate(PROBES.items())))
+    for command, ready in (("rm", False), ("touch", True)):
+        for name in PROBES:
+            place.exec("probed", f"{command} /tmp/web/healthy", name)
+        for name in PROBES:
+            until(f"container {name} with ready = {ready}", PATIENCE,
+                  lambda name=name, ready=ready: place.status("probed", name)["ready"] == ready)
 
 
 def liveness_and_startup_probes(place):

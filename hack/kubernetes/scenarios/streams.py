@@ -50,10 +50,10 @@ def kubectl_logs(place):
 
 def kubectl_attach(place):
     """To a shell that waits for input, and to one with a terminal."""
-    for name, tty in (("plain", False), ("terminal", True)):
-        place.run(name, {**container("main", ""), "command": ["sh", "-c", "while read line; do echo got $line; done"],
-                         "stdin": True, "tty": tty})
-        with _talking(place, "attach", "-i", *(["-t"] if tty else []), name) as attached:
+    read = {"command": ["sh", "-c", "while read line; do echo got $line; done"], "stdin": True}
+    place.run("readers", {**container("plain", ""), **read}, {**container("terminal", ""), **read, "tty": True})
+    for name, tty in (("plain", []), ("terminal", ["-t"])):
+        with _talking(place, "attach", "-i", *tty, "-c", name, "readers") as attached:
             attached.stdin.write("hello\n")
             attached.stdin.flush()
             for line in attached.stdout:
