@@ -1,25 +1,36 @@
 """What kubectl does with a running container's streams and ports."""
 
+import os
+import pty
 import re
+import socket
 import subprocess
 import tempfile
+import threading
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
 from boxlib.errors import BoxError
 
-from ..place import STAY, container, expect
+from ..place import PATIENCE, STAY, container, expect
+from ..wait import until
 
 
 @contextmanager
-def _talking(place, *words):
-    """A kubectl that runs beside the scenario, its standard input and output pipes; it ends with the block."""
-    with subprocess.Popen(place.kubectl.words(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True) as process:
+def _talking(place, *words, terminal=False):
+    """A kubectl that runs beside the scenario, and the file that is its input and its output: pipes, or a terminal. It
+    ends with the block, or when somebody has lost patience."""
+    ours, theirs = pty.openpty() if terminal else (end.detach() for end in socket.socketpair())
+    with subprocess.Popen(place.kubectl.words(*words), stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        impatience = threading.Timer(PATIENCE, process.kill)
+        impatience.start()
         try:
-            yield process
+            with os.fdopen(ours, "r+b", buffering=0) as both:
+                yield process, both
         finally:
+            impatience.cancel()
             process.kill()
 
 
@@ -39,12 +50,12 @@ def kubectl_exec(place):
 def kubectl_logs(place):
     """logs -f sees each line when it is written, and ends with the container; --previous has the one before."""
     place.run("talker", container("main", "echo first; while ! [ -e /tmp/go ]; do sleep 0.2; done; echo second"))
-    with _talking(place, "logs", "-f", "talker") as follower:
-        expect("line", follower.stdout.readline(), "first\n")
+    with _talking(place, "logs", "-f", "talker") as (follower, said):
+        expect("line", said.readline(), b"first\n")
         place.exec("talker", "touch /tmp/go")
-        expect("line", follower.stdout.readline(), "second\n")
-        expect("the end", (follower.stdout.read(), follower.wait()), ("", 0))
-    place.ready("pod/talker")
+        expect("line", said.readline(), b"second\n")
+        expect("the end", (said.read(), follower.wait()), (b"", 0))
+    until("second start", PATIENCE, lambda: place.status("talker", "main")["restartCount"] == 1)
     expect("the one before", place.kubectl.run("logs", "--previous", "talker"), "first\nsecond")
 
 
@@ -52,15 +63,12 @@ def kubectl_attach(place):
     """To a shell that waits for input, and to one with a terminal."""
     read = {"command": ["sh", "-c", "while read line; do echo got $line; done"], "stdin": True}
     place.run("readers", {**container("plain", ""), **read}, {**container("terminal", ""), **read, "tty": True})
-    for name, tty in (("plain", []), ("terminal", ["-t"])):
-        with _talking(place, "attach", "-i", *tty, "-c", name, "readers") as attached:
-            attached.stdin.write("hello\n")
-            attached.stdin.flush()
-            for line in attached.stdout:
-                if line.strip() == "got hello":
-                    break
-            else:
-                raise BoxError(f"the attached {name} shell answered nothing")
+    for name, flags in (("plain", ["-i"]), ("terminal", ["-it"])):
+        with _talking(place, "attach", *flags, "-c", name, "readers", terminal=name == "terminal") as (_, both):
+            both.write(b"hello\n")
+            while (line := both.readline()).strip() != b"got hello":
+                if not line:
+                    raise BoxError(f"the attached {name} shell answered nothing")
 
 
 def kubectl_port_forward(place):
@@ -69,8 +77,8 @@ def kubectl_port_forward(place):
         "main", f"echo here >/tmp/index.html; httpd -p 8080 -h /tmp; httpd -p 127.0.0.1:8081 -h /tmp; {STAY}",
         readinessProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1}))
     for port in (8080, 8081):
-        with _talking(place, "port-forward", "pod/server", f":{port}") as forwarder:
-            said = forwarder.stdout.readline()
+        with _talking(place, "port-forward", "pod/server", f":{port}") as (_, output):
+            said = output.readline().decode()
             match = re.match(r"Forwarding from (127\.0\.0\.1:\d+)", said)
             if not match:
                 raise BoxError(f"port-forward says {said!r}")
