@@ -33,7 +33,8 @@ def connect(box, state):
 
 
 def forward(box, *directions):
-    """Forwards ports over the shared connection, until it closes; a direction is ssh's, ("-L" or "-R", "PORT:HOST:PORT")."""
+    """Forwards ports over the shared connection, until it closes; directions are ssh's: ("-L" or "-R", "PORT:HOST:PORT").
+    """
     for way, ports in directions:
         run("ssh", *_options(box.state()), "-O", "forward", way, ports, "box", cwd=box.folder,
             log=box.folder / "ssh.log", stdin=subprocess.DEVNULL)

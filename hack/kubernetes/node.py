@@ -57,8 +57,9 @@ class Node:
         self.start_kubelet()
         # It tunes what the module brings, and does not load it.
         self.run("modprobe", "nf_conntrack")
-        self.start("kube-proxy", "kube-proxy", "--kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig", f"--hostname-override={NODE_NAME}",
-                   "--proxy-mode=iptables", f"--cluster-cidr={PODS}", "--conntrack-max-per-core=0")
+        self.start("kube-proxy", "kube-proxy", "--kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig",
+                   f"--hostname-override={NODE_NAME}", "--proxy-mode=iptables",
+                   f"--cluster-cidr={PODS}", "--conntrack-max-per-core=0")
         kubectl = self.control_plane.kubectl
         kubectl.wait("create", f"node/{NODE_NAME}")
         kubectl.wait("condition=Ready", f"node/{NODE_NAME}")
@@ -89,10 +90,10 @@ class Node:
 
     def start_kubelet(self):
         """Starts the kubelet."""
-        self.start("kubelet", "kubelet", "--config=/etc/kubernetes/kubelet.json", "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
-                   f"--hostname-override={NODE_NAME}", f"--node-ip={NODE_ADDRESS}",
-                   # Looking at every cgroup costs an emulated machine much.
-                   "--housekeeping-interval=30s")
+        # Collecting garbage costs an emulated machine more than memory does, and looking at every cgroup costs it much.
+        self.start("kubelet", "env", "GOGC=800", "kubelet", "--config=/etc/kubernetes/kubelet.json",
+                   "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig", f"--hostname-override={NODE_NAME}",
+                   f"--node-ip={NODE_ADDRESS}", "--housekeeping-interval=30s")
 
     def _configure(self, folder):
         """The files of /etc, the cluster's identities among them."""
@@ -122,4 +123,5 @@ class Node:
         remote.forward(self.box, ("-R", f"127.0.0.1:{server}:127.0.0.1:{server}"),
                        ("-L", f"127.0.0.1:{kubelet}:127.0.0.1:{kubelet}"))
         # For pods, who cannot reach the node's loopback interface.
-        self.start("api-server", "socat", f"TCP-LISTEN:{server},bind={NODE_ADDRESS},fork,reuseaddr", f"TCP:127.0.0.1:{server}")
+        self.start("api-server", "socat", f"TCP-LISTEN:{server},bind={NODE_ADDRESS},fork,reuseaddr",
+                   f"TCP:127.0.0.1:{server}")

@@ -19,7 +19,8 @@ class Authority:
                       "-out", self.certificate)
 
     def issue(self, name, user, group=None, reached_as=()):
-        """A key and a certificate for that user of Kubernetes; `reached_as` are a server's addresses (IP:… or DNS:…)."""
+        """A key and a certificate for that user of Kubernetes; `reached_as` are a server's addresses,
+        like IP:127.0.0.1."""
         key, certificate = self.folder / f"{name}.key", self.folder / f"{name}.crt"
         subject = (f"/O={group}" if group else "") + f"/CN={user}"
         extensions = ["-addext", "subjectAltName=" + ",".join(reached_as)] if reached_as else []

@@ -13,7 +13,8 @@ COUNT = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/count; sleep 0.2; done"
 
 def summary(place):
     """The kubelet's summary knows what the pod and its container use."""
-    place.run("busy", container("main", "dd if=/dev/zero of=/dev/shm/ballast bs=1M count=20 2>/dev/null; while :; do :; done"))
+    place.run("busy", container(
+        "main", "dd if=/dev/zero of=/dev/shm/ballast bs=1M count=20 2>/dev/null; while :; do :; done"))
     path = f"/api/v1/nodes/{NODE_NAME}/proxy/stats/summary"
 
     def used():

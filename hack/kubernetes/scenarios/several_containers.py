@@ -1,5 +1,6 @@
 """What the containers of one pod share, and in which order they run."""
 
+from ..images import BUSYBOX
 from ..place import STAY, container, expect
 
 WORK = {"name": "work", "mountPath": "/work"}
@@ -22,7 +23,7 @@ def init_container_and_sidecar(place):
 
 
 def empty_dir(place):
-    """One on the node's disk and one in memory, each shared by two containers and gone with the pod."""
+    """One on the node's disk and one in memory, each shared by two containers; the latter has a limit."""
     mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("disk", "memory")]
     place.run("shared", container("one", STAY, volumeMounts=mounts), container("two", STAY, volumeMounts=mounts),
               volumes=[{"name": "disk", "emptyDir": {}},
@@ -30,19 +31,24 @@ def empty_dir(place):
     for name in ("disk", "memory"):
         place.exec("shared", f"echo {name} >/{name}/file", "one")
         expect(name, place.exec("shared", f"cat /{name}/file", "two"), name)
-    expect("file system", place.exec("shared", "stat -f -c %T /memory", "two"), "tmpfs")
+    full = "dd if=/dev/zero of=/memory/large bs=1M count=20 2>&1 | grep -o 'No space left on device'"
+    expect("more than its limit", place.exec("shared", full), "No space left on device")
+
+
+# A process that another container may or may not see.
+SEEN, LOOK = f"tail -f /dev/null & {STAY}", "pidof tail >/dev/null && echo seen || echo hidden"
 
 
 def processes_shared(place):
-    """shareProcessNamespace, and one that is debugged by an ephemeral container."""
-    place.run("open", container("one", f"echo $$ >/tmp/pid; {STAY}"), container("two", f"sleep 12345 & {STAY}"),
-              shareProcessNamespace=True)
-    expect("processes of the other", place.exec("open", "ps | grep -c '[s]leep 12345'", "one"), "1")
+    """With shareProcessNamespace one container sees the other's processes."""
+    place.run("open", container("one", STAY), container("two", SEEN), shareProcessNamespace=True)
+    expect("the other's process", place.exec("open", LOOK, "one"), "seen")
 
 
 def ephemeral_container(place):
-    """kubectl debug: a container that joins a running pod, and one container's processes."""
-    place.run("watched", container("main", f"sleep 23456 & {STAY}"))
-    said = place.kubectl.run("debug", "watched", "--image=localhost/busybox:1", "--target=main", "--attach",
-                             "--quiet", "--", "sh", "-c", "ps | grep -c '[s]leep 23456'")
-    expect("processes of the target", said, "1")
+    """kubectl debug: a container that joins a running pod, and sees one container's processes."""
+    place.run("watched", container("main", SEEN), container("other", STAY))
+    expect("the process for another container", place.exec("watched", LOOK, "other"), "hidden")
+    said = place.kubectl.run("debug", "watched", f"--image={BUSYBOX}", "--target=main", "--attach", "--quiet",
+                             "--", "sh", "-c", LOOK)
+    expect("the process for the debugging container", said, "seen")
