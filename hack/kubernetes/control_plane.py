@@ -4,6 +4,10 @@ The node sees the API server at a port of its own, on its loopback interface for
 pods (node.py makes both); the address is what the service `kubernetes` names.
 """
 
+import json
+import ssl
+import urllib.request
+
 from . import pki, processes, programs
 from .kubectl import Kubectl
 from .wait import until
@@ -17,6 +21,7 @@ NODE_ADDRESS = "10.0.2.15"
 NODE_NAME = "localhost"
 NODE_SILENCE = "180s"  # until the node counts as lost: an emulated machine can be slow to say that it is there
 PATIENCE = 120
+ANSWER = 60  # seconds that the kubelet has for one
 
 
 class ControlPlane:
@@ -34,6 +39,16 @@ class ControlPlane:
         self._start_api_server(etcd)
         until("an answer of the API server", PATIENCE, self._answers)
         self._start_managers()
+
+    def ask_kubelet(self, path):
+        """What the node's kubelet answers the API server; that one's own proxy refuses a node at a loopback address."""
+        context = ssl.create_default_context()
+        # The kubelet signs its certificate itself, and the API server does not check it either.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(*self.kubelet_client)
+        url = f"https://127.0.0.1:{self.kubelet_port}{path}"
+        with urllib.request.urlopen(url, context=context, timeout=ANSWER) as answer:
+            return json.load(answer)
 
     def end(self):
         """Ends its programs."""
@@ -55,7 +70,7 @@ class ControlPlane:
         reached_as = [f"IP:{address}" for address in ("127.0.0.1", NODE_ADDRESS, SERVICE_ADDRESS)]
         certificate, key = self.authority.issue("apiserver", "kube-apiserver", reached_as=reached_as)
         # The administrators' group may do everything, on the kubelet too.
-        client, client_key = self.authority.issue("kubelet-client", "kubelet-client", "system:masters")
+        self.kubelet_client = self.authority.issue("kubelet-client", "kubelet-client", "system:masters")
         self.signing_key = self.authority.service_account_key()
         self.processes.start(
             programs.kubernetes() / "kube-apiserver", etcd_servers=f"http://127.0.0.1:{etcd_port}",
@@ -64,7 +79,7 @@ class ControlPlane:
             authorization_mode="Node,RBAC", enable_admission_plugins="NodeRestriction", allow_privileged="true",
             service_cluster_ip_range=SERVICES, service_account_issuer="https://kubernetes.default.svc",
             service_account_key_file=self.signing_key, service_account_signing_key_file=self.signing_key,
-            kubelet_client_certificate=client, kubelet_client_key=client_key,
+            kubelet_client_certificate=self.kubelet_client[0], kubelet_client_key=self.kubelet_client[1],
             kubelet_preferred_address_types="Hostname")
 
     def _start_managers(self):

@@ -1,7 +1,5 @@
 """What happens to pods when something happens to their node."""
 
-import json
-
 from boxlib.errors import BoxError
 
 from ..control_plane import NODE_NAME
@@ -15,10 +13,8 @@ def summary(place):
     """The kubelet's summary knows what the pod and its container use."""
     place.run("busy", container(
         "main", "dd if=/dev/zero of=/dev/shm/ballast bs=1M count=20 2>/dev/null; while :; do :; done"))
-    path = f"/api/v1/nodes/{NODE_NAME}/proxy/stats/summary"
-
     def used():
-        for pod in json.loads(place.kubectl.run("get", "--raw", path))["pods"]:
+        for pod in place.control_plane.ask_kubelet("/stats/summary")["pods"]:
             if pod["podRef"]["namespace"] == place.kubectl.namespace and pod.get("containers"):
                 main = pod["containers"][0]
                 numbers = [pod["cpu"].get("usageNanoCores", 0), pod["memory"].get("workingSetBytes", 0) >> 20,

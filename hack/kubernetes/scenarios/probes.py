@@ -3,7 +3,7 @@
 from ..place import PATIENCE, STAY, container
 from ..wait import until
 
-SOON = {"periodSeconds": 2, "timeoutSeconds": 20, "failureThreshold": 1, "successThreshold": 1}
+SOON = {"periodSeconds": 5, "timeoutSeconds": 20, "failureThreshold": 1, "successThreshold": 1}
 # Of containers that serve files at one port, and something at another as long as a file is there.
 PROBES = {
     "by-exec": {"exec": {"command": ["test", "-e", "/tmp/web/healthy"]}},
@@ -21,7 +21,7 @@ while :; do
 		nc -ll -p {tcp} -e true &
 		server=$!
 	fi
-	sleep 0.3
+	sleep 1
 done"""
 
 

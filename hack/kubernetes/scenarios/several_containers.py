@@ -49,6 +49,8 @@ def ephemeral_container(place):
     """kubectl debug: a container that joins a running pod, and sees one container's processes."""
     place.run("watched", container("main", SEEN), container("other", STAY))
     expect("the process for another container", place.exec("watched", LOOK, "other"), "hidden")
-    said = place.kubectl.run("debug", "watched", f"--image={BUSYBOX}", "--target=main", "--attach", "--quiet",
-                             "--", "sh", "-c", LOOK)
-    expect("the process for the debugging container", said, "seen")
+    kubectl = place.kubectl
+    kubectl.run("debug", "watched", f"--image={BUSYBOX}", "--target=main", "--container=debugger", "--attach=false",
+                "--", "sh", "-c", LOOK)
+    kubectl.wait("jsonpath={.status.ephemeralContainerStatuses[0].state.terminated.reason}=Completed", "pod/watched")
+    expect("the process for the debugging container", kubectl.run("logs", "watched", "-c", "debugger"), "seen")

@@ -1,5 +1,6 @@
 """Volumes whose contents Kubernetes writes, and the node's own."""
 
+from ..images import INSTALLER
 from ..place import STAY, container, expect
 
 VOLUMES = [
@@ -36,7 +37,7 @@ def updates_of_configmap_secret_labels(place):
 
 def service_account_token(place):
     """The projected token lets a pod ask the API server who it is, by the address that every pod is told."""
-    place.run("asker", container("main", STAY, image="localhost/krun-installer:1"))
+    place.run("asker", container("main", STAY, image=INSTALLER))
     folder = "/var/run/secrets/kubernetes.io/serviceaccount"
     ask = (f"curl -s --max-time 60 --cacert {folder}/ca.crt -H \"Authorization: Bearer $(cat {folder}/token)\""
            " https://$KUBERNETES_SERVICE_HOST/version -o /dev/null -w '%{http_code}'")
@@ -47,10 +48,11 @@ def host_paths(place):
     """A directory that both sides write, a file, one that is read-only, a socket that is connected to."""
     folder = f"/run/{place.kubectl.namespace}"
     place.node.run("sh", "-c", f"mkdir -p {folder}/dir; echo node >{folder}/file; echo node >{folder}/dir/there")
-    place.node.start("greeter", "socat", f"UNIX-LISTEN:{folder}/socket,fork", "SYSTEM:echo from the node")
+    answer = r"SYSTEM:read line; printf 'HTTP/1.0 200 OK\r\n\r\nfrom the node'"
+    place.node.start("greeter", "socat", f"UNIX-LISTEN:{folder}/socket,fork", answer)
     kinds = {"dir": "Directory", "file": "File", "socket": "Socket"}
     place.run(
-        "host", container("main", STAY, volumeMounts=[
+        "host", container("main", STAY, image=INSTALLER, volumeMounts=[
             *({"name": name, "mountPath": f"/host/{name}"} for name in kinds),
             {"name": "dir", "mountPath": "/read-only", "readOnly": True}]),
         volumes=[{"name": name, "hostPath": {"path": f"{folder}/{name}", "type": kind}}
@@ -59,5 +61,5 @@ def host_paths(place):
     place.exec("host", "echo pod >/host/dir/back")
     expect("back", place.node.run("cat", f"{folder}/dir/back"), "pod")
     expect("read-only", place.exec("host", "touch /read-only/x 2>/dev/null && echo written || echo refused"), "refused")
-    expect("socket", place.exec("host", "nc local:/host/socket </dev/null"), "from the node")
+    expect("socket", place.exec("host", "curl -s --unix-socket /host/socket http://node/"), "from the node")
     place.node.stop("greeter")
