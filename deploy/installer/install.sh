@@ -211,6 +211,8 @@ stay() {
 		sleep 86400 &
 		wait $! || true
 	done
+	# The kubelet says it again once containerd is back, and busybox's shell then reads for ever in a pipe.
+	trap '' TERM
 	kill $! 2>/dev/null || true
 	if removed; then uninstall; else say "ending; what is installed stays"; fi
 }
