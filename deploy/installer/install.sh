@@ -211,10 +211,14 @@ stay() {
 		sleep 86400 &
 		wait $! || true
 	done
-	# The kubelet says it again once containerd is back, and busybox's shell then reads for ever in a pipe.
-	trap '' TERM
+	trap '' TERM # the kubelet says it again once containerd is back
 	kill $! 2>/dev/null || true
-	if removed; then uninstall; else say "ending; what is installed stays"; fi
+	removed || {
+		say "ending; what is installed stays"
+		return
+	}
+	# In a new shell: one of busybox 1.38 that has heard a signal reads for ever in a pipe.
+	exec "$0" uninstall
 }
 
 case "${1:-}" in
