@@ -8,10 +8,10 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
 	RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: help deps build check test test-full test-critest demo bench clean
+.PHONY: help deps build check test test-full test-critest test-kubernetes demo bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 deps: ## install what building and testing need and this Debian machine lacks
 	@hack/deps
@@ -25,6 +25,7 @@ check: deps ## format, lints and unit tests
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo test --workspace
+	deploy/installer/test
 
 test: check build ## check, then the scenarios in boxes with containerd 2.1, 1.7 and 1.6
 	hack/test-box
@@ -34,6 +35,9 @@ test-full: check build ## test, but every scenario with every containerd
 
 test-critest: build ## critest against the CRI of a box's containerd, with runc and with krun; a table of both
 	hack/test-critest --out docs/critest.md
+
+test-kubernetes: build ## deploy/ and pods on a real kubelet, with krun and with runc; outside of test, and takes hours
+	hack/test-kubernetes
 
 demo: ## a container in a microVM, from nothing, on a fresh Debian machine
 	hack/demo

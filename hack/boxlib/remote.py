@@ -32,6 +32,14 @@ def connect(box, state):
         cwd=box.folder, log=box.folder / "ssh.log", stdin=subprocess.DEVNULL)
 
 
+def forward(box, *directions):
+    """Forwards ports over the shared connection, until it closes; directions are ssh's: ("-L" or "-R", "PORT:HOST:PORT").
+    """
+    for way, ports in directions:
+        run("ssh", *_options(box.state()), "-O", "forward", way, ports, "box", cwd=box.folder,
+            log=box.folder / "ssh.log", stdin=subprocess.DEVNULL)
+
+
 def disconnect(box):
     """Closes the shared connection, if it is open."""
     with contextlib.suppress(OSError):

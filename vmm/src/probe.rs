@@ -31,8 +31,9 @@ const KVM_GET_API_VERSION: libc::c_ulong = 0xae00;
 /// The only version there is (Documentation/virt/kvm/api.rst, 4.1).
 const KVM_API_VERSION: i32 = 12;
 
-/// How long the guest code of the full probe may take. It takes microseconds where KVM works.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the guest code of the full probe may take. It takes microseconds where KVM works, and seconds in a busy machine
+/// that emulates nested virtualisation.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why this host cannot run VMs.
 #[derive(Debug, thiserror::Error)]

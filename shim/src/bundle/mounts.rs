@@ -109,6 +109,8 @@ fn is_bind(mount: &Mount) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use serde_json::json;
 
     use super::{
@@ -127,7 +129,7 @@ mod tests {
         let bundle = to_guest(
             serde_json::from_value(spec).unwrap(),
             "c1",
-            &Host { name: "node-7".to_owned(), is_socket, mounts_below },
+            &Host { name: "node-7".to_owned(), is_socket, mounts_below, containers: HashMap::new() },
         )
         .unwrap();
         (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)

@@ -4,7 +4,10 @@
 //! notes it. What protects the host or the container (seccomp, device rules, capabilities) is
 //! never taken out: the guest enforces it, or refuses the container.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use guest_init::boot::{NAMESPACE_OF, rootfs_path};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Spec};
@@ -30,6 +33,8 @@ pub struct Host {
     pub is_socket: fn(&Path) -> bool,
     /// Where something is mounted below a path, as paths below it.
     pub mounts_below: fn(&Path) -> Vec<PathBuf>,
+    /// The sandbox's containers by their pid on the host.
+    pub containers: HashMap<u32, String>,
 }
 
 type Step = fn(GuestBundle, &Context) -> Result<GuestBundle>;
@@ -68,8 +73,9 @@ fn root(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// The VM's network is the sandbox's; a namespace with a path is, in a pod, that of its sandbox
-/// container. Namespaces of the host mean nothing in the guest.
+/// The VM's network is the sandbox's; a namespace with a path is, in a pod, that of the container
+/// whose process the path names (`kubectl debug --target`), or of the sandbox container.
+/// Namespaces of the host mean nothing in the guest.
 fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
@@ -79,10 +85,13 @@ fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle>
         ));
     }
     namespaces.retain(|ns| ns.typ() != LinuxNamespaceType::Network);
-    let shared = context.pod.filter(|pod| *pod != context.id).map(|pod| format!("{NAMESPACE_OF}{pod}"));
+    let pod = context.pod.filter(|pod| *pod != context.id);
     for namespace in &mut namespaces {
-        let path = shared.as_ref().filter(|_| namespace.path().is_some());
-        namespace.set_path(path.map(Into::into));
+        let shared = pod.zip(namespace.path().as_deref()).map(|(pod, path)| {
+            let named = process_of(path).and_then(|pid| context.host.containers.get(&pid));
+            format!("{NAMESPACE_OF}{}", named.map_or(pod, String::as_str))
+        });
+        namespace.set_path(shared.map(Into::into));
     }
     let has = |kind| namespaces.iter().any(|ns: &LinuxNamespace| ns.typ() == kind);
     let host_uts = !has(LinuxNamespaceType::Uts);
@@ -104,6 +113,11 @@ fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle>
         bundle.spec.set_hostname(Some(context.host.name.clone()));
     }
     Ok(bundle)
+}
+
+/// The process whose namespace a path is, like /proc/7/ns/pid.
+fn process_of(path: &Path) -> Option<u32> {
+    path.strip_prefix("/proc").ok()?.iter().next()?.to_str()?.parse().ok()
 }
 
 /// The guest has a hierarchy of its own.
@@ -240,7 +254,8 @@ mod tests {
 
     /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
     fn host() -> Host {
-        Host { name: "node-7".to_owned(), is_socket: |_| false, mounts_below: |_| Vec::new() }
+        let containers = HashMap::from([(9, "pod".to_owned()), (11, "other".to_owned())]);
+        Host { name: "node-7".to_owned(), is_socket: |_| false, mounts_below: |_| Vec::new(), containers }
     }
 
     fn guest(linux: Value, process: Value) -> (Value, Vec<String>) {
@@ -300,6 +315,23 @@ mod tests {
             sandbox["linux"]["namespaces"],
             json!([{"type": "ipc"}, {"type": "uts"}, {"type": "pid"}])
         );
+    }
+
+    #[test]
+    fn a_path_of_another_containers_process_is_that_containers() {
+        let spec = json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+            "annotations": {"io.kubernetes.cri.sandbox-id": "pod"},
+            "linux": {"namespaces": [
+                {"type": "pid", "path": "/proc/11/ns/pid"}, {"type": "ipc", "path": "/proc/9/ns/ipc"},
+                {"type": "uts", "path": "/proc/12/ns/uts"},
+            ]},
+        });
+        let guest = to_guest(serde_json::from_value(spec).unwrap(), "debugger", &host()).unwrap();
+        let paths = serde_json::to_value(guest.spec).unwrap()["linux"]["namespaces"].clone();
+        assert_eq!(paths[0]["path"], "/containers/other");
+        assert_eq!(paths[1]["path"], "/containers/pod");
+        assert_eq!(paths[2]["path"], "/containers/pod", "of a process that is none of its pod");
     }
 
     #[test]

@@ -74,6 +74,22 @@ impl KrunSandbox {
         self.containers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// What a container's spec may refer to.
+    fn host(&self) -> Result<bundle::Host> {
+        let uname = nix::sys::utsname::uname()
+            .map_err(|e| Error::internal(format!("ask for the host's name: {e}")))?;
+        Ok(bundle::Host {
+            name: uname.nodename().to_string_lossy().into_owned(),
+            is_socket: forward::is_socket,
+            mounts_below: |path| mount::below(path).into_keys().collect(),
+            containers: self
+                .lock()
+                .iter()
+                .map(|(id, container)| (container.anchor.pid(), id.clone()))
+                .collect(),
+        })
+    }
+
     async fn machine(&self) -> Result<Arc<Machine>> {
         let machine = self.machine.lock().await;
         machine.clone().ok_or_else(|| Error::precondition(format!("sandbox {} has no VM", self.sandbox)))
@@ -152,7 +168,7 @@ impl Sandbox for KrunSandbox {
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let root = new.bundle.join(root);
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let guest = bundle::to_guest(spec, id, &host()?)?;
+        let guest = bundle::to_guest(spec, id, &self.host()?)?;
         for note in &guest.notes {
             info!("{id}: {note}");
         }
@@ -363,16 +379,6 @@ impl Sandbox for KrunSandbox {
         }
         held.hooks.poststop().await;
     }
-}
-
-fn host() -> Result<bundle::Host> {
-    let uname =
-        nix::sys::utsname::uname().map_err(|e| Error::internal(format!("ask for the host's name: {e}")))?;
-    Ok(bundle::Host {
-        name: uname.nodename().to_string_lossy().into_owned(),
-        is_socket: forward::is_socket,
-        mounts_below: |path| mount::below(path).into_keys().collect(),
-    })
 }
 
 async fn mount_rootfs(new: &NewContainer, root: &Path) -> Result<Vec<Mounted>> {

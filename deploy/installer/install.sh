@@ -1,0 +1,227 @@
+#!/bin/sh
+# install.sh install|uninstall|stay: puts krun on a node, takes it off again, or does the first, stays until it is told to
+# end (SIGTERM), and does the second if the DaemonSet that it belongs to is being removed.
+#
+# It needs the node's root at $HOST and runs commands on the node by $ON_NODE. Nothing is written that is there already,
+# and containerd is restarted only when its configuration changed.
+set -eu
+
+HOST=${HOST:-/host}
+PAYLOAD=${PAYLOAD:-/krun}
+DROP_INS=${DROP_INS:-/installer/containerd}
+# On the node.
+CONFIG=${CONFIG:-/etc/containerd/config.toml}
+# What runs a shell's command on the node: in the namespaces of its init.
+ON_NODE=${ON_NODE:-nsenter -t 1 -m -u -i -n -p -- /bin/sh -c}
+RESTART_CONTAINERD=${RESTART_CONTAINERD:-systemctl restart containerd}
+# Seconds that the node's pods in VMs have to end before what runs them is removed.
+PATIENCE=${PATIENCE:-60}
+# Exists once everything is installed.
+READY=${READY:-/tmp/krun-installed}
+
+LABEL=io.containerd.krun/installed
+BEGIN='# krun: begin, written by its installer'
+END='# krun: end'
+TOKENS=/var/run/secrets/kubernetes.io/serviceaccount
+
+say() {
+	echo "krun installer: $*"
+}
+
+fail() {
+	echo "krun installer: $*" >&2
+	exit 1
+}
+
+on_node() { # a shell's command
+	$ON_NODE "$1"
+}
+
+# --- files
+
+payload() { # the names of all files, from the root
+	(cd "$PAYLOAD" && find . -type f | sed 's/^\.//')
+}
+
+copy_files() {
+	payload | while read -r name; do
+		cmp -s "$PAYLOAD$name" "$HOST$name" && continue
+		mkdir -p "$HOST${name%/*}"
+		# Renamed into place: what runs of the old one keeps it.
+		cp "$PAYLOAD$name" "$HOST$name.krun-new"
+		mv "$HOST$name.krun-new" "$HOST$name"
+		say "installed $name"
+	done
+}
+
+remove_files() {
+	payload | while read -r name; do
+		rm -f "$HOST$name"
+		case "$name" in
+		*/krun/*) rmdir "$HOST${name%/*}" 2>/dev/null || true ;; # ours, once it is empty
+		esac
+	done
+}
+
+# --- containerd's configuration
+#
+# The drop-in becomes a block of config.toml and is not named in `imports`: containerd 1.7 lets an imported file replace the
+# CRI plugin's whole configuration.
+
+without_block() { # config.toml as it is without krun
+	[ ! -e "$HOST$CONFIG" ] || sed "/^$BEGIN\$/,/^$END\$/d" "$HOST$CONFIG"
+}
+
+drop_in() { # that of the version in which the rest, the file $1, is written; every containerd reads 2
+	[ -s "$1" ] || {
+		sed '/^#/d' "$DROP_INS/krun-1.7.toml"
+		return
+	}
+	version=$(sed -n 's/^ *version *= *\([0-9]*\).*/\1/p' "$1" | head -n 1)
+	case "$version" in
+	2) sed '/^#/d; /^version/d' "$DROP_INS/krun-1.7.toml" ;;
+	3) sed '/^#/d; /^version/d' "$DROP_INS/krun-2.toml" ;;
+	*) fail "$CONFIG says version = ${version:-nothing}; what is known is 2 (containerd 1.6, 1.7) and 3 (2.x)" ;;
+	esac
+}
+
+configure() {
+	rest=$(mktemp)
+	without_block >"$rest"
+	if grep -q 'runtimes\.["'\'']\{0,1\}krun["'\'']\{0,1\}\]' "$rest"; then
+		say "$CONFIG knows a runtime krun already; it is left as it is"
+	else
+		block=$(drop_in "$rest") || exit 1
+		printf '%s\n' "$BEGIN" "$block" "$END" | cat "$rest" - >"$rest.new"
+		replace_config "$rest.new"
+		rm "$rest.new"
+	fi
+	rm "$rest"
+}
+
+unconfigure() {
+	rest=$(mktemp)
+	without_block >"$rest"
+	replace_config "$rest"
+	rm "$rest"
+}
+
+replace_config() { # the file with the new text; an empty one means none
+	here=$HOST$CONFIG
+	if [ -e "$here" ]; then cmp -s "$1" "$here" && return; else [ -s "$1" ] || return 0; fi
+	before=$(mktemp)
+	[ ! -e "$here" ] || cp -p "$here" "$before"
+	if [ -s "$1" ]; then
+		mkdir -p "${here%/*}"
+		[ ! -e "$here" ] || cp -p "$here" "$here.krun-new" # for its owner and mode
+		cat "$1" >"$here.krun-new"
+		on_node "containerd --config $CONFIG.krun-new config dump >/dev/null" || {
+			rm "$here.krun-new"
+			fail "containerd does not understand what $CONFIG would be; nothing of it was changed"
+		}
+		mv "$here.krun-new" "$here"
+	else
+		rm "$here"
+	fi
+	if ! on_node "$RESTART_CONTAINERD"; then
+		if [ -s "$before" ]; then cp -p "$before" "$here"; else rm -f "$here"; fi
+		on_node "$RESTART_CONTAINERD" || true
+		fail "\`$RESTART_CONTAINERD\` failed with the new $CONFIG; the old one is back"
+	fi
+	rm "$before"
+	say "changed $CONFIG and restarted containerd"
+}
+
+# --- the API server
+
+api() { # method, path, what to send: prints the answer, its status last
+	case "$KUBERNETES_SERVICE_HOST" in
+	*:*) server="[$KUBERNETES_SERVICE_HOST]" ;;
+	*) server=$KUBERNETES_SERVICE_HOST ;;
+	esac
+	curl --silent --show-error --max-time 30 --retry 5 --retry-connrefused --cacert "$TOKENS/ca.crt" \
+		--header "Authorization: Bearer $(cat "$TOKENS/token")" --header 'Content-Type: application/merge-patch+json' \
+		--request "$1" ${3:+--data "$3"} --write-out '\n%{http_code}' \
+		"https://$server:${KUBERNETES_SERVICE_PORT:-443}$2"
+}
+
+label() { # the label's value in JSON; without a cluster there is nothing to do
+	[ -n "${KUBERNETES_SERVICE_HOST:-}" ] || return 0
+	answer=$(api PATCH "/api/v1/nodes/$NODE_NAME" "{\"metadata\":{\"labels\":{\"$LABEL\":$1}}}") || return 1
+	case "$answer" in
+	*'
+200') say "label $LABEL of node $NODE_NAME: $1" ;;
+	*)
+		say "the API server would not set label $LABEL of node $NODE_NAME to $1: $answer" >&2
+		return 1
+		;;
+	esac
+}
+
+removed() { # whether the DaemonSet goes; when nobody can tell, it does not
+	answer=$(api GET "/apis/apps/v1/namespaces/$NAMESPACE/daemonsets/$DAEMONSET") || return 1
+	case "$answer" in
+	*'
+200') case "$answer" in *'"deletionTimestamp"'*) return 0 ;; *) return 1 ;; esac ;;
+	*'
+401' | *'
+403' | *'
+404') return 0 ;; # it is gone, or what gave us the right to ask
+	*) return 1 ;;
+	esac
+}
+
+# --- what can be asked for
+
+install() {
+	copy_files
+	# Says what is missing: KVM, libraries as new as these programs need.
+	on_node '/usr/local/bin/krun-vmm check' || {
+		[ -e "$HOST/run/krun" ] || remove_files
+		fail "this node cannot run microVMs; the reason stands above"
+	}
+	configure
+	label '"true"' || fail "krun is installed, but no pod will come: the node has no label"
+	touch "$READY"
+	say "installed"
+}
+
+uninstall() {
+	rm -f "$READY"
+	label null || say "take it off by hand: kubectl label node $NODE_NAME $LABEL-"
+	since=$(date +%s)
+	while [ -n "$(ls "$HOST/run/krun" 2>/dev/null)" ]; do
+		[ $(($(date +%s) - since)) -lt "$PATIENCE" ] || {
+			say "pods still run in VMs here; they lose what cleans up after them" >&2
+			break
+		}
+		sleep 1
+	done
+	unconfigure
+	remove_files
+	rmdir "$HOST/run/krun" 2>/dev/null || true
+	say "uninstalled"
+}
+
+stay() {
+	install
+	trap 'told=yes' TERM
+	told=
+	until [ -n "$told" ]; do
+		sleep 86400 &
+		wait $! || true
+	done
+	trap '' TERM # the kubelet says it again once containerd is back
+	kill $! 2>/dev/null || true
+	removed || {
+		say "ending; what is installed stays"
+		return
+	}
+	# In a new shell: one of busybox 1.38 that has heard a signal reads for ever in a pipe.
+	exec "$0" uninstall
+}
+
+case "${1:-}" in
+install | uninstall | stay) "$1" ;;
+*) fail "say install, uninstall or stay" ;;
+esac

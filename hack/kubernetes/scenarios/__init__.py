@@ -1,0 +1,36 @@
+"""All scenarios, in the order in which they run: those that disturb the node come last."""
+
+from . import deployment, ends, identity, jobs, node_events, probes, several_containers, streams, volumes
+
+ALL = [
+    deployment.deployment_with_service,
+    jobs.job,
+    jobs.cron_job,
+    several_containers.init_container_and_sidecar,
+    several_containers.empty_dir,
+    several_containers.processes_shared,
+    several_containers.ephemeral_container,
+    probes.readiness_probes,
+    probes.liveness_and_startup_probes,
+    volumes.updates_of_configmap_secret_labels,
+    volumes.service_account_token,
+    volumes.host_paths,
+    streams.kubectl_exec,
+    streams.kubectl_logs,
+    streams.kubectl_attach,
+    streams.kubectl_port_forward,
+    streams.kubectl_cp,
+    ends.oom_killed,
+    ends.termination_message,
+    ends.restart_policy,
+    ends.pre_stop_and_grace,
+    identity.users_and_groups,
+    identity.restrictions,
+    identity.privileged,
+    identity.host_network,
+    node_events.summary,
+    node_events.kubelet_restart,
+    node_events.containerd_restart,
+    node_events.containerd_killed,
+    node_events.drain,
+]
