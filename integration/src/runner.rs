@@ -108,7 +108,9 @@ fn explain(reason: &str, transcript: &str, mark: Mark) {
 /// What libkrun logs when a guest's CPU triple-faulted.
 const FAULT: &str = "Received KVM_EXIT_SHUTDOWN";
 /// What a failure says when somebody lost patience.
-const HUNG: [&str; 2] = ["still waiting for", "timed out after"];
+const HUNG: [&str; 3] = ["still waiting for", "timed out after", SILENT];
+/// What the shim says of a guest that is too slow, to boot or to answer a call.
+const SILENT: &str = "the guest did not answer";
 /// How many scenarios of a run may be tried again for that. More are no accident.
 const SECOND_TRIES: usize = 3;
 
@@ -134,8 +136,7 @@ fn attempt_twice(
     if runtime == Runtime::Runc || !is_emulated()? {
         return Ok(first);
     }
-    let hung = HUNG.iter().any(|words| reason.contains(words))
-        || mark.line_with(&["did not answer within"])?.is_some();
+    let hung = HUNG.iter().any(|words| reason.contains(words)) || mark.line_with(&[SILENT])?.is_some();
     let faulted = hung || mark.line_with(&[FAULT])?.is_some();
     if !faulted || *tries == SECOND_TRIES {
         return Ok(first);

@@ -65,10 +65,15 @@ impl From<anyhow::Error> for Error {
     }
 }
 
+/// What ttrpc's client says of a call that nobody answered in time. Source: ttrpc 0.10,
+/// `asynchronous/connection.rs`.
+const LATE: &str = "Request deadline elapsed";
+
 impl From<ttrpc::Error> for Error {
     fn from(error: ttrpc::Error) -> Self {
         match error {
             ttrpc::Error::RpcStatus(status) => Error { code: status.code(), message: status.message },
+            ttrpc::Error::Others(said) if said == LATE => Error::internal("the guest did not answer in time"),
             other => Error::internal(other.to_string()),
         }
     }
@@ -105,6 +110,12 @@ mod tests {
             let error = ttrpc::Error::from(Error::not_found(message));
             assert!(matches!(error, ttrpc::Error::RpcStatus(s) if s.message == "no task a: not found"));
         }
+    }
+
+    #[test]
+    fn a_guest_that_does_not_answer_is_named() {
+        let error = Error::from(ttrpc::Error::Others(LATE.to_owned()));
+        assert_eq!(error.to_string(), "the guest did not answer in time");
     }
 
     #[test]
