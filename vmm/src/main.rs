@@ -9,6 +9,7 @@ mod krun;
 mod kvm_guest;
 mod logger;
 mod parts;
+mod reuse_address;
 mod run;
 
 use std::process::ExitCode;

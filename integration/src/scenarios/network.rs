@@ -7,6 +7,7 @@ use crate::scenario::{Outcome, Scenario};
 use crate::veth;
 use crate::wait::until;
 use anyhow::{Context, Result, ensure};
+use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("network-published", published).image(NGINX).krun_only(WHY),
     Scenario::new("network-published-tap", published_tap).long().image(DEBIAN).krun_only(WHY),
     Scenario::new("network-tsi", tsi).long().image(DEBIAN),
+    Scenario::new("network-port-again", port_again).long().image(DEBIAN),
     Scenario::new("network-none", none).long().image(DEBIAN).krun_only(WHY),
 ];
 
@@ -115,6 +117,24 @@ print(server.accept()[0].recv(64).decode(), flush=True)";
         b"in",
     )?;
     container.finish()?.ok()?.printed("loopback\nanswer\nready\nin\n")?;
+    Ok(Outcome::Passed)
+}
+
+/// A server comes back on its port while connections of the one before linger: those that a server closes first do.
+fn port_again(ctx: &Ctx) -> Result<Outcome> {
+    let script = "import socket
+server = socket.create_server(('0.0.0.0', 7009)); print('ready', flush=True)
+server.accept()[0].sendall(b'bye')";
+    for round in ["first", "second"] {
+        let mut container = ctx.python(&["--net-host"], &ctx.id(round), script).spawn()?;
+        container.wait_for_stdout("ready")?;
+        let mut said = String::new();
+        let mut call = TcpStream::connect("127.0.0.1:7009").with_context(|| format!("the {round} server"))?;
+        call.read_to_string(&mut said)?;
+        ensure!(said == "bye", "the {round} server says {said:?}");
+        drop(call);
+        container.finish()?.ok()?;
+    }
     Ok(Outcome::Passed)
 }
 

@@ -1,0 +1,65 @@
+//! TCP servers of the guest may come back on a port at once.
+//!
+//! libkrun's TSI binds a guest's server to the host's port without SO_REUSEADDR, whatever the guest's server asked for. So
+//! it fails for as long as connections of an earlier server linger in TIME_WAIT, a minute, and nobody in the guest is told.
+//! libkrun's call of `bind` is therefore answered here: with the option set, as practically every server sets it.
+
+use std::{ffi::c_int, mem, ptr};
+
+use libc::{SO_REUSEADDR, SO_TYPE, SOCK_STREAM, SOL_SOCKET, c_void, sockaddr, socklen_t};
+
+/// The C library's `bind`, with SO_REUSEADDR for stream sockets. For others that would let two servers share a port.
+///
+/// # Safety
+/// As bind(2).
+// SAFETY: it keeps the contract of the function that it stands in for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
+    let (mut kind, yes): (c_int, c_int) = (0, 1);
+    let mut size = mem::size_of::<c_int>() as socklen_t;
+    // SAFETY: numbers, and what they are read from and written to, with its size.
+    unsafe {
+        let known =
+            libc::getsockopt(fd, SOL_SOCKET, SO_TYPE, ptr::from_mut(&mut kind).cast::<c_void>(), &mut size);
+        if known == 0 && kind == SOCK_STREAM {
+            // A socket that cannot have it is bound without.
+            libc::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ptr::from_ref(&yes).cast::<c_void>(), size);
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_bind, fd, address, length) as c_int }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Read},
+        net::{Ipv4Addr, TcpListener, TcpStream},
+        os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_port_with_lingering_connections_can_be_bound() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        // Who closes first is left in TIME_WAIT.
+        drop(server.accept().unwrap());
+        client.read_to_end(&mut Vec::new()).unwrap();
+        drop((client, server));
+        // SAFETY: numbers; the descriptor is new, and the socket's.
+        let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, SOCK_STREAM, 0)) };
+        let address = libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: port.to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be() },
+            sin_zero: [0; 8],
+        };
+        let size = mem::size_of_val(&address) as socklen_t;
+        // SAFETY: an address with its size, through the symbol that libkrun calls.
+        let result = unsafe { libc::bind(socket.as_raw_fd(), ptr::from_ref(&address).cast(), size) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    }
+}
