@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    mount::{self, MountId, Mounted, ReadOnly},
+    mount::{self, Held, MountId, ReadOnly},
     state_dir,
 };
 
@@ -28,17 +28,25 @@ pub struct Followed {
     read_only: ReadOnly,
     /// What is mounted below the target, by its path below it and by the mount of the host's that it
     /// shows; no mount where that could not be bound.
-    mounts: BTreeMap<PathBuf, (MountId, Option<Mounted>)>,
+    mounts: BTreeMap<PathBuf, (MountId, Option<Held>)>,
 }
 
 impl Followed {
-    /// The volume that shows all of `source`, as it is mounted now, at `target`.
+    /// The volume that is about to be bound: what is mounted below the source from now on counts as
+    /// later.
     pub fn new(source: &Path, target: &Path, read_only: ReadOnly) -> Followed {
-        let mounts = below(source)
-            .into_iter()
-            .map(|(path, id)| (path.clone(), (id, Some(Mounted::already(target.join(path))))))
-            .collect();
+        let mounts = below(source).into_iter().map(|(path, id)| (path, (id, None))).collect();
         Followed { source: source.to_owned(), target: target.to_owned(), read_only, mounts }
+    }
+
+    /// Takes hold of what the volume shows, now that it is bound.
+    pub fn bound(mut self) -> Followed {
+        for (path, (_, held)) in &mut self.mounts {
+            *held = Held::already(&self.target, path)
+                .inspect_err(|error| warn!("follow {}: {error}", self.source.join(path).display()))
+                .ok();
+        }
+        self
     }
 
     /// Makes the target like the source.
@@ -52,11 +60,10 @@ impl Followed {
             if self.mounts.contains_key(&path) {
                 continue;
             }
-            let (source, target) = (self.source.join(&path), self.target.join(&path));
-            let mounted = Mounted::bind(&source, &target, false, self.read_only)
-                .inspect_err(|error| warn!("follow {}: {error}", self.source.display()))
+            let held = Held::bind((&self.source, id), &self.target, &path, self.read_only)
+                .inspect_err(|error| warn!("follow {}: {error}", self.source.join(&path).display()))
                 .ok();
-            self.mounts.insert(path, (id, mounted));
+            self.mounts.insert(path, (id, held));
         }
     }
 }

@@ -68,10 +68,9 @@ impl Share {
         for (number, volume) in volumes.iter().enumerate() {
             let target = self.path.join(volume_path(container, number));
             let follows = volume.follows && volume.recursive;
-            // Before it is bound, so that what is mounted meanwhile counts as later.
             let followed = follows.then(|| Followed::new(&volume.source, &target, volume.read_only));
             share.mounts.push(add_volume(volume, &target)?);
-            share.followed.extend(followed);
+            share.followed.extend(followed.map(Followed::bound));
         }
         Ok(share)
     }

@@ -1,5 +1,6 @@
 //! Mounts that undo themselves.
 
+mod held;
 mod tree;
 
 use std::{
@@ -17,6 +18,8 @@ use nix::{
 };
 
 use crate::error::{Error, Result};
+
+pub use held::Held;
 
 /// What of a bound tree of mounts nobody may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +64,6 @@ impl Mounted {
                 .map_err(|e| failed("set the propagation of", target, e))?;
         }
         Ok(mounted)
-    }
-
-    /// What is mounted on `target` already.
-    pub fn already(target: PathBuf) -> Mounted {
-        Mounted { target }
     }
 
     /// Mounts what containerd wants as a rootfs.
