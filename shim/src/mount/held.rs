@@ -2,7 +2,7 @@
 //! any time: so such mounts are reached from the directory's descriptor without following links, and undone by their own.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -51,7 +51,7 @@ impl Held {
         let target = beneath(target, path)?;
         let tree = tree::clone(&by_descriptor(&source), false)?;
         tree::restrict(&tree, false, read_only)?;
-        tree::attach(&tree, &by_descriptor(&target))?;
+        tree::attach(&tree, &target)?;
         Ok(Held(tree))
     }
 }
@@ -66,9 +66,14 @@ impl Drop for Held {
     }
 }
 
+/// Opens a path for naming it only.
+pub fn open(path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().read(true).custom_flags(libc::O_PATH | flags).open(path)?.into())
+}
+
 /// Opens `path` below `top`, through mounts but not through links.
 fn beneath(top: &Path, path: &Path) -> io::Result<OwnedFd> {
-    let top: File = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(top)?;
+    let top = open(top, 0)?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);

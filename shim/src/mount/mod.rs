@@ -49,7 +49,8 @@ impl Mounted {
             |e: io::Error| Error::internal(format!("bind {} to {}: {e}", source.display(), target.display()));
         let tree = tree::clone(source, recursive).map_err(failed)?;
         tree::restrict(&tree, recursive, read_only).map_err(failed)?;
-        tree::attach(&tree, target).map_err(failed)?;
+        let on = held::open(target, libc::O_NOFOLLOW).map_err(failed)?;
+        tree::attach(&tree, &on).map_err(failed)?;
         Ok(Mounted { target: target.to_owned() })
     }
 

@@ -64,18 +64,18 @@ fn set_attributes(tree: &OwnedFd, recursive: bool, set: u64, propagation: u64) -
     Ok(())
 }
 
-/// Mounts `tree` on `target`.
-pub fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
-    let target = c_string(target)?;
-    // SAFETY: both paths are C strings that outlive the call.
+/// Mounts `tree` on the directory or file that is open as `target`.
+pub fn attach(tree: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+    let empty = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: two descriptors with empty C strings for paths.
     let result = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            empty,
         )
     };
     Errno::result(result)?;
