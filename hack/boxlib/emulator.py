@@ -6,7 +6,7 @@ It is unpacked beside the libraries that it needs, and run by its own loader, so
 import shutil
 from pathlib import Path
 
-from . import cache, debian
+from . import cache, debian, usr
 
 PACKAGE = "qemu-system-x86"
 LOADER = "lib64/ld-linux-x86-64.so.2"
@@ -25,7 +25,7 @@ def command():
 
 
 def _tree():
-    key = cache.recipe(PACKAGE, cache.HACK / "boxlib/debian.py", Path(__file__).resolve())
+    key = cache.recipe(PACKAGE, cache.HACK / "boxlib/debian.py", cache.HACK / "boxlib/usr.py", Path(__file__).resolve())
     return cache.stage("qemu", key, _build) / "root"
 
 
@@ -35,10 +35,7 @@ def _build(scratch):
     log.write_bytes(b"")
     tree = scratch / "root"
     tree.mkdir()
-    # Where the packages of a merged /usr expect the links to be.
-    for link in ("bin", "sbin", "lib", "lib64"):
-        (tree / "usr" / link).mkdir(parents=True)
-        (tree / link).symlink_to(f"usr/{link}")
+    usr.merge(tree)
     apt = debian.Apt(scratch / "apt", log)
     apt.extract_with_dependencies((PACKAGE,), scratch / "apt/status", tree)
     shutil.rmtree(apt.folder)

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from boxlib import cache, debian, oci, remote
+from boxlib import cache, debian, oci, remote, usr
 from boxlib.errors import output, run
 
 BUSYBOX, NGINX, PAUSE = "localhost/busybox:1", "localhost/nginx-small:1", "localhost/pause:1"
@@ -61,7 +61,7 @@ def _installer(base, folder):
 
 def _base():
     """Trees that no change of ours changes: an image's each, and libkrunfw."""
-    key = cache.recipe(PACKAGES, LIBKRUNFW, cache.HACK / "boxlib/debian.py", Path(__file__).resolve())
+    key = cache.recipe(PACKAGES, LIBKRUNFW, cache.HACK / "boxlib/debian.py", cache.HACK / "boxlib/usr.py", Path(__file__).resolve())
     return cache.stage("kubernetes-images", key, _build_base)
 
 
@@ -79,10 +79,7 @@ def _build_base(scratch):
 
 def _build_tree(apt, packages, tree):
     """The packages and all that they need, unpacked; busybox's programs where there are no others."""
-    # Where the packages of a merged /usr expect the links to be.
-    for link in ("bin", "sbin", "lib", "lib64"):
-        (tree / "usr" / link).mkdir(parents=True)
-        (tree / link).symlink_to(f"usr/{link}")
+    usr.merge(tree)
     apt.extract_with_dependencies(packages, apt.folder / "status", tree)
     for folder in ("dev", "etc", "proc", "root", "run", "sys", "tmp", "var"):
         (tree / folder).mkdir(exist_ok=True)

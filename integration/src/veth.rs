@@ -58,6 +58,13 @@ pub fn ip(args: &str) -> Result<String> {
     Ok(Cmd::new(&argv).run()?.ok()?.stdout_text())
 }
 
+/// The flags of a container in the namespace, in that mode of krun's if one is named.
+pub fn flags(mode: Option<&str>) -> Vec<String> {
+    let namespace = format!("--with-ns=network:{PATH}");
+    let annotation = mode.map(|mode| format!("--annotation=io.containerd.krun.network={mode}"));
+    [namespace].into_iter().chain(annotation).collect()
+}
+
 /// A command in the namespace.
 pub fn inside(args: &[&str]) -> Cmd {
     Cmd::new(&[&["ip", "netns", "exec", NAME], args].concat())

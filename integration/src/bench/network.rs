@@ -65,9 +65,7 @@ pub fn run(runs: u32) -> Result<ExitCode> {
 
 fn in_mode(ctx: &Ctx, mode: Option<&str>, runs: u32) -> Result<Measured> {
     let id = ctx.id(mode.unwrap_or("runc"));
-    let namespace = format!("--with-ns=network:{}", veth::PATH);
-    let annotation = mode.map(|mode| format!("--annotation=io.containerd.krun.network={mode}"));
-    let flags: Vec<_> = [namespace].into_iter().chain(annotation).collect();
+    let flags = veth::flags(mode);
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let mut peer = ctx.python(&flags, &id, PEER).timeout(PATIENCE.as_secs()).spawn()?;
     let measured = measure(&mut peer, runs);

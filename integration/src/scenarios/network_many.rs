@@ -27,13 +27,11 @@ const IN_SEQUENCE: usize = 2000;
 
 /// The flags of a container in the namespace of [`veth`], for each mode that it can have there.
 fn modes(ctx: &Ctx) -> Vec<(&'static str, Vec<String>)> {
-    let names: &[_] = if ctx.krun() { &["tap", "tsi"] } else { &["runc"] };
-    let flags = |mode: &str| {
-        let namespace = format!("--with-ns=network:{}", veth::PATH);
-        let annotation = format!("--annotation=io.containerd.krun.network={mode}");
-        if ctx.krun() { vec![namespace, annotation] } else { vec![namespace] }
-    };
-    names.iter().map(|mode| (*mode, flags(mode))).collect()
+    if ctx.krun() {
+        ["tap", "tsi"].map(|mode| (mode, veth::flags(Some(mode)))).into()
+    } else {
+        vec![("runc", veth::flags(None))]
+    }
 }
 
 /// Answers what it is asked at 7011; at each line of its input calls the box so often, at once or one after the other.
