@@ -11,6 +11,10 @@ use std::time::Duration;
 pub const BUSYBOX: &str = "localhost/busybox:1";
 /// An image with bash, coreutils, python3, procps and iproute2.
 pub const DEBIAN: &str = "localhost/debian:1";
+/// nginx, whose page names it.
+pub const NGINX: &str = "localhost/nginx:1";
+/// A Redis server and its client.
+pub const REDIS: &str = "localhost/redis:1";
 /// A directory for a scenario's own files; emptied by the runner after each.
 pub const WORK: &str = "/run/krun-scenarios";
 

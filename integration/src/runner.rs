@@ -105,14 +105,14 @@ fn explain(reason: &str, transcript: &str, mark: Mark) {
     }
 }
 
-/// What libkrun logs when a guest's CPU triple-faulted.
-const FAULT: &str = "Received KVM_EXIT_SHUTDOWN";
+/// What libkrun logs when a guest's CPU triple-faulted, and the shim when a guest's kernel came as far as to panic.
+const FAULTS: [&str; 2] = ["Received KVM_EXIT_SHUTDOWN", "its kernel panicked or its PID 1 died"];
 /// What a failure says when somebody lost patience.
 const HUNG: [&str; 3] = ["still waiting for", "timed out after", SILENT];
 /// What the shim says of a guest that is too slow, to boot or to answer a call.
 const SILENT: &str = "the guest did not answer";
 /// How many scenarios of a run may be tried again for that. More are no accident.
-const SECOND_TRIES: usize = 3;
+const SECOND_TRIES: usize = 4;
 
 /// Whether this box's KVM is QEMU's emulation, as `hack/box` tells its kernel.
 fn is_emulated() -> Result<bool> {
@@ -137,7 +137,10 @@ fn attempt_twice(
         return Ok(first);
     }
     let hung = HUNG.iter().any(|words| reason.contains(words)) || mark.line_with(&[SILENT])?.is_some();
-    let faulted = hung || mark.line_with(&[FAULT])?.is_some();
+    let mut faulted = hung || FAULTS.iter().any(|words| reason.contains(words));
+    for words in FAULTS {
+        faulted = faulted || mark.line_with(&[words])?.is_some();
+    }
     if !faulted || *tries == SECOND_TRIES {
         return Ok(first);
     }

@@ -1,18 +1,17 @@
 //! `start`: finds or starts the server of a container's sandbox, and tells containerd where it
 //! listens, in whichever of its three dialects containerd speaks.
 //!
-//! The socket is bound here and inherited by the server: containerd may connect at once, and is
-//! answered when the server is ready.
+//! The server inherits a socket that is bound here: containerd may connect at once, and is answered
+//! when the server is ready. containerd kills a `start` whose client went away. So that nothing
+//! stays behind then, the server is started first, and holds the other end of a pipe: unless its
+//! starter writes [`ANSWERED`], it removes the socket and ends.
 
 use std::{
     env, fs,
-    io::{self, IsTerminal, Read, Write},
+    io::{self, IsTerminal, PipeWriter, Read, Write},
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{
-            net::{UnixListener, UnixStream},
-            process::CommandExt,
-        },
+        unix::{net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -25,6 +24,7 @@ use containerd_shim::{
     socket_address,
 };
 use containerd_shim_protos::protobuf::Message;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, listen, socket};
 
 use crate::{
     bundle::sandbox_of,
@@ -43,6 +43,9 @@ pub const GROUP_ENV: &str = "KRUN_SANDBOX";
 
 /// The server's inherited listener.
 pub const LISTENER_FD: i32 = 3;
+
+/// What the starter writes to the server's standard input when containerd has its answer.
+pub const ANSWERED: u8 = b'a';
 
 /// Names the socket in a bundle: containerd reconnects by it after a restart.
 pub const ADDRESS_FILE: &str = "address";
@@ -68,7 +71,7 @@ enum Dialect {
 /// Answers containerd's `start`.
 ///
 /// # Errors
-/// When no server can be started; none is left behind.
+/// When no server can be started; none is left behind, nor by a kill at any moment.
 pub fn start(flags: &Flags) -> Result<()> {
     let params = read_params(flags)?;
     let dialect = match &params {
@@ -85,18 +88,27 @@ pub fn start(flags: &Flags) -> Result<()> {
             None => socket_address(&flags.address, &flags.namespace, &sandbox),
         };
     let ttrpc = params.as_ref().map(|params| params.containerd_ttrpc_address.clone());
-    let socket = PathBuf::from(address.trim_start_matches("unix://"));
-    if UnixStream::connect(&socket).is_err() {
-        let listener = bind(&socket)?;
-        if let Err(error) = spawn(flags, &sandbox, ttrpc.as_deref(), listener) {
-            let _ = fs::remove_file(&socket);
-            return Err(error);
-        }
-    }
+    let path = PathBuf::from(address.trim_start_matches("unix://"));
+    let mut server = match UnixStream::connect(&path) {
+        Ok(_) => None,
+        Err(_) => Some(serve_at(&path, flags, &sandbox, ttrpc.as_deref())?),
+    };
     fs::write(cwd.join(ADDRESS_FILE), &address)
         .map_err(|e| Error::internal(format!("write {}: {e}", cwd.join(ADDRESS_FILE).display())))?;
-    let reply = reply(&dialect, &address)?;
-    io::stdout().write_all(&reply).map_err(|e| Error::internal(format!("answer containerd: {e}")))
+    let answered = io::stdout().write_all(&reply(&dialect, &address)?);
+    answered
+        .and_then(|()| server.as_mut().map_or(Ok(()), |server| server.write_all(&[ANSWERED])))
+        .map_err(|e| Error::internal(format!("answer containerd: {e}")))
+}
+
+/// Starts a server whose socket is at `path`, which ends unless it is told that containerd was.
+fn serve_at(path: &Path, flags: &Flags, sandbox: &str, ttrpc: Option<&str>) -> Result<PipeWriter> {
+    let failed = |e: nix::Error| Error::internal(format!("make a socket: {e}"));
+    let listener =
+        socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
+    let server = spawn(flags, sandbox, ttrpc, &listener)?;
+    bind(&listener, path)?;
+    Ok(server)
 }
 
 fn read_params(flags: &Flags) -> Result<Option<BootstrapParams>> {
@@ -115,47 +127,47 @@ fn in_dir(dir: &str, address: &str) -> String {
     format!("unix://{}/{name}", dir.trim_end_matches('/'))
 }
 
-/// Binds the socket; one that nobody listens to any more is replaced.
-fn bind(socket: &Path) -> Result<UnixListener> {
-    let failed = |e: io::Error| Error::internal(format!("bind {}: {e}", socket.display()));
-    if let Some(dir) = socket.parent() {
+/// Binds the socket and listens; one that nobody listens to any more is replaced.
+fn bind(listener: &OwnedFd, path: &Path) -> Result<()> {
+    let failed = |e: io::Error| Error::internal(format!("bind {}: {e}", path.display()));
+    if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(failed)?;
     }
-    match fs::remove_file(socket) {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    UnixListener::bind(socket).map_err(failed)
+    UnixAddr::new(path)
+        .and_then(|address| nix::sys::socket::bind(listener.as_raw_fd(), &address))
+        .and_then(|()| listen(listener, Backlog::MAXCONN))
+        .map_err(|e| failed(e.into()))
 }
 
-/// Starts the server, which holds on to nothing of ours but the listener.
-fn spawn(flags: &Flags, sandbox: &str, ttrpc: Option<&str>, listener: UnixListener) -> Result<()> {
+/// Starts the server, which holds on to nothing of ours but the listener and the pipe's other end.
+fn spawn(flags: &Flags, sandbox: &str, ttrpc: Option<&str>, listener: &OwnedFd) -> Result<PipeWriter> {
     let failed = |e: io::Error| Error::internal(format!("start the shim's server: {e}"));
+    let (reader, writer) = io::pipe().map_err(failed)?;
     let mut command = Command::new(env::current_exe().map_err(failed)?);
     command
         .args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &flags.address])
         .env(GROUP_ENV, sandbox)
         .envs(ttrpc.map(|address| (TTRPC_ADDRESS, address)))
-        .stdin(Stdio::null())
+        .stdin(reader)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
     if flags.debug {
         command.arg("-debug");
     }
-    let listener = OwnedFd::from(listener);
+    let listener = listener.as_raw_fd();
     // SAFETY: between fork and exec only dup2 and fcntl are called, which are async-signal-safe.
     unsafe {
-        command.pre_exec(move || inherit(listener.as_raw_fd()));
+        command.pre_exec(move || inherit(listener));
     }
-    let mut server = command.spawn().map_err(failed)?;
-    let confined = set_cgroup_and_oom_score(server.id(), "");
-    if let Err(error) = confined {
-        let _ = server.kill();
-        let _ = server.wait();
-        return Err(Error::internal(format!("set up the shim's server: {error}")));
-    }
-    Ok(())
+    let server = command.spawn().map_err(failed)?;
+    set_cgroup_and_oom_score(server.id(), "")
+        .map_err(|e| Error::internal(format!("set up the shim's server: {e}")))?;
+    Ok(writer)
 }
 
 /// Leaves `fd` to the program to come as [`LISTENER_FD`].

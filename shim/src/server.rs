@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    io::{self, Read},
     os::{
         fd::{FromRawFd, OwnedFd},
         unix::net::UnixListener,
@@ -19,7 +20,7 @@ use containerd_shim_protos::{
 use log::{info, warn};
 
 use crate::{
-    bootstrap::{ADDRESS_FILE, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
+    bootstrap::{ADDRESS_FILE, ANSWERED, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
     error::{Error, Result},
     events::Publisher,
     pid_file,
@@ -39,10 +40,19 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the server cannot be set up.
 pub fn serve(flags: &Flags) -> Result<()> {
-    logger::init(flags.debug, "info", &flags.namespace, &flags.id)
-        .map_err(|e| Error::internal(format!("set up the log: {e}")))?;
     // SAFETY: the starter passes the listener as this descriptor and nothing else here uses it.
     let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(LISTENER_FD) });
+    // Before the log, a FIFO: with its reader gone it would not open.
+    if !is_wanted(io::stdin()) {
+        if let Ok(address) = listener.local_addr()
+            && let Some(path) = address.as_pathname()
+        {
+            remove(path);
+        }
+        return Ok(());
+    }
+    logger::init(flags.debug, "info", &flags.namespace, &flags.id)
+        .map_err(|e| Error::internal(format!("set up the log: {e}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(Duration::from_secs(1))
@@ -53,6 +63,12 @@ pub fn serve(flags: &Flags) -> Result<()> {
         log::error!("{error}");
     }
     served
+}
+
+/// Whether containerd has been told of this server, for which its starter must have lived.
+fn is_wanted(mut starter: impl Read) -> bool {
+    let mut word = [0];
+    matches!(starter.read(&mut word), Ok(1)) && word[0] == ANSWERED
 }
 
 async fn serve_on(listener: UnixListener, flags: &Flags) -> Result<()> {
@@ -98,5 +114,17 @@ fn remove(path: &Path) {
         && error.kind() != std::io::ErrorKind::NotFound
     {
         warn!("remove {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_starters_word_makes_a_server_stay() {
+        assert!(is_wanted(&[ANSWERED][..]));
+        assert!(!is_wanted(&[][..]));
+        assert!(!is_wanted(&[ANSWERED + 1][..]));
     }
 }

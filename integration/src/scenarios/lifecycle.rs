@@ -5,13 +5,19 @@ use crate::ctx::{BUSYBOX, Ctx};
 use crate::procs;
 use crate::scenario::{Outcome, Scenario};
 use crate::wait::{until, until_true};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Write};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("detached-lifecycle", detached).smoke(),
     Scenario::new("client-vanishes", client_vanishes),
+    Scenario::new("start-killed", start_killed).krun_only("runc's shim leaves its socket and a server"),
     Scenario::new("containerd-restart", containerd_restart),
 ];
 
@@ -52,6 +58,58 @@ fn client_vanishes(ctx: &Ctx) -> Result<Outcome> {
         Ok(ctx.task(&id)?.is_none() && ctx.ctr(&["container", "rm", &id]).run()?.status == 0)
     })?;
     Ok(Outcome::Passed)
+}
+
+/// containerd kills a shim's `start` whose client went away: here after all of its work, but before its answer. Neither
+/// a server nor a socket stays.
+fn start_killed(ctx: &Ctx) -> Result<Outcome> {
+    let bundle = ctx.work("bundle");
+    std::fs::create_dir(&bundle).context("make a bundle")?;
+    let before = sockets()?;
+    let (_reader, stdout) = full_pipe().context("fill a pipe")?;
+    let mut start = Command::new(ctx.runtime.shim())
+        .args([
+            "-namespace",
+            "default",
+            "-id",
+            &ctx.id(""),
+            "-address",
+            "/run/containerd/containerd.sock",
+            "start",
+        ])
+        .current_dir(&bundle)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .spawn()
+        .context("run the shim's start")?;
+    let address = bundle.join("address");
+    until_true("the address in the bundle", Duration::from_secs(30), || Ok(address.exists()))?;
+    ensure!(sockets()?.difference(&before).count() == 1, "a started shim has one socket more");
+    ensure!(start.try_wait()?.is_none(), "start ended although nobody reads its answer");
+    start.kill().context("kill it")?;
+    start.wait().context("wait for it")?;
+    until_true("no server", Duration::from_secs(10), || Ok(procs::shim_of(&ctx.id(""))?.is_none()))?;
+    ensure!(sockets()? == before, "the socket is still there");
+    Ok(Outcome::Passed)
+}
+
+fn sockets() -> Result<BTreeSet<OsString>> {
+    let entries = std::fs::read_dir("/run/containerd/s").context("list the shims' sockets")?;
+    entries.map(|entry| Ok(entry?.file_name())).collect()
+}
+
+/// A pipe into which nothing more goes until somebody reads.
+fn full_pipe() -> Result<(PipeReader, PipeWriter)> {
+    let (reader, mut writer) = io::pipe()?;
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let full = loop {
+        if let Err(error) = writer.write(&[0]) {
+            break error;
+        }
+    };
+    ensure!(full.kind() == ErrorKind::WouldBlock, "{full}");
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok((reader, writer))
 }
 
 /// containerd is killed and comes back: the container has not noticed, and obeys again.

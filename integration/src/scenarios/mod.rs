@@ -19,6 +19,7 @@ mod limits;
 mod mounts;
 mod nerdctl;
 mod nerdctl_compose;
+mod nerdctl_network;
 mod network;
 mod network_many;
 mod network_tap;
@@ -62,5 +63,6 @@ pub const ALL: &[&[Scenario]] = &[
     vmm_tool::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
+    nerdctl_network::SCENARIOS,
     pod::SCENARIOS,
 ];

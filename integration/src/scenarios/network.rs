@@ -2,7 +2,7 @@
 
 use super::network_tap::{called, echo, exchange};
 use crate::command::{Cmd, Running};
-use crate::ctx::{Ctx, DEBIAN};
+use crate::ctx::{Ctx, DEBIAN, NGINX};
 use crate::scenario::{Outcome, Scenario};
 use crate::veth;
 use crate::wait::until;
@@ -11,7 +11,6 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-const NGINX: &str = "localhost/nginx:1";
 const WHY: &str = "the annotations are krun's";
 
 pub const SCENARIOS: &[Scenario] = &[

@@ -112,7 +112,9 @@ impl Drop for Share {
 /// gone with its namespace.
 fn remove_abandoned() {
     for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
-        if File::open(entry.path()).is_ok_and(|file| lock(file).is_ok()) {
+        let locked = File::open(entry.path()).ok().and_then(|file| lock(file).ok());
+        // Held until it is removed, or its owner could lock it in between and go on.
+        if let Some(_lock) = locked {
             let _ = fs::remove_dir(entry.path());
         }
     }
