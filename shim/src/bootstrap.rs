@@ -95,8 +95,10 @@ pub fn start(flags: &Flags) -> Result<()> {
     };
     fs::write(cwd.join(ADDRESS_FILE), &address)
         .map_err(|e| Error::internal(format!("write {}: {e}", cwd.join(ADDRESS_FILE).display())))?;
-    let answered = io::stdout().write_all(&reply(&dialect, &address)?);
-    answered
+    let mut stdout = io::stdout();
+    stdout
+        .write_all(&reply(&dialect, &address)?)
+        .and_then(|()| stdout.flush())
         .and_then(|()| server.as_mut().map_or(Ok(()), |server| server.write_all(&[ANSWERED])))
         .map_err(|e| Error::internal(format!("answer containerd: {e}")))
 }
