@@ -25,6 +25,30 @@ pub fn crictl(args: &[&str]) -> Cmd {
     Cmd::new(&[&["crictl", "--runtime-endpoint", ENDPOINT, "--timeout", "100s"], args].concat())
 }
 
+/// The CRI's name for a runtime.
+pub fn handler(ctx: &Ctx) -> &'static str {
+    if ctx.krun() { "krun" } else { "runc" }
+}
+
+/// What a crictl command prints, without the last line's end.
+pub fn says(args: &[&str]) -> Result<String> {
+    Ok(crictl(args).run()?.ok()?.stdout_text().trim().to_owned())
+}
+
+/// A file for crictl with the configuration of a pod or a container.
+pub fn file(ctx: &Ctx, name: &str, value: &Value) -> Result<String> {
+    let path = ctx.work(&format!("{name}.json"));
+    fs::write(&path, value.to_string()).with_context(|| format!("write {}", path.display()))?;
+    Ok(path.display().to_string())
+}
+
+/// Why a box's containerd cannot be [`set_up`], if it cannot.
+pub fn unsuitable() -> Result<Option<String>> {
+    let version = Cmd::new(&["containerd", "--version"]).run()?.ok()?.stdout_text();
+    let suitable = version.split_whitespace().any(|word| word.trim_start_matches('v').starts_with("2."));
+    Ok((!suitable).then(|| "its configuration is for containerd 2".to_owned()))
+}
+
 /// Configures the box's containerd and restarts it; undone with the scenario.
 pub fn set_up(ctx: &Ctx) -> Result<()> {
     let drop_in = ctx.work("krun.toml");

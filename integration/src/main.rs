@@ -85,7 +85,7 @@ enum Group {
     Smoke,
     /// A representative part of those that need nothing more than containerd
     Test,
-    /// Those that need nerdctl or crictl
+    /// A representative part of those that need nerdctl or crictl
     Tools,
     /// All of them; without the tools, those that need them are skipped
     All,
@@ -97,7 +97,7 @@ impl Selection {
             let in_group = match self.group {
                 Group::Smoke => s.smoke,
                 Group::Test => !s.long && s.needs.is_none(),
-                Group::Tools => s.needs.is_some(),
+                Group::Tools => !s.long && s.needs.is_some(),
                 Group::All => true,
             };
             in_group && self.filter.as_ref().is_none_or(|f| s.name.contains(f.as_str()))

@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Bytes per measured transfer, in one direction.
-const AMOUNT: usize = 32 << 20;
+const AMOUNT: usize = 8 << 20;
 const CHUNK: usize = 64 << 10;
-const ROUND_TRIPS: u32 = 200;
+const ROUND_TRIPS: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Takes bytes to their end and says one; gives as many as asked for; answers each byte. One caller at a time.

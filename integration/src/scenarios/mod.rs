@@ -24,6 +24,7 @@ mod network;
 mod network_many;
 mod network_tap;
 mod pod;
+mod pod_many;
 mod process;
 mod runtimetest;
 mod signals;
@@ -65,4 +66,5 @@ pub const ALL: &[&[Scenario]] = &[
     nerdctl_compose::SCENARIOS,
     nerdctl_network::SCENARIOS,
     pod::SCENARIOS,
+    pod_many::SCENARIOS,
 ];

@@ -1,13 +1,12 @@
 //! A pod by the CRI: one VM, whose containers share what Kubernetes promises.
 
-use crate::command::Cmd;
-use crate::cri::{crictl, set_up};
-use crate::ctx::{BUSYBOX, Ctx, Runtime};
+use crate::cri::{file, handler, says, set_up, unsuitable};
+use crate::ctx::{BUSYBOX, Ctx};
 use crate::procs;
 use crate::scenario::{Outcome, Scenario};
 use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 use std::time::Duration;
 
@@ -20,9 +19,8 @@ const NODE: u8 = 2;
 
 /// In a network namespace made by CNI, then in the host's.
 fn pod(ctx: &Ctx) -> Result<Outcome> {
-    let version = Cmd::new(&["containerd", "--version"]).run()?.ok()?.stdout_text();
-    if !version.split_whitespace().any(|word| word.trim_start_matches('v').starts_with("2.")) {
-        return Ok(Outcome::Skipped("its configuration is for containerd 2".to_owned()));
+    if let Some(why) = unsuitable()? {
+        return Ok(Outcome::Skipped(why));
     }
     set_up(ctx)?;
     in_network(ctx, POD, Some("pair"))?;
@@ -53,12 +51,9 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
         )
     };
     let (one, two) = (container("one", "nc -ll -p 8080 -e echo from one &")?, container("two", "")?);
-    let says =
-        |args: &[&str]| -> Result<String> { Ok(crictl(args).run()?.ok()?.stdout_text().trim().to_owned()) };
     let exec = |id: &str, script: &str| says(&["exec", id, "sh", "-c", script]);
 
-    let handler = if ctx.runtime == Runtime::Krun { "krun" } else { "runc" };
-    let id = says(&["runp", "--runtime", handler, &pod])?;
+    let id = says(&["runp", "--runtime", handler(ctx), &pod])?;
     let start = |config: &str| -> Result<String> {
         let container = says(&["create", "--no-pull", &id, config, &pod])?;
         says(&["start", &container])?;
@@ -107,10 +102,4 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
 
 fn box_name() -> Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname").context("read the box's name")?.trim().to_owned())
-}
-
-fn file(ctx: &Ctx, name: &str, value: &Value) -> Result<String> {
-    let path = ctx.work(&format!("{name}.json"));
-    fs::write(&path, value.to_string()).with_context(|| format!("write {}", path.display()))?;
-    Ok(path.display().to_string())
 }

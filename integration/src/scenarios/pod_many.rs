@@ -1,0 +1,129 @@
+//! Pods and containers that come and go, fifty times: nothing may pile up.
+
+use crate::cri::{file, handler, says, set_up, unsuitable};
+use crate::ctx::{BUSYBOX, Ctx};
+use crate::procs;
+use crate::scenario::{Outcome, Scenario};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("pod-fifty-replacements", replacements).long().needs("crictl").timeout(2400),
+    Scenario::new("pod-fifty-cycles", cycles).long().needs("crictl").timeout(3600),
+];
+
+const TIMES: u32 = 50;
+/// Until what is made once and kept has been made.
+const SETTLED: u32 = 5;
+/// Where containerd keeps its images and snapshots.
+const STORE: &str = "/var/lib/containerd";
+
+/// A pod whose containers are replaced: neither descriptors nor disk space stay with the pod.
+fn replacements(ctx: &Ctx) -> Result<Outcome> {
+    if let Some(why) = unsuitable()? {
+        return Ok(Outcome::Skipped(why));
+    }
+    set_up(ctx)?;
+    let pod = Pod::run(ctx, 0)?;
+    let mut settled = None;
+    for round in 1..=TIMES {
+        let container =
+            pod.start(ctx, "replaced", "head -c 1000000 /dev/zero >/file; echo up; exec sleep 1000")?;
+        for what in ["stop", "rm"] {
+            says(&[what, &container])?;
+        }
+        if round == SETTLED {
+            settled = Some(held()?);
+        }
+    }
+    let (before, after) = (settled.context("a first count")?, held()?);
+    println!("after {SETTLED}: {before:?}, after {TIMES}: {after:?}");
+    ensure!(after.0 == before.0, "krun's processes had {} descriptors open, and now {}", before.0, after.0);
+    // The replaced containers' files alone are 45 MB; containerd's database grows as well.
+    ensure!(after.1 < before.1 + (10 << 20), "{STORE} held {} bytes, and now {}", before.1, after.1);
+    pod.remove()?;
+    Ok(Outcome::Passed)
+}
+
+/// Pods of three containers from nothing to nothing; the runner's comparison of the box does the rest.
+fn cycles(ctx: &Ctx) -> Result<Outcome> {
+    if let Some(why) = unsuitable()? {
+        return Ok(Outcome::Skipped(why));
+    }
+    set_up(ctx)?;
+    for round in 1..=TIMES {
+        let cycle = || -> Result<()> {
+            let pod = Pod::run(ctx, round)?;
+            for name in ["one", "two", "three"] {
+                let container = pod.start(ctx, name, "echo up; exec sleep 1000")?;
+                ensure!(says(&["exec", &container, "echo", name])? == name, "{name} says something else");
+            }
+            pod.remove()
+        };
+        cycle().with_context(|| format!("cycle {round}"))?;
+    }
+    ensure!(says(&["pods", "-q"])?.is_empty(), "pods are left");
+    Ok(Outcome::Passed)
+}
+
+struct Pod {
+    id: String,
+    config: String,
+}
+
+impl Pod {
+    fn run(ctx: &Ctx, number: u32) -> Result<Pod> {
+        let config = json!({
+            "metadata": {"name": "many", "uid": format!("many-{number}"), "namespace": "default"},
+            "log_directory": ctx.work("logs"), "linux": {},
+        });
+        let config = file(ctx, "pod", &config)?;
+        Ok(Pod { id: says(&["runp", "--runtime", handler(ctx), &config])?, config })
+    }
+
+    /// Creates and starts a container in it.
+    fn start(&self, ctx: &Ctx, name: &str, script: &str) -> Result<String> {
+        let config = json!({
+            "metadata": {"name": name}, "image": {"image": BUSYBOX}, "command": ["sh", "-c", script],
+            "log_path": format!("{name}.log"), "linux": {},
+        });
+        let config = file(ctx, name, &config)?;
+        let container = says(&["create", "--no-pull", &self.id, &config, &self.config])?;
+        says(&["start", &container])?;
+        Ok(container)
+    }
+
+    fn remove(&self) -> Result<()> {
+        says(&["stopp", &self.id])?;
+        says(&["rmp", &self.id])?;
+        Ok(())
+    }
+}
+
+/// Open descriptors of krun's processes, and bytes in containerd's store.
+fn held() -> Result<(usize, u64)> {
+    let mut descriptors = 0;
+    for process in
+        procs::all()?.iter().filter(|p| p.is_called("krun-vmm") || p.is_called("containerd-shim-krun-v2"))
+    {
+        let open = fs::read_dir(format!("/proc/{}/fd", process.pid));
+        descriptors += open.with_context(|| format!("count the descriptors of {}", process.pid))?.count();
+    }
+    Ok((descriptors, size(Path::new(STORE))?))
+}
+
+/// Bytes in the files below a directory. What goes away meanwhile counts as nothing.
+fn size(path: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(path).into_iter().flatten() {
+        let entry = entry.with_context(|| format!("list {}", path.display()))?;
+        match entry.metadata() {
+            Ok(found) if found.is_dir() => sum += size(&entry.path())?,
+            Ok(found) => sum += found.len(),
+            Err(_) => {}
+        }
+    }
+    Ok(sum)
+}
