@@ -112,7 +112,7 @@ const HUNG: [&str; 3] = ["still waiting for", "timed out after", SILENT];
 /// What the shim says of a guest that is too slow, to boot or to answer a call.
 const SILENT: &str = "the guest did not answer";
 /// How many scenarios of a run may be tried again for that. More are no accident.
-const SECOND_TRIES: usize = 4;
+const SECOND_TRIES: usize = 1;
 
 /// Whether this box's KVM is QEMU's emulation, as `hack/box` tells its kernel.
 fn is_emulated() -> Result<bool> {
@@ -122,7 +122,7 @@ fn is_emulated() -> Result<bool> {
         .any(|emulated| line.split_whitespace().any(|word| word == *emulated)))
 }
 
-/// Once more when the first failed with a guest that faulted or hung, which emulated nested virtualisation makes of some
+/// Once more when the first failed with a guest that faulted or hung, which emulated nested virtualisation may make of one
 /// (docs/testing.md). It is told, and a second time it is a failure.
 fn attempt_twice(
     scenario: &Scenario,

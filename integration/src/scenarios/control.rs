@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("pause-stats-update", pause_stats_update).image(DEBIAN),
     Scenario::new("out-of-memory", out_of_memory).image(DEBIAN),
-    Scenario::new("clock-follows-host", clock),
+    Scenario::new("clock-follows-host", clock).long(),
     Scenario::new("host-socket", host_socket).image(DEBIAN),
     Scenario::new("hooks", hooks),
 ];

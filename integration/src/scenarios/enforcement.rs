@@ -9,8 +9,9 @@ use serde_json::json;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("seccomp-enforced", seccomp_enforced),
-    Scenario::new("seccomp-refused", seccomp_refused),
+    Scenario::new("seccomp-refused", seccomp_refused).long(),
     Scenario::new("host-labels-dropped", host_labels_dropped)
+        .long()
         .long()
         .krun_only("runc refuses them where the host has none"),
 ];

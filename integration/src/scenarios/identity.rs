@@ -6,7 +6,7 @@ use crate::undo;
 use anyhow::Result;
 
 pub const SCENARIOS: &[Scenario] =
-    &[Scenario::new("taken-id", taken_id), Scenario::new("long-names", long_names)];
+    &[Scenario::new("taken-id", taken_id).long(), Scenario::new("long-names", long_names).long()];
 
 /// containerd's limit for ids and namespaces (identifiers.Validate).
 const LONGEST: usize = 76;

@@ -8,7 +8,7 @@ use std::fs;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("small-memory-limit", small_memory_limit).long(),
-    Scenario::new("limits-beyond-host", limits_beyond_host),
+    Scenario::new("limits-beyond-host", limits_beyond_host).long(),
     Scenario::new("pid-on-the-host", pid_on_the_host).long(),
     Scenario::new("vmm-jail", vmm_jail).krun_only("there is no krun-vmm"),
 ];

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("network-tap", tap).image(DEBIAN),
-    Scenario::new("network-localhost", localhost).image(DEBIAN),
+    Scenario::new("network-localhost", localhost).long().image(DEBIAN),
     Scenario::new("network-cni", cni).long(),
 ];
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("stdin-to-stdout", stdin_to_stdout).smoke(),
-    Scenario::new("stdout-50-mb", stdout_50_mb).timeout(360),
+    Scenario::new("stdout-50-mb", stdout_50_mb).long().timeout(360),
     Scenario::new("stdin-50-mb", stdin_50_mb).long().timeout(360),
     Scenario::new("stdout-256-mb", stdout_256_mb).long().timeout(700),
-    Scenario::new("burst-then-exit", burst_then_exit),
+    Scenario::new("burst-then-exit", burst_then_exit).long(),
 ];
 
 const LARGE: usize = 50 << 20;
