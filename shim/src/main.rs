@@ -3,6 +3,7 @@
 //! One executable, several roles: `start` and `delete` are short calls of containerd's, without
 //! an action it is the server of one sandbox, and `krun-anchor` makes it a container's anchor.
 
+mod abandoned;
 mod anchor;
 mod bootstrap;
 mod bundle;

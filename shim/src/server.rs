@@ -2,12 +2,13 @@
 
 use std::{
     env,
+    fs::OpenOptions,
     io::{self, Read},
     os::{
         fd::{FromRawFd, OwnedFd},
         unix::net::UnixListener,
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use containerd_shim_protos::{
 use log::{info, warn};
 
 use crate::{
+    abandoned::Bundle,
     bootstrap::{ADDRESS_FILE, ANSWERED, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
     error::{Error, Result},
     events::Publisher,
@@ -32,6 +34,9 @@ use crate::{
 /// The task service's two names. Source: containerd `api/runtime/task/v2` and `v3`.
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 
+/// The log in the bundle, which the library opens. Source: containerd `core/runtime/v2/README.md`.
+const LOG: &str = "log";
+
 /// How long the last events may take before the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 
@@ -42,27 +47,44 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 pub fn serve(flags: &Flags) -> Result<()> {
     // SAFETY: the starter passes the listener as this descriptor and nothing else here uses it.
     let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(LISTENER_FD) });
-    // Before the log, a FIFO: with its reader gone it would not open.
-    if !is_wanted(io::stdin()) {
-        if let Ok(address) = listener.local_addr()
-            && let Some(path) = address.as_pathname()
-        {
-            remove(path);
-        }
+    let wanted = is_wanted(io::stdin());
+    let socket = SocketFile::of(&listener);
+    if !wanted {
         return Ok(());
     }
+    // The log is a FIFO. With its reader gone, as containerd is when it has given up, it would never open.
+    let reader = OpenOptions::new().read(true).write(true).open(LOG);
     logger::init(flags.debug, "info", &flags.namespace, &flags.id)
         .map_err(|e| Error::internal(format!("set up the log: {e}")))?;
+    drop(reader);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .map_err(|e| Error::internal(format!("start the runtime: {e}")))?;
-    let served = runtime.block_on(serve_on(listener, flags));
+    let served = runtime.block_on(serve_on(listener, socket, flags));
     if let Err(error) = &served {
         log::error!("{error}");
     }
     served
+}
+
+/// The socket's name in the file system, which goes with this, also when the server could not be set up: containerd, which
+/// may have given up on it and removed the bundle, would not clean up after it.
+struct SocketFile(Option<PathBuf>);
+
+impl SocketFile {
+    fn of(listener: &UnixListener) -> SocketFile {
+        SocketFile(listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned)))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            remove(path);
+        }
+    }
 }
 
 /// Whether containerd has been told of this server, for which its starter must have lived.
@@ -71,7 +93,7 @@ fn is_wanted(mut starter: impl Read) -> bool {
     matches!(starter.read(&mut word), Ok(1)) && word[0] == ANSWERED
 }
 
-async fn serve_on(listener: UnixListener, flags: &Flags) -> Result<()> {
+async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> Result<()> {
     let failed = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
     let group = env::var(GROUP_ENV).unwrap_or_else(|_| flags.id.clone());
     let containerd = env::var(TTRPC_ADDRESS).map_err(|e| failed(TTRPC_ADDRESS, &e))?;
@@ -79,10 +101,10 @@ async fn serve_on(listener: UnixListener, flags: &Flags) -> Result<()> {
     let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group));
     let tasks = Tasks::new(sandbox, events.clone());
     let exit = Arc::new(ExitSignal::default());
-    let service = Arc::new(Service::new(tasks, exit.clone()));
+    let service = Arc::new(Service::new(tasks.clone(), exit.clone()));
+    let bundle = Bundle::watch(&flags.id).map_err(|e| failed("watch the bundle", &e))?;
 
     listener.set_nonblocking(true).map_err(|e| failed("set up the socket", &e))?;
-    let address = listener.local_addr().map_err(|e| failed("name the socket", &e))?;
     let listener = Listener::try_from(listener).map_err(|e| failed("listen", &e))?;
     let mut server = Server::new().add_listener(listener);
     for name in SERVICES {
@@ -95,18 +117,28 @@ async fn serve_on(listener: UnixListener, flags: &Flags) -> Result<()> {
     server.start().await?;
     info!("serving {group} as {}", std::process::id());
 
-    exit.wait().await;
-    events.drain(LAST_EVENTS).await;
-    if let Some(path) = address.as_pathname() {
-        remove(path);
+    tokio::select! {
+        () = exit.wait() => {}
+        () = abandoned(&bundle, &tasks) => warn!("containerd has removed the bundle and never made a task"),
     }
+    events.drain(LAST_EVENTS).await;
+    drop(socket);
     remove(Path::new(ADDRESS_FILE));
     remove(Path::new(pid_file::NAME));
+    bundle.remove();
     if tokio::time::timeout(LAST_EVENTS, server.shutdown()).await.is_err() {
         warn!("a client did not let go of its connection");
     }
     info!("done");
     Ok(())
+}
+
+/// Waits until the bundle is removed although there is no task; otherwise containerd still has something to say.
+async fn abandoned(bundle: &Bundle, tasks: &Tasks) {
+    bundle.removed().await;
+    if !tasks.is_empty() {
+        std::future::pending().await
+    }
 }
 
 fn remove(path: &Path) {

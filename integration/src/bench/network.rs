@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Bytes per measured transfer, in one direction.
-const AMOUNT: usize = 8 << 20;
+const AMOUNT: usize = 2 << 20;
 const CHUNK: usize = 64 << 10;
 const ROUND_TRIPS: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(600);
