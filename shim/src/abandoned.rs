@@ -31,15 +31,6 @@ impl Bundle {
         Ok(Bundle { events, id: id.to_owned() })
     }
 
-    /// Removes what containerd could not remove while this process wrote there.
-    pub fn remove(self) {
-        if let Ok(path) = env::current_dir()
-            && is_removed(Some(&path), &self.id)
-        {
-            let _ = fs::remove_dir(path);
-        }
-    }
-
     /// Waits until it is on its way out.
     pub async fn removed(&self) {
         // It may have been before it was watched.
@@ -49,6 +40,15 @@ impl Bundle {
             let _ = self.events.get_ref().read(&mut [0; 512]);
             ready.clear_ready();
         }
+    }
+}
+
+/// Removes the current directory if it is a bundle on its way out, which containerd could not while this process wrote there.
+pub fn remove_rest(id: &str) {
+    if let Ok(path) = env::current_dir()
+        && is_removed(Some(&path), id)
+    {
+        let _ = fs::remove_dir(path);
     }
 }
 

@@ -21,7 +21,7 @@ use containerd_shim_protos::{
 use log::{info, warn};
 
 use crate::{
-    abandoned::Bundle,
+    abandoned::{self, Bundle},
     bootstrap::{ADDRESS_FILE, ANSWERED, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
     error::{Error, Result},
     events::Publisher,
@@ -36,6 +36,9 @@ const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task
 
 /// The log in the bundle, which the library opens. Source: containerd `core/runtime/v2/README.md`.
 const LOG: &str = "log";
+
+/// How long the bundle is watched. containerd gives up on a shim right after its start, and a user has few inotify instances.
+const STARTING: Duration = Duration::from_secs(60);
 
 /// How long the last events may take before the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -102,7 +105,7 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     let tasks = Tasks::new(sandbox, events.clone());
     let exit = Arc::new(ExitSignal::default());
     let service = Arc::new(Service::new(tasks.clone(), exit.clone()));
-    let bundle = Bundle::watch(&flags.id).map_err(|e| failed("watch the bundle", &e))?;
+    let bundle = Bundle::watch(&flags.id).inspect_err(|e| warn!("watch the bundle: {e}")).ok();
 
     listener.set_nonblocking(true).map_err(|e| failed("set up the socket", &e))?;
     let listener = Listener::try_from(listener).map_err(|e| failed("listen", &e))?;
@@ -119,13 +122,13 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
 
     tokio::select! {
         () = exit.wait() => {}
-        () = abandoned(&bundle, &tasks) => warn!("containerd has removed the bundle and never made a task"),
+        () = given_up(bundle, &tasks) => warn!("containerd has removed the bundle and never made a task"),
     }
     events.drain(LAST_EVENTS).await;
     drop(socket);
     remove(Path::new(ADDRESS_FILE));
     remove(Path::new(pid_file::NAME));
-    bundle.remove();
+    abandoned::remove_rest(&flags.id);
     if tokio::time::timeout(LAST_EVENTS, server.shutdown()).await.is_err() {
         warn!("a client did not let go of its connection");
     }
@@ -133,12 +136,15 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     Ok(())
 }
 
-/// Waits until the bundle is removed although there is no task; otherwise containerd still has something to say.
-async fn abandoned(bundle: &Bundle, tasks: &Tasks) {
-    bundle.removed().await;
-    if !tasks.is_empty() {
-        std::future::pending().await
+/// Waits until the bundle is removed although there is no task; for ever when that does not happen [soon](STARTING).
+async fn given_up(bundle: Option<Bundle>, tasks: &Tasks) {
+    if let Some(bundle) = bundle {
+        let removed = tokio::time::timeout(STARTING, bundle.removed()).await.is_ok();
+        if removed && tasks.is_empty() {
+            return;
+        }
     }
+    std::future::pending().await
 }
 
 fn remove(path: &Path) {
