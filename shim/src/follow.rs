@@ -16,40 +16,49 @@ use tokio::{
 };
 
 use crate::{
-    mount::{self, Held, MountId, ReadOnly},
+    bundle::Volume,
+    mount::{self, Held, MountId, ReadOnly, Spot},
     state_dir,
 };
+
+/// What is mounted below a source, by its path below it.
+type Mounts = BTreeMap<PathBuf, MountId>;
 
 /// A volume that follows the host.
 #[derive(Debug)]
 pub struct Followed {
     source: PathBuf,
-    target: PathBuf,
     read_only: ReadOnly,
-    /// What is mounted below the target, by its path below it and by the mount of the host's that it
+    volume: Spot,
+    /// What is mounted below the volume, by its path below it and by the mount of the host's that it
     /// shows; no mount where that could not be bound.
     mounts: BTreeMap<PathBuf, (MountId, Option<Held>)>,
 }
 
 impl Followed {
-    /// The volume that is about to be bound: what is mounted below the source from now on counts as
-    /// later.
-    pub fn new(source: &Path, target: &Path, read_only: ReadOnly) -> Followed {
-        let mounts = below(source).into_iter().map(|(path, id)| (path, (id, None))).collect();
-        Followed { source: source.to_owned(), target: target.to_owned(), read_only, mounts }
+    /// What is mounted below `source` before it is bound: what comes from then on counts as later.
+    pub fn below(source: &Path) -> Mounts {
+        below(source)
     }
 
-    /// Takes hold of what the volume shows, now that it is bound.
-    pub fn bound(mut self) -> Followed {
-        for (path, (_, held)) in &mut self.mounts {
-            *held = Held::already(&self.target, path)
-                .inspect_err(|error| warn!("follow {}: {error}", self.source.join(path).display()))
+    /// Takes hold of what the volume shows of what was below its source, now that it is bound.
+    pub fn new(volume: &Volume, bound: Spot, before: Mounts) -> Followed {
+        let mounts = before.into_iter().map(|(path, id)| {
+            let held = bound
+                .already(&path)
+                .inspect_err(|error| warn!("follow {}: {error}", volume.source.join(&path).display()))
                 .ok();
+            (path, (id, held))
+        });
+        Followed {
+            source: volume.source.clone(),
+            read_only: volume.read_only,
+            mounts: mounts.collect(),
+            volume: bound,
         }
-        self
     }
 
-    /// Makes the target like the source.
+    /// Makes the volume like the source.
     fn update(&mut self) {
         let now = below(&self.source);
         // The deepest first.
@@ -60,7 +69,9 @@ impl Followed {
             if self.mounts.contains_key(&path) {
                 continue;
             }
-            let held = Held::bind((&self.source, id), &self.target, &path, self.read_only)
+            let held = self
+                .volume
+                .bind_mount((&self.source, id), &path, self.read_only)
                 .inspect_err(|error| warn!("follow {}: {error}", self.source.join(&path).display()))
                 .ok();
             self.mounts.insert(path, (id, held));
@@ -69,14 +80,14 @@ impl Followed {
 }
 
 /// The mounts of the host below `source`, but for those of the sandboxes themselves.
-fn below(source: &Path) -> BTreeMap<PathBuf, MountId> {
+fn below(source: &Path) -> Mounts {
     let mut found = mount::below(source);
     found.retain(|path, _| !source.join(path).starts_with(state_dir::ROOT));
     found
 }
 
 /// What is no longer there, or is another mount now.
-fn gone<T>(had: &BTreeMap<PathBuf, (MountId, T)>, now: &BTreeMap<PathBuf, MountId>) -> Vec<PathBuf> {
+fn gone<T>(had: &BTreeMap<PathBuf, (MountId, T)>, now: &Mounts) -> Vec<PathBuf> {
     had.iter().filter(|(path, (id, _))| now.get(*path) != Some(id)).map(|(path, _)| path.clone()).collect()
 }
 

@@ -54,6 +54,11 @@ impl StateDir {
         Ok(state)
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What becomes the guest's root.
     pub fn share(&self) -> PathBuf {
         self.path.join("share")

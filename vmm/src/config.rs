@@ -60,6 +60,9 @@ pub struct VmConfig {
     /// caller makes below it, before or after boot, appear there with their own flags (make them
     /// nodev and nosuid: that binds the vmm, not the guest).
     pub share: PathBuf,
+    /// Mount namespace in which `share` is such a mount, with all else that the vmm needs, such as
+    /// `/proc/<pid>/ns/mnt`; `None` is the caller's. The vmm gets a copy.
+    pub mount_namespace: Option<PathBuf>,
     /// Empty directory of this VM alone; the socket that the guest dials lives in it.
     pub socket_dir: PathBuf,
     /// Network namespace of the vmm, such as `/proc/<pid>/ns/net`; `None` is a new empty one with
@@ -212,6 +215,7 @@ mod tests {
             memory_mib: 128,
             share: "/".into(),
             socket_dir: "/tmp".into(),
+            mount_namespace: None,
             netns: None,
             network: Network::None,
             libkrunfw: "/etc/passwd".into(),

@@ -130,6 +130,9 @@ impl Vm {
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS;
+        if let Some(path) = &config.mount_namespace {
+            spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);
+        }
         if let Some(path) = &config.netns {
             spawn = spawn.fd(open("network namespace", path, File::options().read(true))?, order::NETNS_FD);
         }

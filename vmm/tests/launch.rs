@@ -35,6 +35,7 @@ impl Scratch {
             memory_mib: 128,
             share: self.0.join("share"),
             socket_dir: self.0.join("sock"),
+            mount_namespace: None,
             netns: None,
             network: Network::None,
             libkrunfw: "/etc/passwd".into(),

@@ -4,7 +4,7 @@ use crate::command::Cmd;
 use crate::ctx::Ctx;
 use crate::scenario::{Outcome, Scenario};
 use crate::undo;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 
 pub const SCENARIOS: &[Scenario] = &[Scenario::new("mounts-below-a-volume", below)];
@@ -42,7 +42,13 @@ fn below(ctx: &Ctx) -> Result<Outcome> {
     mount(&later)?;
     Cmd::new(&["touch", &format!("{later}/file")]).run()?.ok()?;
     running.wait_for_stdout("followed\nwritable\n")?;
-    Cmd::new(&["umount", &later]).run()?.ok()?;
+    // The container's mounts are nobody else's: they neither show on the host nor keep its directories busy.
+    let table = fs::read_to_string("/proc/self/mountinfo").context("read mountinfo")?;
+    ensure!(!table.contains("/run/krun/"), "the host sees mounts of the share: {table}");
+    for dir in [&later, &there] {
+        Cmd::new(&["umount", dir]).run()?.ok()?;
+        fs::remove_dir(dir).with_context(|| format!("remove {dir} while a container sees a mount on it"))?;
+    }
     running
         .finish()?
         .ok()?

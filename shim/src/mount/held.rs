@@ -1,5 +1,5 @@
-//! Mounts below a directory that a guest may write to. A guest can rename what a path leads through, or put a link there, at
-//! any time: so such mounts are reached from the directory's descriptor without following links, and undone by their own.
+//! Mounts in a sandbox's namespace. Below a volume a guest can rename what a path leads through, or put a link there, at any
+//! time: so mounts are reached from the descriptor of what they are in, without following links, and undone by their own.
 
 use std::{
     fs::{self, OpenOptions},
@@ -8,7 +8,8 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::fs::OpenOptionsExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
+    sync::Arc,
 };
 
 use log::warn;
@@ -18,50 +19,109 @@ use nix::{
     mount::{MntFlags, umount2},
 };
 
-use super::{MountId, ReadOnly, tree};
+use super::{MountId, Namespace, ReadOnly, namespace::DESCRIPTORS, tree};
 
-/// A mount that is undone when it is dropped, wherever it may be by then.
+/// A mount in a namespace, as a place for others below it.
+#[derive(Debug, Clone)]
+pub struct Spot {
+    mount: Arc<OwnedFd>,
+    namespace: Arc<Namespace>,
+}
+
+/// A mount in a namespace that is undone when it is dropped, wherever it may be by then.
 #[derive(Debug)]
-pub struct Held(OwnedFd);
+pub struct Held(Spot);
 
 impl Held {
-    /// What is mounted at `path` below `top` already.
+    /// Shows `source`, a directory or file of the host's, at `target`, an empty one of the same kind: without devices and
+    /// set-user-id programs, which a guest has no business opening on the host, and as read-only as asked. It has these
+    /// flags before anybody sees it: where a mount propagates to, it takes along the flags that it has then, and no later
+    /// change follows.
     ///
     /// # Errors
-    /// When the path leads nowhere, through a link, or out of `top`.
-    pub fn already(top: &Path, path: &Path) -> io::Result<Held> {
-        beneath(top, path).map(Held)
+    /// The mount's; nothing stays mounted.
+    pub fn bind(
+        namespace: &Arc<Namespace>,
+        source: &Path,
+        target: &OwnedFd,
+        recursive: bool,
+        read_only: ReadOnly,
+    ) -> io::Result<Held> {
+        let tree = tree::clone(source, recursive)?;
+        tree::restrict(&tree, recursive, read_only)?;
+        namespace.run(|| tree::attach(&tree, target))??;
+        Ok(Held(Spot { mount: Arc::new(tree), namespace: namespace.clone() }))
     }
 
-    /// Shows the mount `id`, which is at `path` below `source`, at the same path below `target`; as
-    /// [`super::Mounted::bind`] does.
+    /// The directory `path` of a namespace, as a mount of its own from which mounts propagate.
     ///
     /// # Errors
-    /// As [`Held::already`]; when another mount is there by now; and the mount's.
-    pub fn bind(
+    /// The mount's; nothing stays mounted.
+    pub fn shared(namespace: &Arc<Namespace>, path: &Path) -> io::Result<Held> {
+        let mount = namespace.run(|| {
+            let tree = tree::clone(path, false)?;
+            tree::restrict(&tree, false, ReadOnly::Nothing)?;
+            tree::attach(&tree, &open(path, libc::O_NOFOLLOW)?)?;
+            Ok::<_, io::Error>(tree)
+        })??;
+        let held = Held(Spot { mount: Arc::new(mount), namespace: namespace.clone() });
+        namespace.run(|| tree::propagate(&held.0.mount))??;
+        Ok(held)
+    }
+
+    /// Itself as a place for others.
+    pub fn spot(&self) -> Spot {
+        self.0.clone()
+    }
+}
+
+impl Spot {
+    /// What is mounted at `path` below this already.
+    ///
+    /// # Errors
+    /// When the path leads nowhere, through a link, or out of this.
+    pub fn already(&self, path: &Path) -> io::Result<Held> {
+        let mount = Arc::new(beneath(&self.mount, path)?);
+        Ok(Held(Spot { mount, namespace: self.namespace.clone() }))
+    }
+
+    /// As [`Held::bind`], to what is at `path` below this.
+    ///
+    /// # Errors
+    /// As [`Spot::already`]; and the mount's.
+    pub fn bind(&self, source: &Path, path: &Path, recursive: bool, read_only: ReadOnly) -> io::Result<Held> {
+        Held::bind(&self.namespace, source, &beneath(&self.mount, path)?, recursive, read_only)
+    }
+
+    /// Shows the mount `id`, which is at `path` below `source`, at the same path below this; without those below it.
+    ///
+    /// # Errors
+    /// As [`Spot::bind`]; when another mount is at the source by now.
+    pub fn bind_mount(
+        &self,
         (source, id): (&Path, MountId),
-        target: &Path,
         path: &Path,
         read_only: ReadOnly,
     ) -> io::Result<Held> {
-        let source = beneath(source, path)?;
+        let source = beneath(&open(source, 0)?, path)?;
         if mount_of(&source)? != id {
             return Err(io::Error::other("something else is mounted there by now"));
         }
-        let target = beneath(target, path)?;
-        let tree = tree::clone(&by_descriptor(&source), false)?;
-        tree::restrict(&tree, false, read_only)?;
-        tree::attach(&tree, &target)?;
-        Ok(Held(tree))
+        let source = Path::new(DESCRIPTORS).join(number(&source));
+        self.bind(&source, path, false, read_only)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        match umount2(&by_descriptor(&self.0), MntFlags::MNT_DETACH) {
+        // In the directory of descriptors its number leads to it, and to nothing else.
+        let number = number(&self.0.mount);
+        let undone = self.0.namespace.run(|| umount2(number.as_str(), MntFlags::MNT_DETACH));
+        match undone.map(|result| result.map_err(io::Error::from)) {
+            Ok(Ok(())) => {}
             // The mount that it was on has gone, and it with it.
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(error) => warn!("unmount what follows the host: {error}"),
+            Ok(Err(error)) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
+            Ok(Err(error)) | Err(error) => warn!("unmount what a guest saw: {error}"),
         }
     }
 }
@@ -72,17 +132,15 @@ pub fn open(path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
 }
 
 /// Opens `path` below `top`, through mounts but not through links.
-fn beneath(top: &Path, path: &Path) -> io::Result<OwnedFd> {
-    let top = open(top, 0)?;
+fn beneath(top: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    Ok(openat2(&top, path, how)?)
+    Ok(openat2(top, path, how)?)
 }
 
-/// A path that leads to what is open, and to nothing else. Source: proc_pid_fd(5).
-fn by_descriptor(open: &OwnedFd) -> PathBuf {
-    format!("/proc/self/fd/{}", open.as_raw_fd()).into()
+fn number(open: &OwnedFd) -> String {
+    open.as_raw_fd().to_string()
 }
 
 /// The mount that something open is in. Source: proc_pid_fdinfo(5).
@@ -104,18 +162,19 @@ mod tests {
         fs::create_dir_all(top.path().join("a/b")).unwrap();
         symlink("/etc", top.path().join("link")).unwrap();
         symlink("a", top.path().join("inside")).unwrap();
-        assert!(beneath(top.path(), Path::new("a/b")).is_ok());
+        let top = open(top.path(), 0).unwrap();
+        assert!(beneath(&top, Path::new("a/b")).is_ok());
         for path in ["link", "link/ssl", "inside/b", "../x", "/etc"] {
-            assert!(beneath(top.path(), Path::new(path)).is_err(), "{path}");
+            assert!(beneath(&top, Path::new(path)).is_err(), "{path}");
         }
     }
 
     #[test]
     fn a_mount_is_known_by_its_number() {
-        let proc = beneath(Path::new("/"), Path::new("proc")).unwrap();
-        let id = mount_of(&proc).unwrap();
-        assert_eq!(super::super::below(Path::new("/")).get(Path::new("proc")), Some(&id));
-        let other = Held::bind((Path::new("/"), id + 1), Path::new("/"), Path::new("proc"), ReadOnly::All);
-        assert!(other.unwrap_err().to_string().contains("something else"));
+        let proc = beneath(&open(Path::new("/"), 0).unwrap(), Path::new("proc")).unwrap();
+        assert_eq!(
+            super::super::below(Path::new("/")).get(Path::new("proc")),
+            Some(&mount_of(&proc).unwrap())
+        );
     }
 }

@@ -1,11 +1,12 @@
 //! Mounts that undo themselves.
 
 mod held;
+mod namespace;
 mod tree;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     thread,
 };
@@ -14,12 +15,13 @@ use containerd_shim_protos::types::mount::Mount;
 use log::warn;
 use nix::{
     errno::Errno,
-    mount::{MntFlags, MsFlags, mount, umount2},
+    mount::{MntFlags, umount2},
 };
 
 use crate::error::{Error, Result};
 
-pub use held::Held;
+pub use held::{Held, Spot};
+pub use namespace::Namespace;
 
 /// What of a bound tree of mounts nobody may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,36 +39,6 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Binds `source` onto `target`, which must exist and be of the same kind: without devices and
-    /// set-user-id programs, which a guest has no business opening on the host, and as read-only
-    /// as asked. It has these flags before anybody sees it: where a mount propagates to, it takes
-    /// along the flags that it has then, and no later change follows.
-    ///
-    /// # Errors
-    /// The mount's, naming both paths; nothing stays mounted.
-    pub fn bind(source: &Path, target: &Path, recursive: bool, read_only: ReadOnly) -> Result<Mounted> {
-        let failed =
-            |e: io::Error| Error::internal(format!("bind {} to {}: {e}", source.display(), target.display()));
-        let tree = tree::clone(source, recursive).map_err(failed)?;
-        tree::restrict(&tree, recursive, read_only).map_err(failed)?;
-        let on = held::open(target, libc::O_NOFOLLOW).map_err(failed)?;
-        tree::attach(&tree, &on).map_err(failed)?;
-        Ok(Mounted { target: target.to_owned() })
-    }
-
-    /// Makes `target` a mount of its own from which mounts propagate.
-    ///
-    /// # Errors
-    /// The mount's, naming the path; nothing stays mounted.
-    pub fn shared(target: &Path) -> Result<Mounted> {
-        let mounted = Mounted::bind(target, target, false, ReadOnly::Nothing)?;
-        for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
-            mount(None::<&str>, target, None::<&str>, propagation, None::<&str>)
-                .map_err(|e| failed("set the propagation of", target, e))?;
-        }
-        Ok(mounted)
-    }
-
     /// Mounts what containerd wants as a rootfs.
     ///
     /// # Errors
@@ -146,10 +118,6 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
 }
 
-fn failed(what: &str, target: &Path, error: Errno) -> Error {
-    Error::internal(format!("{what} {}: {}", target.display(), io::Error::from(error)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,12 +132,5 @@ mod tests {
         assert!(below(Path::new("/")).contains_key(Path::new("proc")));
         assert!(below(Path::new("/proc/self/fd")).is_empty());
         assert!(below(Path::new("/no/such")).is_empty());
-    }
-
-    #[test]
-    fn a_failed_bind_names_both_paths() {
-        let error = Mounted::bind(Path::new("/no/such"), Path::new("/no/target"), false, ReadOnly::Nothing)
-            .unwrap_err();
-        assert!(error.to_string().starts_with("bind /no/such to /no/target: "), "{error}");
     }
 }

@@ -47,6 +47,11 @@ pub fn restrict(tree: &OwnedFd, recursive: bool, read_only: ReadOnly) -> io::Res
     }
 }
 
+/// Has what is mounted on the mount `tree`, in the calling thread's namespace, appear in the namespaces that copy it.
+pub fn propagate(tree: &OwnedFd) -> io::Result<()> {
+    set_attributes(tree, false, 0, libc::MS_SHARED)
+}
+
 fn set_attributes(tree: &OwnedFd, recursive: bool, set: u64, propagation: u64) -> io::Result<()> {
     let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: an empty C string, and a structure of the size that is given with it.

@@ -83,7 +83,7 @@ pub trait Sandbox: Send + Sync + 'static {
     /// Makes a process in a running container, and starts it.
     async fn exec(&self, id: &ProcessId, process: Vec<u8>, stdio: StdioPaths) -> Result<()>;
 
-    /// Starts a created container's process.
+    /// Starts a created container's process. When that fails, the container ends.
     async fn start(&self, container: &str) -> Result<()>;
 
     /// Waits for the end of a process, and of its output; also when its VM dies, or never came up.

@@ -95,8 +95,8 @@ impl Process {
         self.state.send_modify(|state| state.status = status);
     }
 
-    pub fn set_starting(&self, starting: bool) {
-        self.state.send_modify(|state| state.starting = starting);
+    pub fn set_starting(&self) {
+        self.state.send_modify(|state| state.starting = true);
     }
 
     pub fn set_running(&self, pid: u32) {

@@ -186,16 +186,18 @@ impl Tasks {
     pub async fn start(self: &Arc<Self>, id: &ProcessId) -> Result<u32> {
         let task = self.task(&id.container)?;
         let process = self.process(id)?;
-        let _gate = process.gate.lock().await;
+        let gate = process.gate.lock().await;
         if id.is_init() {
             if process.status() == Status::Stopped {
                 // It ended before its start. The sandbox knows why and says so.
                 self.sandbox.start(&id.container).await?;
             }
             process.require(&[Status::Created], "start")?;
-            process.set_starting(true);
+            process.set_starting();
             if let Err(error) = self.sandbox.start(&id.container).await {
-                process.set_starting(false);
+                drop(gate);
+                // Whoever hears of the failure may want to delete it at once.
+                process.ended().await;
                 return Err(error);
             }
             process.set_running(task.pid);

@@ -66,7 +66,11 @@ impl Sandbox for Fake {
         if id == "slow to start" {
             self.go.notified().await;
         }
-        if self.refuse_start { Err(Error::internal("no such executable")) } else { Ok(()) }
+        if self.refuse_start {
+            self.end(&ProcessId::init(id), 255);
+            return Err(Error::internal("no such executable"));
+        }
+        Ok(())
     }
     async fn wait(&self, id: &ProcessId) -> Exit {
         let mut exit = self.exit_of(id);
@@ -339,20 +343,21 @@ async fn an_execs_terminal_may_get_its_size_before_the_start() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_counts_for_nothing() {
-    let World { tasks, .. } = world(Fake { refuse_start: true, ..Fake::default() });
-    let id = ProcessId::init("a");
-    tasks.create(new("a")).await.unwrap();
-    tasks.start(&id).await.unwrap_err();
-    assert_eq!(tasks.state(&id).unwrap().0.status, Status::Created);
-}
-
-#[tokio::test]
-async fn a_container_that_never_started_can_be_deleted() {
+async fn a_container_whose_start_fails_has_ended() {
     let World { tasks, topics, .. } = world(Fake { refuse_start: true, ..Fake::default() });
     let id = ProcessId::init("a");
     tasks.create(new("a")).await.unwrap();
     assert!(tasks.start(&id).await.unwrap_err().to_string().contains("no such executable"));
+    assert_eq!(tasks.state(&id).unwrap().0.status, Status::Stopped);
+    assert_eq!(tasks.delete(&id).await.unwrap().ended.exit.status, 255);
+    topics.expect(&["create", "exit", "delete"]).await;
+}
+
+#[tokio::test]
+async fn a_container_that_never_started_can_be_deleted() {
+    let World { tasks, topics, .. } = world(Fake::default());
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
     assert_eq!(tasks.delete(&id).await.unwrap().ended.exit.status, 137);
     topics.expect(&["create", "exit", "delete"]).await;
 }

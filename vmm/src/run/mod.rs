@@ -100,6 +100,7 @@ fn run(arguments: Arguments) -> Result<u8> {
         memory_mib: arguments.memory,
         share: share.root(),
         socket_dir: share.sockets(),
+        mount_namespace: None,
         // TSI means this host's network, as the person who runs it has it.
         netns: matches!(arguments.network, NetworkArgument::Tsi).then(|| "/proc/self/ns/net".into()),
         network: arguments.network.into(),

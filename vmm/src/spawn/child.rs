@@ -34,6 +34,8 @@ pub struct Plan<'a> {
     /// Where a failure is reported.
     pub errors: RawFd,
     pub namespaces: CloneFlags,
+    /// To be copied.
+    pub mount_namespace: Option<RawFd>,
 }
 
 /// Clones; in the parent, returns the child.
@@ -106,6 +108,11 @@ fn attempt(plan: &Plan<'_>) -> Step {
         if libc::setsid() < 0 {
             return Step::Setsid;
         }
+        if let Some(namespace) = plan.mount_namespace
+            && (libc::setns(namespace, libc::CLONE_NEWNS) < 0 || libc::unshare(libc::CLONE_NEWNS) < 0)
+        {
+            return Step::Mounts;
+        }
         if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
             return Step::CloseRange;
         }
@@ -126,6 +133,7 @@ fn attempt(plan: &Plan<'_>) -> Step {
 #[repr(u8)]
 enum Step {
     Setsid,
+    Mounts,
     CloseRange,
     Dup2,
     Execve,
@@ -145,13 +153,15 @@ impl Failure {
 
     pub fn decode(report: &[u8]) -> Option<Self> {
         let [step, errno @ ..] = *<&[u8; 5]>::try_from(report).ok()?;
-        let step = *[Step::Setsid, Step::CloseRange, Step::Dup2, Step::Execve].get(usize::from(step))?;
+        let step = *[Step::Setsid, Step::Mounts, Step::CloseRange, Step::Dup2, Step::Execve]
+            .get(usize::from(step))?;
         Some(Failure { step, errno: i32::from_le_bytes(errno) })
     }
 
     pub fn step(&self) -> &'static str {
         match self.step {
             Step::Setsid => "setsid",
+            Step::Mounts => "copying the mount namespace",
             Step::CloseRange => "close_range",
             Step::Dup2 => "dup2",
             Step::Execve => "execve",

@@ -43,6 +43,8 @@ pub struct Spawn {
     pub fds: Vec<(OwnedFd, RawFd)>,
     /// Namespaces to make for it (CLONE_NEW*).
     pub namespaces: CloneFlags,
+    /// The mount namespace that its own becomes a copy of, in which `exe` is looked for; `None` is ours.
+    pub mount_namespace: Option<OwnedFd>,
 }
 
 /// Why a program was not started.
@@ -79,6 +81,7 @@ impl Spawn {
             env: Vec::new(),
             fds: Vec::new(),
             namespaces: CloneFlags::empty(),
+            mount_namespace: None,
         }
     }
 
@@ -110,6 +113,7 @@ impl Spawn {
             fds: &prepared.moves,
             errors: prepared.errors_write.as_raw_fd(),
             namespaces: self.namespaces,
+            mount_namespace: self.mount_namespace.as_ref().map(AsRawFd::as_raw_fd),
         };
         let child = child::start(&plan).map_err(|error| SpawnError::Clone(exe.clone(), error))?;
         drop(prepared.errors_write);

@@ -60,12 +60,13 @@ impl Machine {
         let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
         let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
         let state = StateDir::create(namespace, sandbox)?;
-        let share = Share::create(state.share())?;
+        let share = Share::create(state.path(), state.share())?;
         let plan = VmConfig {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
             share: share.path().to_owned(),
             socket_dir: state.sockets(),
+            mount_namespace: Some(share.namespace().path()),
             netns: None,
             network: vmm::Network::None,
             libkrunfw,
@@ -116,6 +117,8 @@ impl Machine {
         );
         let vm =
             launch(self.vmm.as_deref(), vm_config, place).await.map_err(|e| Error::internal(chain(e)))?;
+        let reduced = self.share.namespace().reduce();
+        reduced.map_err(|e| Error::internal(format!("reduce the mount namespace: {e}")))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
         if let Some((links, localhost)) = links {
             let _ = self.reach.addresses.set(links.addresses.clone());

@@ -132,6 +132,22 @@ impl KrunSandbox {
         Ok((machine, share, true))
     }
 
+    /// Has a created container's process run, in a VM that is launched now if it waited for this.
+    async fn release(&self, container: &Container) -> Result<()> {
+        let machine = self.machine().await?;
+        if container.is_sandbox && machine.awaits_launch() {
+            machine.launch(container.anchor.pid(), container.cgroup().as_deref()).await?;
+        }
+        let id = &container.init.id.container;
+        let guest = self.guest_for(id).await?;
+        if let Some(exit) = container.init.exit() {
+            return Err(Error::precondition(format!("container {id} has ended with status {}", exit.status)));
+        }
+        guest.client.start(in_time(), &container.init.reference()).await?;
+        container.hooks.poststart(container.anchor.pid()).await;
+        Ok(())
+    }
+
     /// The guest, for a call on a container that was made there.
     async fn guest_for(&self, container: &str) -> Result<vmm::Guest> {
         let container = self.container(container)?;
@@ -245,22 +261,13 @@ impl Sandbox for KrunSandbox {
 
     async fn start(&self, container: &str) -> Result<()> {
         let starting = self.container(container)?;
-        let machine = self.machine().await?;
-        if starting.is_sandbox && machine.awaits_launch() {
-            let cgroup = starting.cgroup();
-            machine.launch(starting.anchor.pid(), cgroup.as_deref()).await?;
+        let started = self.release(&starting).await;
+        if started.is_err() && starting.init.exit().is_none() {
+            // Its container goes with it.
+            starting.anchor.kill();
+            starting.init.ended().await;
         }
-        let guest = self.guest_for(container).await?;
-        let init = self.process(&ProcessId::init(container))?;
-        if let Some(exit) = init.exit() {
-            return Err(Error::precondition(format!(
-                "container {container} has ended with status {}",
-                exit.status
-            )));
-        }
-        guest.client.start(in_time(), &init.reference()).await?;
-        starting.hooks.poststart(starting.anchor.pid()).await;
-        Ok(())
+        started
     }
 
     async fn wait(&self, id: &ProcessId) -> Exit {
