@@ -21,6 +21,8 @@ from .errors import BoxError, tail
 
 BOOT_PATIENCE = 300  # seconds until "box: ready"; it takes 5 to 10 when the machine has nothing else to do
 PORT_ATTEMPTS = 5
+# What PID 1 of a box is. systemd takes some seconds longer, and costs the box memory.
+INITS = ("busybox", "systemd")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Options:
     cpus: int
     memory: int  # MiB
     lifetime: int  # seconds after which the box dies by itself
+    init: str = INITS[0]
 
 
 class Box:
@@ -131,7 +134,8 @@ def _qemu(box, base, options, port):
     spare = options.accel == "tcg" and options.cpus > 1
     append = ("console=ttyS0 quiet panic=-1 tsc=reliable apparmor=0"
               f" box.name={box.name} box.accel={options.accel} box.containerd={options.containerd}"
-              f" box.log_level={'info' if icount else 'debug'}{' isolcpus=0' if spare else ''}")
+              f" box.init={options.init} box.log_level={'info' if icount else 'debug'}"
+              f"{' isolcpus=0' if spare else ''}")
     disk = base / "disk.img"
     command = [
         *emulator.command(), "-name", f"box-{box.name}", *accel.arguments(options.accel),

@@ -7,8 +7,8 @@ from . import cache, debian, images, kernel, remote
 from .errors import BoxError, run
 
 PACKAGES = (
-    "busybox-static", "ca-certificates", "containernetworking-plugins", "iproute2", "iptables", "kmod", "libkrunfw5",
-    "openssh-server", "procps", "python3", "redis-tools", "runc", "socat", "strace",
+    "busybox-static", "ca-certificates", "containernetworking-plugins", "dbus", "iproute2", "iptables", "kmod",
+    "libkrunfw5", "openssh-server", "procps", "python3", "redis-tools", "runc", "socat", "strace", "systemd",
 )
 # Which Debian suite has which containerd.
 CONTAINERDS = {"1.6": "bookworm", "1.7": "trixie", "2.1": "sid"}
