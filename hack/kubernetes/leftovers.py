@@ -8,7 +8,7 @@ for process in /proc/[0-9]*; do
 done
 awk '{print "mount", $5}' /proc/self/mountinfo
 ls -d /run/netns/* /run/krun/* 2>/dev/null
-find /sys/fs/cgroup/kubepods -mindepth 2 -type d -name 'pod*' 2>/dev/null
+find /sys/fs/cgroup/kubepods* -mindepth 2 -type d -name '*pod[0-9a-f]*' 2>/dev/null
 ctr -n k8s.io containers ls -q
 true
 """

@@ -15,6 +15,11 @@ CONTAINERD_CONFIG = f"""version = 3
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = '{images.PAUSE}'
 """
+# Where systemd makes the cgroups. The runtime stands in containerd's own defaults otherwise.
+RUNC_WITH_SYSTEMD = """[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = 'io.containerd.runc.v2'
+  options.SystemdCgroup = true
+"""
 BRIDGE = {"cniVersion": "1.0.0", "name": "pods", "plugins": [
     {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True,
      "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]}},
@@ -26,8 +31,6 @@ KUBELET = {
                        "x509": {"clientCAFile": "/etc/kubernetes/ca.crt"}},
     "authorization": {"mode": "Webhook"},
     "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-    # The box has no systemd.
-    "cgroupDriver": "cgroupfs",
     "failSwapOn": False,
     # Its images are nowhere else.
     "imageGCHighThresholdPercent": 100,
@@ -46,6 +49,7 @@ class Node:
 
     def __init__(self, box, control_plane):
         self.box, self.control_plane = box, control_plane
+        self.systemd = box.state()["options"]["init"] == "systemd"
 
     def set_up(self, folder):
         """Everything, in the order that an administrator would do it in."""
@@ -102,9 +106,11 @@ class Node:
         kubelet = authority.kubeconfig("kubelet", f"system:node:{NODE_NAME}", there, "system:nodes")
         proxy = authority.kubeconfig("kube-proxy", "system:kube-proxy", there)
         files = {
-            "etc/containerd/config.toml": CONTAINERD_CONFIG,
+            "etc/containerd/config.toml": CONTAINERD_CONFIG + (RUNC_WITH_SYSTEMD if self.systemd else ""),
             "etc/cni/net.d/10-pods.conflist": json.dumps(BRIDGE),
-            "etc/kubernetes/kubelet.json": json.dumps({**KUBELET, "port": self.control_plane.kubelet_port}),
+            "etc/kubernetes/kubelet.json": json.dumps({
+                **KUBELET, "port": self.control_plane.kubelet_port,
+                "cgroupDriver": "systemd" if self.systemd else "cgroupfs"}),
             "etc/kubernetes/ca.crt": authority.certificate.read_text(encoding="utf-8"),
             "etc/kubernetes/kubelet.kubeconfig": kubelet.read_text(encoding="utf-8"),
             "etc/kubernetes/kube-proxy.kubeconfig": proxy.read_text(encoding="utf-8"),

@@ -36,12 +36,8 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// What is mounted below `source` before it is bound: what comes from then on counts as later.
-    pub fn below(source: &Path) -> Mounts {
-        below(source)
-    }
-
-    /// Takes hold of what the volume shows of what was below its source, now that it is bound.
+    /// Takes hold of what the volume, now that it is bound, shows of what was [`below`] its source before: what came
+    /// after that counts as later.
     pub fn new(volume: &Volume, bound: Spot, before: Mounts) -> Followed {
         let mounts = before.into_iter().map(|(path, id)| {
             let held = bound
@@ -80,7 +76,7 @@ impl Followed {
 }
 
 /// The mounts of the host below `source`, but for those of the sandboxes themselves.
-fn below(source: &Path) -> Mounts {
+pub fn below(source: &Path) -> Mounts {
     let mut found = mount::below(source);
     found.retain(|path, _| !source.join(path).starts_with(state_dir::ROOT));
     found

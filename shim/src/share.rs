@@ -18,7 +18,7 @@ use guest_init::boot::{MOUNT_POINTS, rootfs_path, volume_path};
 use crate::{
     bundle::Volume,
     error::{Error, Result},
-    follow::Followed,
+    follow::{self, Followed},
     mount::{Held, Namespace, ReadOnly},
     state_dir::make_dir,
 };
@@ -81,7 +81,7 @@ impl Share {
             let source = &volume.source;
             let path = volume_path(container, number);
             let is_dir = self.make_place(source, &path)?;
-            let before = (volume.follows && volume.recursive).then(|| Followed::below(source));
+            let before = (volume.follows && volume.recursive).then(|| follow::below(source));
             let mount = self.bind(source, &path, volume.recursive && is_dir, volume.read_only)?;
             share.followed.extend(before.map(|before| Followed::new(volume, mount.spot(), before)));
             share.mounts.push(mount);

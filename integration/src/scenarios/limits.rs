@@ -1,15 +1,19 @@
 //! Limits, small and absurdly large, and where a container's processes live on the host.
 
+use crate::command::Cmd;
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::scenario::{Outcome, Scenario};
-use crate::{host, procs};
+use crate::{host, procs, undo};
 use anyhow::{Context, Result, ensure};
-use std::fs;
+use std::{fs, path::Path};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("small-memory-limit", small_memory_limit).long(),
     Scenario::new("limits-beyond-host", limits_beyond_host).long(),
     Scenario::new("pid-on-the-host", pid_on_the_host).long(),
+    Scenario::new("cgroup-of-systemds", cgroup_of_systemds)
+        .long()
+        .krun_only("runc has no such name without systemd"),
     Scenario::new("vmm-jail", vmm_jail).krun_only("there is no krun-vmm"),
 ];
 
@@ -72,11 +76,42 @@ fn pid_on_the_host(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// A name of systemd's (`slice:prefix:name`) is a scope of its, where it is the init (`hack/box up --init systemd`), and
+/// else the cgroup where that would be.
+fn cgroup_of_systemds(ctx: &Ctx) -> Result<Outcome> {
+    let id = ctx.id("");
+    let slice = "/krun.slice/krun-scenario.slice";
+    let remove = format!("cd /sys/fs/cgroup && rmdir .{slice} ./krun.slice 2>/dev/null; true");
+    undo::remember(&["sh", "-c", &remove])?;
+    let name = format!("krun-scenario.slice:ctr:{id}");
+    ctx.run(&["--detach", "--null-io", "--cgroup", &name], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+    let scope = format!("ctr-{id}.scope");
+    for pid in [procs::anchor_of(&id)?.pid, procs::vmm_of(&id)?.pid] {
+        in_cgroup(pid, &format!("{slice}/{scope}"))?;
+    }
+    let is_active = || Cmd::new(&["systemctl", "is-active", &scope]).run();
+    let systemd = Path::new("/run/systemd/system").exists();
+    if systemd {
+        is_active()?.ok()?.printed("active\n")?;
+    }
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    ctx.wait_for_status(&id, "STOPPED")?;
+    ctx.remove(&id)?;
+    if systemd {
+        ensure!(is_active()?.status != 0, "{scope} is still there");
+    }
+    Ok(Outcome::Passed)
+}
+
 fn in_cgroup_of(pid: i32, id: &str) -> Result<()> {
+    in_cgroup(pid, &format!("/default/{id}"))
+}
+
+fn in_cgroup(pid: i32, wanted: &str) -> Result<()> {
     let cgroup =
         fs::read_to_string(format!("/proc/{pid}/cgroup")).with_context(|| format!("cgroup of {pid}"))?;
     let path = cgroup.trim().rsplit(':').next().unwrap_or_default();
-    let wanted = format!("/default/{id}");
     ensure!(
         path == wanted || path.starts_with(&format!("{wanted}/")),
         "pid {pid} is in cgroup {path}, not {wanted}"
