@@ -11,15 +11,17 @@ from . import images, programs
 from .control_plane import NODE_ADDRESS, NODE_NAME
 
 PODS = "10.88.0.0/16"
-CONTAINERD_CONFIG = f"""version = 3
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = '{images.PAUSE}'
-"""
-# Where systemd makes the cgroups. The runtime stands in containerd's own defaults otherwise.
-RUNC_WITH_SYSTEMD = """[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+# containerd's configuration in the two versions that there are: which image is a sandbox's, and, where systemd makes the
+# cgroups, the runtime that otherwise stands in containerd's own defaults.
+SANDBOX_IMAGE = {
+    2: f"[plugins.'io.containerd.grpc.v1.cri']\n  sandbox_image = '{images.PAUSE}'\n",
+    3: f"[plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = '{images.PAUSE}'\n",
+}
+RUNC_WITH_SYSTEMD = """[plugins.'{cri}'.containerd.runtimes.runc]
   runtime_type = 'io.containerd.runc.v2'
   options.SystemdCgroup = true
 """
+CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 BRIDGE = {"cniVersion": "1.0.0", "name": "pods", "plugins": [
     {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True,
      "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]}},
@@ -49,7 +51,9 @@ class Node:
 
     def __init__(self, box, control_plane):
         self.box, self.control_plane = box, control_plane
-        self.systemd = box.state()["options"]["init"] == "systemd"
+        options = box.state()["options"]
+        self.systemd = options["init"] == "systemd"
+        self.config_version = 3 if options["containerd"].startswith("2.") else 2
 
     def set_up(self, folder):
         """Everything, in the order that an administrator would do it in."""
@@ -106,7 +110,7 @@ class Node:
         kubelet = authority.kubeconfig("kubelet", f"system:node:{NODE_NAME}", there, "system:nodes")
         proxy = authority.kubeconfig("kube-proxy", "system:kube-proxy", there)
         files = {
-            "etc/containerd/config.toml": CONTAINERD_CONFIG + (RUNC_WITH_SYSTEMD if self.systemd else ""),
+            "etc/containerd/config.toml": self._containerd_config(),
             "etc/cni/net.d/10-pods.conflist": json.dumps(BRIDGE),
             "etc/kubernetes/kubelet.json": json.dumps({
                 **KUBELET, "port": self.control_plane.kubelet_port,
@@ -121,6 +125,11 @@ class Node:
             path.write_text(text, encoding="utf-8")
         remote.push(self.box, folder / "node/etc", "/")
         self.run("containerd-ctl", "restart")
+
+    def _containerd_config(self):
+        version = self.config_version
+        runc = RUNC_WITH_SYSTEMD.format(cri=CRI[version]) if self.systemd else ""
+        return f"version = {version}\n{SANDBOX_IMAGE[version]}{runc}"
 
     def _reach_each_other(self):
         """The node sees the API server, and that sees the kubelet, at the port that each has: QEMU's network lets

@@ -126,12 +126,12 @@ impl Vm {
             .fd(stderr_write, 2)
             .fd(order_read, order::ORDER_FD)
             .fd(life_read, order::LIFE_FD);
-        spawn.namespaces = CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS;
-        if let Some(path) = &config.mount_namespace {
-            spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);
+        spawn.namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+        match &config.mount_namespace {
+            Some(path) => {
+                spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);
+            }
+            None => spawn.namespaces |= CloneFlags::CLONE_NEWNS,
         }
         if let Some(path) = &config.netns {
             spawn = spawn.fd(open("network namespace", path, File::options().read(true))?, order::NETNS_FD);

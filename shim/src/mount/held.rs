@@ -56,17 +56,16 @@ impl Held {
     /// The directory `path` of a namespace, as a mount of its own from which mounts propagate.
     ///
     /// # Errors
-    /// The mount's; nothing stays mounted.
+    /// The mount's; then the namespace is of no use.
     pub fn shared(namespace: &Arc<Namespace>, path: &Path) -> io::Result<Held> {
         let mount = namespace.run(|| {
             let tree = tree::clone(path, false)?;
             tree::restrict(&tree, false, ReadOnly::Nothing)?;
             tree::attach(&tree, &open(path, libc::O_NOFOLLOW)?)?;
-            Ok::<_, io::Error>(tree)
+            tree::propagate(&tree)?;
+            Ok::<_, io::Error>(Arc::new(tree))
         })??;
-        let held = Held(Spot { mount: Arc::new(mount), namespace: namespace.clone() });
-        namespace.run(|| tree::propagate(&held.0.mount))??;
-        Ok(held)
+        Ok(Held(Spot { mount, namespace: namespace.clone() }))
     }
 
     /// Itself as a place for others.

@@ -43,7 +43,7 @@ pub struct Spawn {
     pub fds: Vec<(OwnedFd, RawFd)>,
     /// Namespaces to make for it (CLONE_NEW*).
     pub namespaces: CloneFlags,
-    /// The mount namespace that its own becomes a copy of, in which `exe` is looked for; `None` is ours.
+    /// The mount namespace that its own is to be a copy of, in which `exe` is looked for.
     pub mount_namespace: Option<OwnedFd>,
 }
 
