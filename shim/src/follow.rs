@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use log::warn;
@@ -87,33 +88,56 @@ fn gone<T>(had: &BTreeMap<PathBuf, (MountId, T)>, now: &Mounts) -> Vec<PathBuf> 
     had.iter().filter(|(path, (id, _))| now.get(*path) != Some(id)).map(|(path, _)| path.clone()).collect()
 }
 
-/// Keeps the volumes like their sources until it is dropped.
-pub async fn keep(mut volumes: Vec<Followed>) {
-    let watch = match watch() {
-        Ok(watch) => watch,
-        Err(error) => {
-            warn!("watch the host's mounts: {error}: volumes do not follow them");
+/// The volumes of a container that follow the host.
+#[derive(Debug, Clone, Default)]
+pub struct Follower {
+    volumes: Arc<Mutex<Vec<Followed>>>,
+    is_idle: bool,
+}
+
+impl Follower {
+    /// Of these volumes.
+    pub fn new(volumes: Vec<Followed>) -> Follower {
+        Follower { is_idle: volumes.is_empty(), volumes: Arc::new(Mutex::new(volumes)) }
+    }
+
+    /// Whether no volume is to follow.
+    pub fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
+    /// Makes the volumes like their sources. It may hang with a source's file system.
+    pub async fn update(&self) {
+        if self.is_idle {
             return;
         }
-    };
-    loop {
-        // A source's file system may hang.
+        let volumes = self.volumes.clone();
         let updated = spawn_blocking(move || {
+            let mut volumes = volumes.lock().unwrap_or_else(PoisonError::into_inner);
             volumes.iter_mut().for_each(Followed::update);
-            volumes
         });
-        volumes = match updated.await {
-            Ok(volumes) => volumes,
+        if let Err(error) = updated.await {
+            warn!("follow the host's mounts: {error}");
+        }
+    }
+
+    /// Does so whenever the host's mounts change, until it is dropped.
+    pub async fn keep(self) {
+        let watch = match watch() {
+            Ok(watch) => watch,
             Err(error) => {
-                warn!("follow the host's mounts: {error}");
+                warn!("watch the host's mounts: {error}: volumes do not follow them");
                 return;
             }
         };
-        match watch.ready(Interest::PRIORITY).await {
-            Ok(mut changed) => changed.clear_ready(),
-            Err(error) => {
-                warn!("wait for a change of the host's mounts: {error}");
-                return;
+        loop {
+            self.update().await;
+            match watch.ready(Interest::PRIORITY).await {
+                Ok(mut changed) => changed.clear_ready(),
+                Err(error) => {
+                    warn!("wait for a change of the host's mounts: {error}");
+                    return;
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ use guest_init::boot::{MOUNT_POINTS, rootfs_path, volume_path};
 use crate::{
     bundle::Volume,
     error::{Error, Result},
-    follow::{self, Followed},
+    follow::{self, Followed, Follower},
     mount::{Held, Namespace, ReadOnly},
     state_dir::make_dir,
 };
@@ -37,7 +37,7 @@ pub struct ContainerShare {
     dir: PathBuf,
     /// Undone before the directory is removed, last mounted first.
     mounts: Vec<Held>,
-    followed: Vec<Followed>,
+    follower: Follower,
 }
 
 impl Share {
@@ -74,7 +74,8 @@ impl Share {
         let root = rootfs_path(container);
         let target = self.path.join(&root);
         let dir = target.parent().unwrap_or(&self.path).to_owned();
-        let mut share = ContainerShare { dir, mounts: Vec::new(), followed: Vec::new() };
+        let mut share = ContainerShare { dir, mounts: Vec::new(), follower: Follower::default() };
+        let mut followed = Vec::new();
         make_dir(&target, 0o755)?;
         share.mounts.push(self.bind(rootfs, &root, true, ReadOnly::Nothing)?);
         for (number, volume) in volumes.iter().enumerate() {
@@ -83,9 +84,10 @@ impl Share {
             let is_dir = self.make_place(source, &path)?;
             let before = (volume.follows && volume.recursive).then(|| follow::below(source));
             let mount = self.bind(source, &path, volume.recursive && is_dir, volume.read_only)?;
-            share.followed.extend(before.map(|before| Followed::new(volume, mount.spot(), before)));
+            followed.extend(before.map(|before| Followed::new(volume, mount.spot(), before)));
             share.mounts.push(mount);
         }
+        share.follower = Follower::new(followed);
         Ok(share)
     }
 
@@ -112,9 +114,9 @@ impl Share {
 }
 
 impl ContainerShare {
-    /// The volumes that are to follow the host.
-    pub fn take_followed(&mut self) -> Vec<Followed> {
-        std::mem::take(&mut self.followed)
+    /// What has volumes follow the host.
+    pub fn follower(&self) -> &Follower {
+        &self.follower
     }
 }
 

@@ -1,13 +1,17 @@
 //! More processes in a running container, as containerd's clients ask for them.
 
+use crate::command::Cmd;
 use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("exec", exec).image(DEBIAN),
     Scenario::new("exec-with-a-terminal", terminal).image(DEBIAN),
     Scenario::new("exec-outlives-nothing", outlives_nothing).long(),
+    Scenario::new("exec-leaves-its-output-open", leaves_its_output_open).long(),
+    Scenario::new("attach", attach).long(),
 ];
 
 fn running(ctx: &Ctx, image: &str, flags: &[&str]) -> Result<String> {
@@ -64,7 +68,7 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     let on_terminal = |name: &str, columns: u32, command: &str| {
         let exec =
             format!("stty rows 31 cols {columns}; exec ctr task exec -t --exec-id {name} {id} {command}");
-        crate::command::Cmd::new(&["script", "-qec", &exec, "/dev/null"])
+        Cmd::new(&["script", "-qec", &exec, "/dev/null"])
     };
     let size = on_terminal("size", 97, "sh -c 'test -t 0 && test -t 1 && stty size; tty; exit 5'").run()?;
     let size = size.expect_status(5)?;
@@ -83,6 +87,27 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     let trapped = trap.finish()?.expect_status(9)?;
     ensure!(trapped.stdout_text().contains("caught"), "no interrupt: {trapped}");
 
+    let script = r#"sh -c 'trap "stty size; exit 8" WINCH; echo ready; while :; do sleep 0.1; done'"#;
+    let exec = format!("tty; exec ctr task exec -t --exec-id resized {id} {script}");
+    let mut resized = Cmd::new(&["script", "-qec", &exec, "/dev/null"]).hold_stdin().spawn()?;
+    resized.wait_for_stdout("ready")?;
+    let said = String::from_utf8_lossy(&resized.stdout_now()).into_owned();
+    let clients = said.lines().next().context("the client's terminal")?.trim();
+    Cmd::new(&["stty", "-F", clients, "rows", "41", "cols", "101"]).run()?.ok()?;
+    resized.wait_for_stdout("41 101")?;
+    resized.finish()?.expect_status(8)?;
+
+    let mut stopped = on_terminal(
+        "stop",
+        80,
+        "sh -c 'trap \"echo stopped; exit 6\" TSTP; echo ready; while :; do sleep 0.1; done'",
+    )
+    .hold_stdin()
+    .spawn()?;
+    stopped.wait_for_stdout("ready")?;
+    stopped.say("\x1a")?;
+    stopped.finish()?.expect_status(6)?;
+
     let mut echo = on_terminal("end", 80, "sh -c 'echo ready; cat; echo over'").hold_stdin().spawn()?;
     echo.wait_for_stdout("ready")?;
     echo.say("line\r")?;
@@ -91,6 +116,44 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     echo.say("\x04")?;
     echo.finish()?.ok()?;
     ctx.end(&id)?;
+    Ok(Outcome::Passed)
+}
+
+/// An exec that has ended is over, also when a process that it left behind has its output open.
+fn leaves_its_output_open(ctx: &Ctx) -> Result<Outcome> {
+    let id = running(ctx, BUSYBOX, &[])?;
+    let script = "sleep 1000 & echo begun; exit 3";
+    let exec = ctx.ctr(&["task", "exec", "--exec-id", "e", &id, "sh", "-c", script]).timeout(60).run()?;
+    exec.expect_status(3)?.printed("begun\n")?;
+    let left = ctx
+        .ctr(&["task", "exec", "--exec-id", "look", &id, "sh", "-c", "pgrep sleep | wc -l"])
+        .run()?
+        .ok()?;
+    left.printed("2\n")?;
+    ctx.end(&id)?;
+    Ok(Outcome::Passed)
+}
+
+/// A client attaches to a container that runs, goes away, and another one takes its place.
+fn attach(ctx: &Ctx) -> Result<Outcome> {
+    let id = ctx.id("");
+    let script = "while read line; do echo got $line; done; exit 5";
+    let run = ctx.run(&["--detach"], BUSYBOX, &id, &["sh", "-c", script]).hold_stdin().spawn()?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+    run.finish()?;
+    let attached = || ctx.ctr(&["task", "attach", &id]).hold_stdin().spawn();
+    let mut first = attached()?;
+    first.say("one\n")?;
+    first.wait_for_stdout("got one\n")?;
+    first.signal(Signal::SIGKILL)?;
+    first.finish()?;
+    let mut second = attached()?;
+    second.say("two\n")?;
+    second.wait_for_stdout("got two\n")?;
+    ctx.kill(&id, "SIGKILL")?.ok()?;
+    second.finish()?.expect_status(137)?;
+    ctx.wait_for_status(&id, "STOPPED")?;
+    ctx.remove(&id)?;
     Ok(Outcome::Passed)
 }
 

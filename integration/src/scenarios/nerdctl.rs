@@ -11,6 +11,9 @@ use std::time::Duration;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("nerdctl-run", run_with_flags).needs("nerdctl"),
     Scenario::new("nerdctl-background", background).needs("nerdctl").timeout(400),
+    Scenario::new("nerdctl-grow", grow)
+        .needs("nerdctl")
+        .krun_only("under runc a limit grows as far as the host goes"),
     Scenario::new("nerdctl-terminal", terminal).needs("nerdctl").timeout(300),
     Scenario::new("nerdctl-restart", restart).needs("nerdctl").timeout(300),
 ];
@@ -116,6 +119,24 @@ fn background(ctx: &Ctx) -> Result<Outcome> {
     follow.finish()?.ok()?.printed("out\nover\n")?;
     ensure!(inspect(name, "ExitCode")? == "7", "it ended with {}", inspect(name, "ExitCode")?);
     remove(name)?;
+    Ok(Outcome::Passed)
+}
+
+/// A limit grows as far as the VM has room: by default little more than its first, or what was made for it.
+fn grow(ctx: &Ctx) -> Result<Outcome> {
+    let name = ctx.id("");
+    let flags = ["-d", "--name", &name, "--net", "none", "-m", "64m", "--cpus", "0.5"];
+    let room = ["--annotation", "io.containerd.krun.max_memory_mib=1500"];
+    run(ctx, &[&flags[..], &room].concat(), "exec sleep 1000").run()?.ok()?;
+    let update = |what: &[&str]| nerdctl(&[&["update"], what, &[&name]].concat()).run();
+    update(&["-m", "1500m"])?.ok()?;
+    update(&["-m", "1501m"])?.refused(&["1501 MiB", "1500 MiB", "max_memory_mib"])?;
+    update(&["--cpus", "2"])?.refused(&["2 CPUs", "has 1", "max_cpus"])?;
+    // More than a VM has that was not asked for room.
+    let fill = "dd if=/dev/zero of=/dev/shm/filled bs=1M count=1200 2>/dev/null; du -m /dev/shm/filled; cat /sys/fs/cgroup/memory.max";
+    let filled = nerdctl(&["exec", &name, "sh", "-c", fill]).run()?.ok()?;
+    filled.printed("1200\t/dev/shm/filled\n1572864000\n")?;
+    remove(&name)?;
     Ok(Outcome::Passed)
 }
 

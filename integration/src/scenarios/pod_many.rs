@@ -40,7 +40,13 @@ fn replacements(ctx: &Ctx) -> Result<Outcome> {
     }
     let (before, after) = (settled.context("a first count")?, held()?);
     println!("after {SETTLED}: {before:?}, after {TIMES}: {after:?}");
-    ensure!(after.0 == before.0, "krun's processes had {} descriptors open, and now {}", before.0, after.0);
+    // One for each replaced container would be 45; a call under way has a few.
+    ensure!(
+        after.0 < before.0 + 10,
+        "krun's processes had {} descriptors open, and now {}",
+        before.0,
+        after.0
+    );
     // The replaced containers' files alone are 45 MB; containerd's database grows as well.
     ensure!(after.1 < before.1 + (10 << 20), "{STORE} held {} bytes, and now {}", before.1, after.1);
     pod.remove()?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 pub use load::load;
-pub use transform::{Host, to_guest};
+pub use transform::{Host, drop_hosts_resources, to_guest};
 
 use crate::{config::Limits, mount::ReadOnly};
 
@@ -105,13 +105,13 @@ pub fn limits(spec: &Spec) -> Limits {
             memory: annotation(POD_MEMORY),
         };
     }
+    own_limits(spec)
+}
+
+/// The declared limits of `spec`'s container.
+pub fn own_limits(spec: &Spec) -> Limits {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let cpu = resources.and_then(|resources| resources.cpu().as_ref());
-    Limits {
-        cpu_quota: cpu.and_then(|cpu| cpu.quota()),
-        cpu_period: cpu.and_then(|cpu| cpu.period()),
-        memory: resources.and_then(|r| r.memory().as_ref()).and_then(|memory| memory.limit()),
-    }
+    resources.map(Limits::of).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use std::{
 };
 
 use guest_init::boot::{NAMESPACE_OF, rootfs_path};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{
+    LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec,
+};
 
 use super::{GuestBundle, mounts, pod_of};
 use crate::error::{Error, Result};
@@ -189,10 +191,19 @@ fn is_the_kernels(device: &LinuxDevice) -> bool {
 
 /// Limits in terms of the host's CPUs, disks and network cards.
 fn host_resources(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
-    let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
-    let Some(mut resources) = linux.resources().clone() else { return Ok(bundle) };
+    let resources = bundle.spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    let dropped = resources.map(drop_hosts_resources).unwrap_or_default();
+    let notes = dropped
+        .into_iter()
+        .map(|what| format!("linux.resources.{what} names things of the host, and is dropped"));
+    bundle.notes.extend(notes);
+    Ok(bundle)
+}
+
+/// Takes out limits in terms of the host's CPUs, disks and network cards; says which.
+pub fn drop_hosts_resources(resources: &mut LinuxResources) -> Vec<&'static str> {
     let mut dropped = Vec::new();
-    if let Some(mut cpu) = resources.cpu().clone() {
+    if let Some(cpu) = resources.cpu_mut() {
         if cpu.cpus().is_some() || cpu.mems().is_some() {
             cpu.set_cpus(None);
             cpu.set_mems(None);
@@ -203,7 +214,6 @@ fn host_resources(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
             cpu.set_realtime_period(None);
             dropped.push("cpu.realtimeRuntime and cpu.realtimePeriod");
         }
-        resources.set_cpu(Some(cpu));
     }
     if resources.block_io().is_some() {
         resources.set_block_io(None);
@@ -221,13 +231,20 @@ fn host_resources(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
         resources.set_hugepage_limits(None);
         dropped.push("hugepageLimits");
     }
-    linux.set_resources(Some(resources));
-    let notes = dropped
-        .into_iter()
-        .map(|what| format!("linux.resources.{what} names things of the host, and is dropped"));
-    bundle.notes.extend(notes);
-    Ok(bundle)
+    if let Some(unified) = resources.unified_mut() {
+        let before = unified.len();
+        unified.retain(|file, _| !HOSTS_FILES.iter().any(|prefix| file.starts_with(prefix)));
+        if unified.len() < before {
+            dropped.push("unified's files of cpuset, hugetlb, io, rdma and swap");
+        }
+    }
+    dropped
 }
+
+/// What cgroup v2's files begin with that name CPUs, disks and cards of the host, or its swap; the kubelet writes the
+/// last. Source: the kernel's cgroup-v2.rst.
+const HOSTS_FILES: [&str; 7] =
+    ["cpuset.", "hugetlb.", "io.", "memory.swap.", "memory.zswap.", "misc.", "rdma."];
 
 /// A guest has no swap: with none, every limit on it holds. No limit at all is how a cgroup begins;
 /// libcontainer would lift that of swap with it, which is not there.
@@ -377,6 +394,10 @@ mod tests {
     fn swap_is_not_there_to_be_limited() {
         let (spec, _) = guest(json!({"resources": {"memory": {"limit": 64, "swap": 128}}}), json!({}));
         assert_eq!(spec["linux"]["resources"]["memory"], json!({"limit": 64}));
+        let unified = json!({"memory.swap.max": "0", "memory.oom.group": "1"});
+        let (spec, notes) = guest(json!({"resources": {"unified": unified}}), json!({}));
+        assert_eq!(spec["linux"]["resources"]["unified"], json!({"memory.oom.group": "1"}));
+        assert!(notes.iter().any(|note| note.contains("swap")), "{notes:?}");
         let (spec, _) = guest(json!({"resources": {"memory": {"limit": -1, "swap": -1}}}), json!({}));
         assert_eq!(spec["linux"]["resources"]["memory"], json!({}));
     }

@@ -10,7 +10,7 @@ use crate::{
 pub const PREFIX: &str = "io.containerd.krun.";
 
 /// Every annotation that exists, without its prefix.
-const KNOWN: [&str; 4] = ["cpus", "memory_mib", "network", "ports"];
+pub const KNOWN: [&str; 6] = ["cpus", "memory_mib", "max_cpus", "max_memory_mib", "network", "ports"];
 
 /// Annotations of crun's krun handler, and ours that mean the same.
 /// Source: crun's `src/libcrun/handlers/krun.c`.
@@ -58,6 +58,8 @@ fn set(config: &mut Config, name: &str, value: &str) -> Result<()> {
             config.set_memory_mib(name, number()?)?;
             config.memory_fixed = true;
         }
+        "max_cpus" => config.set_max_cpus(number()?)?,
+        "max_memory_mib" => config.set_max_memory_mib(number()?)?,
         "ports" => config.ports = network::ports::parse(value)?,
         _ => config.set_network(value)?,
     }
@@ -84,7 +86,11 @@ mod tests {
     #[test]
     fn bad_ones_are_named() {
         for (key, value, expected) in [
-            ("io.containerd.krun.nonsense", "1", "there are cpus, memory_mib, network, ports"),
+            (
+                "io.containerd.krun.nonsense",
+                "1",
+                "there are cpus, memory_mib, max_cpus, max_memory_mib, network, ports",
+            ),
             ("io.containerd.krun.cpus", "0", "must be 1 to 16"),
             ("krun.cpus", "many", "must be a whole number"),
             ("io.containerd.krun.ports", "8080", "\"8080\": must be HOST:TASK"),

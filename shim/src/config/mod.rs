@@ -17,7 +17,7 @@ use std::{
 use serde::Deserialize;
 
 pub use options::RuntimeOptions;
-pub use sizing::{Limits, host_memory_mib};
+pub use sizing::{Limits, Size, host_memory_mib};
 
 use crate::{
     error::{Error, Result},
@@ -37,6 +37,10 @@ pub struct Config {
     pub cpus: u8,
     /// Memory in MiB when nothing else sizes the VM: 128 to the host's.
     pub memory_mib: u32,
+    /// How far updates may raise limits on CPUs: the VM has as many from its boot on. 0 is no further than its size.
+    pub max_cpus: u8,
+    /// How far updates may raise limits on memory, in MiB. 0 is no further than its size.
+    pub max_memory_mib: u32,
     /// Whether an annotation wrote `cpus`, so that limits do not change it.
     pub cpus_fixed: bool,
     /// Whether an annotation wrote `memory_mib`, so that limits do not change it.
@@ -62,6 +66,8 @@ impl Default for Config {
         Config {
             cpus: 1,
             memory_mib: 1024,
+            max_cpus: 0,
+            max_memory_mib: 0,
             cpus_fixed: false,
             memory_fixed: false,
             network: network::Mode::Auto,
@@ -70,7 +76,7 @@ impl Default for Config {
             guest_init: None,
             vmm: None,
             debug_console: None,
-            enable_annotations: ["cpus", "memory_mib", "network", "ports"].map(str::to_owned).to_vec(),
+            enable_annotations: annotations::KNOWN.map(str::to_owned).to_vec(),
         }
     }
 }
@@ -81,6 +87,8 @@ impl Default for Config {
 struct Layer {
     default_cpus: Option<i64>,
     default_memory_mib: Option<i64>,
+    max_cpus: Option<i64>,
+    max_memory_mib: Option<i64>,
     network: Option<String>,
     libkrunfw: Option<PathBuf>,
     guest_init: Option<PathBuf>,
@@ -128,6 +136,12 @@ impl Config {
         if let Some(memory) = layer.default_memory_mib {
             within(self.set_memory_mib("default_memory_mib", memory))?;
         }
+        if let Some(cpus) = layer.max_cpus {
+            within(self.set_max_cpus(cpus))?;
+        }
+        if let Some(memory) = layer.max_memory_mib {
+            within(self.set_max_memory_mib(memory))?;
+        }
         if let Some(network) = layer.network {
             within(self.set_network(&network))?;
         }
@@ -145,14 +159,22 @@ impl Config {
     }
 
     fn set_cpus(&mut self, key: &str, cpus: i64) -> Result<()> {
-        self.cpus = in_range(key, cpus, 1, i64::from(sizing::MAX_CPUS), "libkrun's limit")? as u8;
+        self.cpus = cpus_in_range(key, cpus)?;
         Ok(())
     }
 
     fn set_memory_mib(&mut self, key: &str, memory: i64) -> Result<()> {
-        let host = i64::from(host_memory_mib());
-        let least = i64::from(sizing::MIN_MEMORY_MIB);
-        self.memory_mib = in_range(key, memory, least, host, "this host's memory")? as u32;
+        self.memory_mib = memory_in_range(key, memory)?;
+        Ok(())
+    }
+
+    fn set_max_cpus(&mut self, cpus: i64) -> Result<()> {
+        self.max_cpus = cpus_in_range("max_cpus", cpus)?;
+        Ok(())
+    }
+
+    fn set_max_memory_mib(&mut self, memory: i64) -> Result<()> {
+        self.max_memory_mib = memory_in_range("max_memory_mib", memory)?;
         Ok(())
     }
 
@@ -160,6 +182,15 @@ impl Config {
         self.network = network.parse()?;
         Ok(())
     }
+}
+
+fn cpus_in_range(key: &str, cpus: i64) -> Result<u8> {
+    Ok(in_range(key, cpus, 1, i64::from(sizing::MAX_CPUS), "libkrun's limit")? as u8)
+}
+
+fn memory_in_range(key: &str, memory: i64) -> Result<u32> {
+    let (least, host) = (i64::from(sizing::MIN_MEMORY_MIB), i64::from(host_memory_mib()));
+    Ok(in_range(key, memory, least, host, "this host's memory")? as u32)
 }
 
 fn in_range(key: &str, value: i64, least: i64, most: i64, why: &str) -> Result<i64> {

@@ -1,9 +1,11 @@
 //! The size of a VM: from what somebody wrote, else from the limits of what runs in it.
 
 use log::info;
+use oci_spec::runtime::LinuxResources;
 pub use vmm::config::{MAX_CPUS, MIN_MEMORY_MIB};
 
 use super::Config;
+use crate::error::{Error, Result};
 
 /// What the guest's kernel, PID 1 and page tables need besides the containers, in MiB.
 const GUEST_NEED_MIB: u64 = 128;
@@ -19,6 +21,76 @@ pub struct Limits {
     pub memory: Option<i64>,
 }
 
+/// What a VM has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Memory in MiB, the guest's own need included.
+    pub memory_mib: u32,
+}
+
+/// The period of a quota that names none, in microseconds. Source: the kernel's cgroup-v2.rst, `cpu.max`.
+const PERIOD: u64 = 100_000;
+
+impl Limits {
+    /// Those of `resources`.
+    pub fn of(resources: &LinuxResources) -> Limits {
+        let cpu = resources.cpu().as_ref();
+        Limits {
+            cpu_quota: cpu.and_then(|cpu| cpu.quota()),
+            cpu_period: cpu.and_then(|cpu| cpu.period()),
+            memory: resources.memory().as_ref().and_then(|memory| memory.limit()),
+        }
+    }
+
+    /// These, and what they do not say as it was `before`.
+    pub fn over(self, before: &Limits) -> Limits {
+        Limits {
+            cpu_quota: self.cpu_quota.or(before.cpu_quota),
+            cpu_period: self.cpu_period.or(before.cpu_period),
+            memory: self.memory.or(before.memory),
+        }
+    }
+
+    /// CPUs for the quota, rounded up.
+    fn cpus(&self) -> Option<u64> {
+        let quota = self.cpu_quota.filter(|quota| *quota > 0)?;
+        Some((quota as u64).div_ceil(self.cpu_period.filter(|period| *period > 0).unwrap_or(PERIOD)))
+    }
+
+    /// Memory in MiB, rounded up.
+    fn memory_mib(&self) -> Option<u64> {
+        self.memory.filter(|bytes| *bytes > 0).map(|bytes| (bytes as u64).div_ceil(1 << 20))
+    }
+}
+
+impl Size {
+    /// Refuses limits that are larger than those of `now` and than the VM.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` that says what there is, and what gives more.
+    pub fn check(&self, wanted: &Limits, now: &Limits) -> Result<()> {
+        let room = u64::from(self.memory_mib).saturating_sub(GUEST_NEED_MIB);
+        if let Some(memory) = wanted.memory_mib().filter(|wanted| *wanted > room)
+            && now.memory_mib().is_none_or(|now| memory > now)
+        {
+            return Err(Error::precondition(format!(
+                "a memory limit of {memory} MiB: the VM has {room} MiB for its containers, and cannot grow; one made with a larger max_memory_mib has room"
+            )));
+        }
+        if let Some(cpus) = wanted.cpus().filter(|wanted| *wanted > self.cpus.into())
+            && now.cpus().is_none_or(|now| cpus > now)
+        {
+            return Err(Error::precondition(format!(
+                "a quota of {cpus} CPUs: the VM has {}, and cannot get more; one made with a larger max_cpus has room",
+                self.cpus
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl Config {
     /// Sizes the VM for `limits`, unless somebody wrote its size. Derived values are clamped to
     /// what can be had, and that is logged.
@@ -29,28 +101,27 @@ impl Config {
     }
 
     fn size_on(&mut self, limits: Limits, host_mib: u32, host_cpus: u8) {
-        if let (false, Some(quota @ 1..), Some(period @ 1..)) =
-            (self.cpus_fixed, limits.cpu_quota, limits.cpu_period)
-        {
-            let wanted = (quota as u64).div_ceil(period);
+        if let (false, Some(wanted)) = (self.cpus_fixed, limits.cpus()) {
             self.cpus = wanted.min(u64::from(host_cpus)) as u8;
             if u64::from(self.cpus) != wanted {
                 info!("the limit asks for {wanted} cpus: the VM gets {host_cpus}, all that can be had");
             }
         }
-        if self.memory_fixed {
-            return;
-        }
-        if let Some(bytes @ 1..) = limits.memory {
-            let limit = (bytes as u64).div_ceil(1 << 20);
+        self.cpus = self.cpus.max(self.max_cpus);
+        if let (false, Some(limit)) = (self.memory_fixed, limits.memory_mib()) {
             let wanted = limit.max(u64::from(self.memory_mib)).saturating_add(GUEST_NEED_MIB);
             self.memory_mib = wanted.min(u64::from(host_mib)) as u32;
             if u64::from(self.memory_mib) != wanted {
                 info!("the limit asks for {wanted} MiB: the VM gets {host_mib}, all that the host has");
             }
         }
+        if self.max_memory_mib > 0 {
+            self.memory_mib = self.memory_mib.max(self.max_memory_mib.saturating_add(GUEST_NEED_MIB as u32));
+        }
         // A default beyond a small host is derived too.
-        self.memory_mib = self.memory_mib.min(host_mib);
+        if !self.memory_fixed {
+            self.memory_mib = self.memory_mib.min(host_mib);
+        }
     }
 }
 
@@ -92,6 +163,15 @@ mod tests {
         assert_eq!(sized(limits(64 << 20)).1, 1024 + 128);
         assert_eq!(sized(limits(2 << 30)).1, 2048 + 128);
         assert_eq!(sized(limits(i64::MAX)).1, 4096);
+    }
+
+    #[test]
+    fn a_ceiling_makes_room() {
+        let mut config = Config { max_cpus: 4, max_memory_mib: 2048, ..Config::default() };
+        config.size_on(Limits { memory: Some(64 << 20), ..Limits::default() }, 4096, 8);
+        assert_eq!((config.cpus, config.memory_mib), (4, 2048 + 128));
+        config.size_on(Limits { memory: Some(3 << 30), ..Limits::default() }, 4096, 8);
+        assert_eq!(config.memory_mib, 3072 + 128);
     }
 
     #[test]

@@ -19,7 +19,9 @@ use super::{
 use crate::{
     anchor::Anchor,
     cgroup::HostCgroup,
+    config::Limits,
     error::{Error, Result},
+    follow::Follower,
     forward::{self, Forward},
     hooks::ContainerHooks,
     mount::Mounted,
@@ -44,6 +46,8 @@ pub struct Container {
     host: Mutex<Option<Host>>,
     /// What relays its published ports and the host's sockets, and has its volumes follow the host.
     relays: Mutex<JoinSet<()>>,
+    /// Its limits now.
+    limits: Mutex<Limits>,
 }
 
 /// What was made for a container on the host: its part of the share, its rootfs's mounts, its
@@ -77,6 +81,7 @@ impl Container {
             created: watch::Sender::new(None),
             host: Mutex::new(Some(host)),
             relays: Mutex::new(relays),
+            limits: Mutex::default(),
         })
     }
 
@@ -89,6 +94,22 @@ impl Container {
     pub fn cgroup(&self) -> Option<Arc<HostCgroup>> {
         let host = self.host.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         host.as_ref().and_then(|(_, _, cgroup)| cgroup.clone())
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Remembers its limits.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = limits;
+    }
+
+    /// What has its volumes follow the host.
+    pub fn follower(&self) -> Option<Follower> {
+        let host = self.host.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        host.as_ref().map(|(share, _, _)| share.follower().clone())
     }
 
     /// Waits until the guest has made the container.

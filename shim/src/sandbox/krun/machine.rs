@@ -15,7 +15,7 @@ use vmm::{Guest, Vm, VmConfig, VmEnd, find};
 use crate::{
     cgroup::HostCgroup,
     clock,
-    config::Config,
+    config::{Config, Size},
     error::{Error, Result},
     network::{Boot, Choice, Links, Localhost, Netns, Numbers, Reach, Way},
     sandbox::Exit,
@@ -209,6 +209,11 @@ impl Machine {
         let configured = guest.client.configure(ttrpc::context::with_duration(CALL), &request).await?;
         info!("guest kernel {}", configured.kernel);
         Ok(guest)
+    }
+
+    /// What it has of CPUs and memory.
+    pub fn size(&self) -> Size {
+        Size { cpus: self.plan.cpus, memory_mib: self.plan.memory_mib }
     }
 
     /// The guest, once it is up.

@@ -3,6 +3,7 @@
 mod container;
 mod machine;
 mod process;
+mod update;
 
 use std::{
     collections::HashMap,
@@ -29,7 +30,7 @@ use crate::{
     cgroup::HostCgroup,
     config::Config,
     error::{Error, Result},
-    follow, forward,
+    forward,
     hooks::ContainerHooks,
     mount::{self, Mounted},
     network::{self, Choice, Netns},
@@ -39,6 +40,9 @@ use crate::{
 
 /// How long the guest may take over a SIGKILL before the whole sandbox is killed.
 const KILL: Duration = Duration::from_secs(10);
+
+/// How long an exec waits for what the host has mounted below volumes.
+const FOLLOWING: Duration = Duration::from_secs(2);
 
 /// A sandbox whose VM starts with its first container.
 pub struct KrunSandbox {
@@ -184,6 +188,7 @@ impl Sandbox for KrunSandbox {
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let root = new.bundle.join(root);
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
+        let limits = bundle::own_limits(&spec);
         let guest = bundle::to_guest(spec, id, &self.host()?)?;
         for note in &guest.notes {
             info!("{id}: {note}");
@@ -201,7 +206,7 @@ impl Sandbox for KrunSandbox {
         let anchor = Anchor::start(id, &root, &network, place).await?;
         hooks.create_runtime(anchor.pid()).await?;
         let joined = self.join(id, &config, &anchor, cgroup.as_deref(), &root, &guest.volumes).await;
-        let (machine, mut share, is_sandbox) = match joined {
+        let (machine, share, is_sandbox) = match joined {
             Ok(joined) => joined,
             Err(error) => {
                 hooks.poststop().await;
@@ -222,11 +227,11 @@ impl Sandbox for KrunSandbox {
                 return Err(error);
             }
         };
-        let followed = share.take_followed();
-        if !followed.is_empty() {
-            relays.spawn(follow::keep(followed));
+        if !share.follower().is_idle() {
+            relays.spawn(share.follower().clone().keep());
         }
         let container = Container::new(is_sandbox, anchor, hooks, (share, rootfs, cgroup), relays);
+        container.set_limits(limits);
         self.lock().insert(new.id.clone(), container.clone());
         let sockets = guest.sockets;
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
@@ -251,6 +256,10 @@ impl Sandbox for KrunSandbox {
             ..Default::default()
         };
         let exec = Process::new(id.clone());
+        // What the host has mounted before an exec, that sees; unless a source hangs.
+        if let Some(follower) = container.follower() {
+            let _ = tokio::time::timeout(FOLLOWING, follower.update()).await;
+        }
         guest.client.exec(in_time(), &request).await?;
         pumps.start_input();
         exec.set_pumps(pumps);
@@ -336,10 +345,14 @@ impl Sandbox for KrunSandbox {
     }
 
     async fn update(&self, container: &str, resources: Vec<u8>) -> Result<()> {
+        let size = self.machine().await?.size();
+        let updated = self.container(container)?;
+        let (resources, limits) = update::for_guest(&resources, size, &updated.limits())?;
         let guest = self.guest_for(container).await?;
         let request =
             api::UpdateRequest { container_id: container.to_owned(), resources, ..Default::default() };
         guest.client.update(in_time(), &request).await?;
+        updated.set_limits(limits);
         Ok(())
     }
 

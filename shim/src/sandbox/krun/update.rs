@@ -1,0 +1,77 @@
+//! New limits for a container that runs: what the guest is to do of them, and what its VM has not got.
+
+use oci_spec::runtime::LinuxResources;
+
+use crate::{
+    bundle,
+    config::{Limits, Size},
+    error::{Error, Result},
+};
+
+/// The guest's part of `resources`, an OCI `linux.resources` object as JSON, for a container that has the limits `now`;
+/// and its limits afterwards.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for what is no such object, `FAILED_PRECONDITION` for limits that grow beyond the VM.
+pub fn for_guest(resources: &[u8], size: Size, now: &Limits) -> Result<(Vec<u8>, Limits)> {
+    let mut resources: LinuxResources = serde_json::from_slice(resources)
+        .map_err(|e| Error::invalid(format!("understand the resources of an update: {e}")))?;
+    for dropped in bundle::drop_hosts_resources(&mut resources) {
+        log::info!("update: {dropped} names things of the host, and is dropped");
+    }
+    let wanted = Limits::of(&resources).over(now);
+    size.check(&wanted, now)?;
+    let resources = serde_json::to_vec(&resources)
+        .map_err(|e| Error::internal(format!("encode the resources of an update: {e}")))?;
+    Ok((resources, wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SIZE: Size = Size { cpus: 2, memory_mib: 1152 };
+
+    fn update(resources: Value, now: &Limits) -> Result<(Value, Limits)> {
+        let (resources, limits) = for_guest(resources.to_string().as_bytes(), SIZE, now)?;
+        Ok((serde_json::from_slice(&resources).unwrap(), limits))
+    }
+
+    #[test]
+    fn limits_grow_up_to_the_vm_and_no_further() {
+        let now = Limits::default();
+        let (_, now) =
+            update(json!({"memory": {"limit": 1 << 30}, "cpu": {"quota": 200_000, "period": 100_000}}), &now)
+                .unwrap();
+        let refused = |resources| update(resources, &now).unwrap_err().to_string();
+        let memory = refused(json!({"memory": {"limit": (1 << 30) + 1}}));
+        assert!(
+            memory.contains("1025 MiB") && memory.contains("1024 MiB") && memory.contains("max_memory_mib"),
+            "{memory}"
+        );
+        let cpus = refused(json!({"cpu": {"quota": 200_001}}));
+        assert!(cpus.contains("3 CPUs") && cpus.contains("has 2") && cpus.contains("max_cpus"), "{cpus}");
+        update(json!({"memory": {"limit": -1}, "cpu": {"quota": -1}}), &now).unwrap();
+    }
+
+    #[test]
+    fn a_limit_that_was_beyond_the_vm_before_may_stay() {
+        let now = Limits { memory: Some(4 << 30), ..Limits::default() };
+        let (_, now) =
+            update(json!({"memory": {"limit": 4_u64 << 30}, "cpu": {"shares": 512}}), &now).unwrap();
+        assert_eq!(now.memory, Some(4 << 30));
+        update(json!({"memory": {"limit": 3_u64 << 30}}), &now).unwrap();
+    }
+
+    #[test]
+    fn what_is_the_hosts_is_dropped() {
+        let (resources, _) = update(
+            json!({"cpu": {"cpus": "0-3", "shares": 512}, "blockIO": {"weight": 10}, "pids": {"limit": 7}}),
+            &Limits::default(),
+        )
+        .unwrap();
+        assert_eq!(resources, json!({"cpu": {"shares": 512}, "pids": {"limit": 7}}));
+    }
+}
