@@ -60,23 +60,25 @@ impl Limits {
     }
 
     /// Memory in MiB, rounded up.
-    fn memory_mib(&self) -> Option<u64> {
+    pub fn memory_mib(&self) -> Option<u64> {
         self.memory.filter(|bytes| *bytes > 0).map(|bytes| (bytes as u64).div_ceil(1 << 20))
     }
 }
 
 impl Size {
-    /// Refuses limits that are larger than those of `now` and than the VM.
+    /// Refuses limits that are larger than those of `now` and than the VM, whose other containers have limits on memory
+    /// of `others` MiB together.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION` that says what there is, and what gives more.
-    pub fn check(&self, wanted: &Limits, now: &Limits) -> Result<()> {
-        let room = u64::from(self.memory_mib).saturating_sub(GUEST_NEED_MIB);
+    pub fn check(&self, wanted: &Limits, now: &Limits, others: u64) -> Result<()> {
+        let all = u64::from(self.memory_mib).saturating_sub(GUEST_NEED_MIB);
+        let room = all.saturating_sub(others);
         if let Some(memory) = wanted.memory_mib().filter(|wanted| *wanted > room)
             && now.memory_mib().is_none_or(|now| memory > now)
         {
             return Err(Error::precondition(format!(
-                "a memory limit of {memory} MiB: the VM has {room} MiB for its containers, and cannot grow; one made with a larger max_memory_mib has room"
+                "a memory limit of {memory} MiB: the VM has {all} MiB for its containers, of which others may use {others}, and cannot grow; one made with a larger max_memory_mib has room"
             )));
         }
         if let Some(cpus) = wanted.cpus().filter(|wanted| *wanted > self.cpus.into())

@@ -347,7 +347,10 @@ impl Sandbox for KrunSandbox {
     async fn update(&self, container: &str, resources: Vec<u8>) -> Result<()> {
         let size = self.machine().await?.size();
         let updated = self.container(container)?;
-        let (resources, limits) = update::for_guest(&resources, size, &updated.limits())?;
+        let is_other = |other: &&Arc<Container>| !Arc::ptr_eq(other, &updated) && other.init.exit().is_none();
+        let others =
+            self.lock().values().filter(is_other).filter_map(|other| other.limits().memory_mib()).sum();
+        let (resources, limits) = update::for_guest(&resources, size, &updated.limits(), others)?;
         let guest = self.guest_for(container).await?;
         let request =
             api::UpdateRequest { container_id: container.to_owned(), resources, ..Default::default() };

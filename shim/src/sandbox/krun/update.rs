@@ -8,19 +8,19 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The guest's part of `resources`, an OCI `linux.resources` object as JSON, for a container that has the limits `now`;
-/// and its limits afterwards.
+/// The guest's part of `resources`, an OCI `linux.resources` object as JSON, for a container that has the limits `now`,
+/// beside others whose limits on memory are `others` MiB together; and its limits afterwards.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for what is no such object, `FAILED_PRECONDITION` for limits that grow beyond the VM.
-pub fn for_guest(resources: &[u8], size: Size, now: &Limits) -> Result<(Vec<u8>, Limits)> {
+pub fn for_guest(resources: &[u8], size: Size, now: &Limits, others: u64) -> Result<(Vec<u8>, Limits)> {
     let mut resources: LinuxResources = serde_json::from_slice(resources)
         .map_err(|e| Error::invalid(format!("understand the resources of an update: {e}")))?;
     for dropped in bundle::drop_hosts_resources(&mut resources) {
         log::info!("update: {dropped} names things of the host, and is dropped");
     }
     let wanted = Limits::of(&resources).over(now);
-    size.check(&wanted, now)?;
+    size.check(&wanted, now, others)?;
     let resources = serde_json::to_vec(&resources)
         .map_err(|e| Error::internal(format!("encode the resources of an update: {e}")))?;
     Ok((resources, wanted))
@@ -32,10 +32,11 @@ mod tests {
 
     use super::*;
 
-    const SIZE: Size = Size { cpus: 2, memory_mib: 1152 };
+    const SIZE: Size = Size { cpus: 2, memory_mib: 1408 };
+    const OTHERS: u64 = 256;
 
     fn update(resources: Value, now: &Limits) -> Result<(Value, Limits)> {
-        let (resources, limits) = for_guest(resources.to_string().as_bytes(), SIZE, now)?;
+        let (resources, limits) = for_guest(resources.to_string().as_bytes(), SIZE, now, OTHERS)?;
         Ok((serde_json::from_slice(&resources).unwrap(), limits))
     }
 
@@ -48,7 +49,7 @@ mod tests {
         let refused = |resources| update(resources, &now).unwrap_err().to_string();
         let memory = refused(json!({"memory": {"limit": (1 << 30) + 1}}));
         assert!(
-            memory.contains("1025 MiB") && memory.contains("1024 MiB") && memory.contains("max_memory_mib"),
+            memory.contains("1025 MiB") && memory.contains("1280 MiB") && memory.contains("max_memory_mib"),
             "{memory}"
         );
         let cpus = refused(json!({"cpu": {"quota": 200_001}}));
