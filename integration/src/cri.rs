@@ -65,6 +65,10 @@ pub fn set_up(ctx: &Ctx) -> Result<()> {
     undo::remember(&["sh", "-c", &format!("ip link del {BRIDGE_DEVICE} 2>/dev/null; true")])?;
     let images = format!("ctr -n {NAMESPACE} images ls -q | xargs -r ctr -n {NAMESPACE} images rm --sync");
     undo::remember(&["sh", "-c", &images])?;
+    let pods = format!(
+        "crictl --runtime-endpoint {ENDPOINT} --timeout 100s rmp --all --force >/dev/null 2>&1; true"
+    );
+    undo::remember(&["sh", "-c", &pods])?;
     write(CONFIG, &config)?;
     write(BRIDGE, &bridge.to_string())?;
     Cmd::new(&["containerd-ctl", "restart"]).run()?.ok()?;

@@ -30,6 +30,10 @@ fn below(ctx: &Ctx) -> Result<Outcome> {
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
     }
     let (there, later) = (there.display().to_string(), later.display().to_string());
+    // As those who share mounts make their directories: what is mounted below is listed twice then.
+    let itself = source.display().to_string();
+    undo::remember(&["umount", &itself])?;
+    Cmd::new(&["mount", "--bind", &itself, &itself]).run()?.ok()?;
     mount(&there)?;
     let volume = |target: &str, options: &str| {
         format!("type=bind,src={},dst={target},options=rbind:{options}", source.display())

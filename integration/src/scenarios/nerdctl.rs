@@ -125,17 +125,30 @@ fn background(ctx: &Ctx) -> Result<Outcome> {
 /// A limit grows as far as the VM has room: by default little more than its first, or what was made for it.
 fn grow(ctx: &Ctx) -> Result<Outcome> {
     let name = ctx.id("");
-    let flags = ["-d", "--name", &name, "--net", "none", "-m", "64m", "--cpus", "0.5"];
+    let flags = [
+        "-d",
+        "--name",
+        &name,
+        "--net",
+        "none",
+        "-m",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--tmpfs",
+        "/filled:size=1300m",
+    ];
     let room = ["--annotation", "io.containerd.krun.max_memory_mib=1500"];
     run(ctx, &[&flags[..], &room].concat(), "exec sleep 1000").run()?.ok()?;
     let update = |what: &[&str]| nerdctl(&[&["update"], what, &[&name]].concat()).run();
     update(&["-m", "1500m"])?.ok()?;
     update(&["-m", "1501m"])?.refused(&["1501 MiB", "1500 MiB", "max_memory_mib"])?;
-    update(&["--cpus", "2"])?.refused(&["2 CPUs", "has 1", "max_cpus"])?;
+    update(&["--cpu-period", "100000", "--cpu-quota", "200000"])?
+        .refused(&["2 CPUs", "has 1", "max_cpus"])?;
     // More than a VM has that was not asked for room.
-    let fill = "dd if=/dev/zero of=/dev/shm/filled bs=1M count=1200 2>/dev/null; du -m /dev/shm/filled; cat /sys/fs/cgroup/memory.max";
+    let fill = "dd if=/dev/zero of=/filled/file bs=1M count=1200 2>/dev/null; du -m /filled/file; cat /sys/fs/cgroup/memory.max";
     let filled = nerdctl(&["exec", &name, "sh", "-c", fill]).run()?.ok()?;
-    filled.printed("1200\t/dev/shm/filled\n1572864000\n")?;
+    filled.printed("1200\t/filled/file\n1572864000\n")?;
     remove(&name)?;
     Ok(Outcome::Passed)
 }

@@ -142,6 +142,11 @@ fn number(open: &OwnedFd) -> String {
     open.as_raw_fd().to_string()
 }
 
+/// The mount that a path leads to.
+pub fn mount_at(path: &Path) -> io::Result<MountId> {
+    mount_of(&open(path, libc::O_NOFOLLOW)?)
+}
+
 /// The mount that something open is in. Source: proc_pid_fdinfo(5).
 fn mount_of(open: &OwnedFd) -> io::Result<MountId> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", open.as_raw_fd()))?;

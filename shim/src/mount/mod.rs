@@ -91,15 +91,24 @@ pub fn detach_all(top: &Path) {
 /// Names a mount as long as it is there.
 pub type MountId = u64;
 
-/// What is mounted below `top`, by its path below it; of several at one path the uppermost.
+/// What is mounted below `top`, by its path below it; of several at one path the one that the path leads to. A mount on a
+/// directory that is bound on itself is listed twice, in no order.
 pub fn below(top: &Path) -> BTreeMap<PathBuf, MountId> {
     let (Ok(top), Ok(mountinfo)) = (top.canonicalize(), fs::read_to_string("/proc/self/mountinfo")) else {
         return BTreeMap::new();
     };
-    listed(&mountinfo)
-        .filter_map(|(id, target)| Some((target.strip_prefix(&top).ok()?.to_owned(), id)))
-        .filter(|(target, _)| !target.as_os_str().is_empty())
-        .collect()
+    let mut found = BTreeMap::new();
+    for (id, target) in listed(&mountinfo) {
+        let Ok(path) = target.strip_prefix(&top) else { continue };
+        if path.as_os_str().is_empty() {
+            continue;
+        }
+        found
+            .entry(path.to_owned())
+            .and_modify(|uppermost| *uppermost = held::mount_at(&target).unwrap_or(id))
+            .or_insert(id);
+    }
+    found
 }
 
 /// The mounts and mount points that mountinfo lists, in its order. Source: proc_pid_mountinfo(5).
