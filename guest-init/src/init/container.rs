@@ -19,6 +19,7 @@ use super::cgroup::Cgroup;
 use super::exit::Process;
 use super::fault::Fault;
 use super::fork::{Report, fork};
+use super::held_mounts::HeldMounts;
 use super::reaper::Reaper;
 use super::sockets::Sockets;
 use super::stdio::Wiring;
@@ -205,6 +206,7 @@ async fn make(means: &Means, id: &str, spec: &Spec, wiring: Wiring, cgroup: &Cgr
         console::resize(master, size.width() as u32, size.height() as u32)?;
     }
     let pumps = wiring.run(master.as_ref())?;
+    let mounts = HeldMounts::of(pid).context("hold the container's mounts")?;
     let finish = {
         let cgroup = cgroup.clone();
         let own_pids = has_own_pids(spec);
@@ -213,8 +215,7 @@ async fn make(means: &Means, id: &str, spec: &Spec, wiring: Wiring, cgroup: &Cgr
             if !own_pids && let Err(err) = cgroup.clear().await {
                 log::warn!("{err:#}");
             }
-            // So its mounts are gone, and what they held back is written: the share is mounted
-            // by the kernel where it is first used, which is in the container's namespace alone.
+            mounts.release();
             cgroup.oom_kills() > 0
         }
     };

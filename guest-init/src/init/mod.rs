@@ -19,6 +19,7 @@ mod executor;
 mod exit;
 mod fault;
 mod fork;
+mod held_mounts;
 mod host;
 mod kmsg;
 mod logger;

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
+use super::held_mounts;
+
 /// Where cgroup v2 is mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
@@ -38,6 +40,7 @@ const TABLE: &[Entry] = &[
     entry("tmpfs", "/run", NO_SETUID, "mode=700", false, false),
     entry("tmpfs", "/tmp", NO_SETUID, "mode=1777", false, false),
     entry("cgroup2", CGROUP_ROOT, HIDDEN, "", false, false),
+    entry("fusectl", held_mounts::CONNECTIONS, HIDDEN, "", false, true),
 ];
 
 const fn entry(

@@ -20,6 +20,10 @@ const SETTLED: u32 = 5;
 /// Where containerd keeps its images and snapshots.
 const STORE: &str = "/var/lib/containerd";
 
+/// What it writes last it writes to a volume, whose mount ends with it.
+const REPLACED: &str =
+    "trap 'echo over >>/out/file; exit' TERM; head -c 1000000 /dev/zero >/file; echo up; sleep 1000 & wait";
+
 /// A pod whose containers are replaced: neither descriptors nor disk space stay with the pod.
 fn replacements(ctx: &Ctx) -> Result<Outcome> {
     if let Some(why) = unsuitable()? {
@@ -29,15 +33,18 @@ fn replacements(ctx: &Ctx) -> Result<Outcome> {
     let pod = Pod::run(ctx, 0)?;
     let mut settled = None;
     for round in 1..=TIMES {
-        let container =
-            pod.start(ctx, "replaced", "head -c 1000000 /dev/zero >/file; echo up; exec sleep 1000")?;
-        for what in ["stop", "rm"] {
-            says(&[what, &container])?;
-        }
+        let container = pod.start(ctx, "replaced", REPLACED)?;
+        says(&["stop", "--timeout", "30", &container])?;
+        says(&["rm", &container])?;
         if round == SETTLED {
             settled = Some(held()?);
         }
     }
+    let written = fs::read_to_string(ctx.work("volume").join("file")).context("read what they wrote")?;
+    ensure!(
+        written.lines().count() == TIMES as usize,
+        "not every container wrote its last line: {written:?}"
+    );
     let (before, after) = (settled.context("a first count")?, held()?);
     println!("after {SETTLED}: {before:?}, after {TIMES}: {after:?}");
     // One for each replaced container would be 45; a call under way has a few.
@@ -91,9 +98,12 @@ impl Pod {
 
     /// Creates and starts a container in it.
     fn start(&self, ctx: &Ctx, name: &str, script: &str) -> Result<String> {
+        let volume = ctx.work("volume");
+        fs::create_dir_all(&volume).context("make a volume")?;
         let config = json!({
             "metadata": {"name": name}, "image": {"image": BUSYBOX}, "command": ["sh", "-c", script],
             "log_path": format!("{name}.log"), "linux": {},
+            "mounts": [{"container_path": "/out", "host_path": volume}],
         });
         let config = file(ctx, name, &config)?;
         let container = says(&["create", "--no-pull", &self.id, &config, &self.config])?;
