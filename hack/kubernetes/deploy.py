@@ -37,7 +37,7 @@ def uninstall(control_plane, node):
     """Removes it as docs/kubernetes.md says, and looks whether the node is as it was."""
     kubectl = control_plane.kubectl
     kubectl.run("delete", "daemonset", NAME, f"--namespace={NAMESPACE}", "--cascade=foreground", "--timeout=240s")
-    kubectl.run("delete", "-k", str(DEPLOY), "--timeout=240s")
+    kubectl.run("delete", "-k", str(DEPLOY), "--ignore-not-found", "--timeout=240s")
     left = node.run("sh", "-c", "cd /usr/local; ls -d bin/*krun* lib/*krun* libexec/krun share/doc/krun /run/krun 2>/dev/null;"
                     " grep -n krun /etc/containerd/config.toml; true")
     if left:
