@@ -4,10 +4,12 @@ use crate::cri::{file, handler, says, set_up, unsuitable};
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::procs;
 use crate::scenario::{Outcome, Scenario};
+use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("pod-fifty-replacements", replacements).long().needs("crictl").timeout(2400),
@@ -21,8 +23,7 @@ const SETTLED: u32 = 5;
 const STORE: &str = "/var/lib/containerd";
 
 /// What it writes last it writes to a volume, whose mount ends with it.
-const REPLACED: &str =
-    "trap 'echo over >>/out/file; exit' TERM; head -c 1000000 /dev/zero >/file; echo up; sleep 1000 & wait";
+const REPLACED: &str = "trap 'echo over >>/out/over; exit' TERM; head -c 1000000 /dev/zero >/file; echo up >>/out/up; sleep 1000 & wait";
 
 /// A pod whose containers are replaced: neither descriptors nor disk space stay with the pod.
 fn replacements(ctx: &Ctx) -> Result<Outcome> {
@@ -34,16 +35,17 @@ fn replacements(ctx: &Ctx) -> Result<Outcome> {
     let mut settled = None;
     for round in 1..=TIMES {
         let container = pod.start(ctx, "replaced", REPLACED)?;
+        until_true("it to be up", Duration::from_secs(60), || Ok(lines(ctx, "up") == round))?;
         says(&["stop", "--timeout", "30", &container])?;
         says(&["rm", &container])?;
         if round == SETTLED {
             settled = Some(held()?);
         }
     }
-    let written = fs::read_to_string(ctx.work("volume").join("file")).context("read what they wrote")?;
     ensure!(
-        written.lines().count() == TIMES as usize,
-        "not every container wrote its last line: {written:?}"
+        lines(ctx, "over") == TIMES,
+        "{} of {TIMES} containers wrote their last line",
+        lines(ctx, "over")
     );
     let (before, after) = (settled.context("a first count")?, held()?);
     println!("after {SETTLED}: {before:?}, after {TIMES}: {after:?}");
@@ -116,6 +118,11 @@ impl Pod {
         says(&["rmp", &self.id])?;
         Ok(())
     }
+}
+
+/// The lines of a file of the containers' volume.
+fn lines(ctx: &Ctx, name: &str) -> u32 {
+    fs::read_to_string(ctx.work("volume").join(name)).unwrap_or_default().lines().count() as u32
 }
 
 /// Open descriptors of krun's processes, and bytes in containerd's store.
