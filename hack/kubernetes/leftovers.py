@@ -9,7 +9,7 @@ done
 awk '{print "mount", $5}' /proc/self/mountinfo
 ls -d /run/netns/* /run/krun/* 2>/dev/null
 find /sys/fs/cgroup/kubepods* -mindepth 2 -type d -name '*pod[0-9a-f]*' 2>/dev/null
-ctr -n k8s.io containers ls -q
+ctr -n k8s.io tasks ls -q
 true
 """
 
