@@ -75,14 +75,24 @@ without_block() { # config.toml as it is without krun
 drop_in() { # that of the version in which the rest, the file $1, is written; every containerd reads 2
 	[ -s "$1" ] || {
 		sed '/^#/d' "$DROP_INS/krun-1.7.toml"
+		default_runtime
 		return
 	}
 	version=$(sed -n 's/^ *version *= *\([0-9]*\).*/\1/p' "$1" | head -n 1)
 	case "$version" in
-	2) sed '/^#/d; /^version/d' "$DROP_INS/krun-1.7.toml" ;;
+	2)
+		sed '/^#/d; /^version/d' "$DROP_INS/krun-1.7.toml"
+		grep -q 'containerd\.runtimes\.' "$1" || default_runtime
+		;;
 	3) sed '/^#/d; /^version/d' "$DROP_INS/krun-2.toml" ;;
 	*) fail "$CONFIG says version = ${version:-nothing}; what is known is 2 (containerd 1.6, 1.7) and 3 (2.x)" ;;
 	esac
+}
+
+default_runtime() { # containerd 1.6 and 1.7 have it by themselves only where the configuration names no runtime
+	echo
+	echo '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]'
+	echo '  runtime_type = "io.containerd.runc.v2"'
 }
 
 configure() {
@@ -115,9 +125,14 @@ replace_config() { # the file with the new text; an empty one means none
 		mkdir -p "${here%/*}"
 		[ ! -e "$here" ] || cp -p "$here" "$here.krun-new" # for its owner and mode
 		cat "$1" >"$here.krun-new"
-		on_node "containerd --config $CONFIG.krun-new config dump >/dev/null" || {
+		understood=$(on_node "containerd --config $CONFIG.krun-new config dump") || {
 			rm "$here.krun-new"
 			fail "containerd does not understand what $CONFIG would be; nothing of it was changed"
+		}
+		default=$(echo "$understood" | sed -n "s/^ *default_runtime_name *= *[\"']\([^\"']*\)[\"'].*/\1/p" | head -n 1)
+		[ -z "$default" ] || echo "$understood" | grep -q "runtimes\.[\"']\{0,1\}$default" || {
+			rm "$here.krun-new"
+			fail "containerd would not know its default runtime $default with what $CONFIG would be; nothing of it was changed"
 		}
 		mv "$here.krun-new" "$here"
 	else
