@@ -7,15 +7,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::time::{Duration, Instant};
 
 use nix::sys::statfs::statfs;
 
 /// Where the kernel counts the requests that file systems have not answered. Source: Documentation/filesystems/fuse.rst.
 pub const CONNECTIONS: &str = "/sys/fs/fuse/connections";
-
-/// How long the host may take to answer; other containers' requests count too.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A mount namespace, which lives at least as long as this.
 pub struct HeldMounts(File);
@@ -31,11 +27,11 @@ impl HeldMounts {
 
     /// Lets go of them. What they held back is written when this returns.
     pub fn release(self) {
-        let begun = Instant::now();
-        loop {
-            // The host answers in order: what was asked before this is answered with it.
+        // The kernel asks in order, a few at a time, and libkrun answers in order: each answer to this comes after that to at
+        // least one of the requests that are under way now. Other containers may always have some.
+        for _ in 0..=unanswered() {
             let _ = statfs("/");
-            if unanswered() == 0 || begun.elapsed() > PATIENCE {
+            if unanswered() == 0 {
                 break;
             }
         }
