@@ -73,7 +73,8 @@ pub fn set_up(ctx: &Ctx) -> Result<()> {
     write(BRIDGE, &bridge.to_string())?;
     Cmd::new(&["containerd-ctl", "restart"]).run()?.ok()?;
     let exported = ctx.work("busybox.tar").display().to_string();
-    ctx.ctr(&["images", "export", &exported, BUSYBOX]).run()?.ok()?;
+    // Without --local ctr of 2.1 may end before the file's last bytes are written.
+    ctx.ctr(&["images", "export", "--local", &exported, BUSYBOX]).run()?.ok()?;
     let pause = pause_image(ctx, &exported)?;
     for archive in [&exported, &pause] {
         ctx.ctr(&["--namespace", NAMESPACE, "images", "import", archive]).run()?.ok()?;
