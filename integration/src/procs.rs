@@ -31,6 +31,13 @@ impl Proc {
     }
 }
 
+/// A process's cgroup, from the hierarchy's root.
+pub fn cgroup_of(pid: i32) -> Result<String> {
+    let text =
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).with_context(|| format!("cgroup of {pid}"))?;
+    Ok(text.trim().rsplit(':').next().unwrap_or_default().to_owned())
+}
+
 /// All processes but kernel threads and zombies.
 pub fn all() -> Result<Vec<Proc>> {
     let entries = fs::read_dir("/proc").context("list /proc")?;

@@ -184,6 +184,14 @@ impl Vm {
         self.child.pid()
     }
 
+    /// Has the kernel end it sooner or later than others when memory runs out: [`Child::set_oom_score_adj`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_oom_score_adj(&self, score: i32) -> io::Result<()> {
+        self.child.set_oom_score_adj(score)
+    }
+
     /// Kills the vmm and with it the VM. It may be called at any time and any number of times.
     pub fn kill(&self) {
         if self.end.borrow().is_none() {

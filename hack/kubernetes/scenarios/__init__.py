@@ -1,6 +1,7 @@
 """All scenarios, in the order in which they run: those that disturb the node come last."""
 
-from . import deployment, ends, identity, jobs, node_events, probes, several_containers, streams, volumes
+from . import (deployment, ends, identity, jobs, limits, node_events, probes, several_containers, streams,
+               volumes)
 
 ALL = [
     deployment.deployment_with_service,
@@ -24,6 +25,7 @@ ALL = [
     ends.termination_message,
     ends.restart_policy,
     ends.pre_stop_and_grace,
+    limits.resized_in_place,
     identity.users_and_groups,
     identity.restrictions,
     identity.privileged,

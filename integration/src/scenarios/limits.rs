@@ -1,15 +1,17 @@
 //! Limits, small and absurdly large, and where a container's processes live on the host.
 
 use crate::command::Cmd;
-use crate::ctx::{BUSYBOX, Ctx};
+use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
-use crate::{host, procs, undo};
+use crate::{containerd_log, host, procs, undo};
 use anyhow::{Context, Result, ensure};
 use std::{fs, path::Path};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("small-memory-limit", small_memory_limit).long(),
     Scenario::new("limits-beyond-host", limits_beyond_host).long(),
+    Scenario::new("limits-of-the-host", limits_of_the_host).long(),
+    Scenario::new("no-memory-on-the-host", no_memory_on_the_host).long(),
     Scenario::new("pid-on-the-host", pid_on_the_host).long(),
     Scenario::new("cgroup-of-systemds", cgroup_of_systemds)
         .long()
@@ -46,6 +48,42 @@ fn limits_beyond_host(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// CPU time and the set of CPUs are the host's to enforce, on the VM whatever its guest does.
+fn limits_of_the_host(ctx: &Ctx) -> Result<Outcome> {
+    let id = ctx.id("");
+    let flags = ["--detach", "--null-io", "--cpus", "0.9", "--cpu-shares", "512", "--cpuset-cpus", "1"];
+    ctx.run(&flags, BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+    let seen = |file: &str| {
+        let path = format!("/sys/fs/cgroup/default/{id}/{file}");
+        fs::read_to_string(&path).with_context(|| format!("read {path}"))
+    };
+    for (file, wanted) in [("cpu.max", "90000 100000"), ("cpuset.cpus", "1")] {
+        ensure!(seen(file)?.trim() == wanted, "{file} holds {:?}, not {wanted}", seen(file)?);
+    }
+    // There are two ways to turn shares into a weight, whose middle is 100.
+    let weight: u32 = seen("cpu.weight")?.trim().parse().context("a weight")?;
+    ensure!(weight < 100, "half of the usual shares is a weight of {weight}");
+    ctx.end(&id)?;
+    let absent = ["--rm", "--cpuset-cpus", "900"];
+    ctx.run(&absent, BUSYBOX, &ctx.id("absent"), &["true"]).run()?.refused(&["cpuset.cpus"])?;
+    Ok(Outcome::Passed)
+}
+
+/// What the host's kernel ends because a cgroup above has no memory left ran out of memory.
+fn no_memory_on_the_host(ctx: &Ctx) -> Result<Outcome> {
+    const ABOVE: &str = "/sys/fs/cgroup/krun-scenario";
+    undo::remember(&["rmdir", ABOVE])?;
+    fs::create_dir(ABOVE).with_context(|| format!("make {ABOVE}"))?;
+    fs::write(format!("{ABOVE}/memory.max"), (200 << 20).to_string()).context("limit it")?;
+    let (id, mark) = (ctx.id(""), containerd_log::mark());
+    let hungry = "x = bytearray(); \nwhile True: x += b'x' * (4 << 20)";
+    let flags = ["--rm", "--cgroup", &format!("/krun-scenario/{id}")];
+    ctx.run(&flags, DEBIAN, &id, &["python3", "-c", hungry]).timeout(200).run()?.expect_status(137)?;
+    ensure!(mark.line_with(&["oom"])?.is_some(), "the log does not say that memory ran out");
+    Ok(Outcome::Passed)
+}
+
 /// The task's pid is a real process, in a network namespace of its own, in the container's cgroup, and sees the
 /// container's root.
 fn pid_on_the_host(ctx: &Ctx) -> Result<Outcome> {
@@ -65,6 +103,9 @@ fn pid_on_the_host(ctx: &Ctx) -> Result<Outcome> {
         ensure!(anchor.pid == pid, "the task's pid is {pid}, the anchor's {}", anchor.pid);
         let vmm = procs::vmm_of(&id)?;
         in_cgroup_of(vmm.pid, &id)?;
+        let score =
+            fs::read_to_string(format!("/proc/{}/oom_score_adj", vmm.pid)).context("oom_score_adj")?;
+        ensure!(score.trim() == "0", "the vmm's oom_score_adj is {score}: as protected as its shim?");
         ensure!(
             namespace(&vmm.pid.to_string())? == namespace(&pid.to_string())?,
             "vmm and anchor are in different network namespaces"
@@ -109,9 +150,7 @@ fn in_cgroup_of(pid: i32, id: &str) -> Result<()> {
 }
 
 fn in_cgroup(pid: i32, wanted: &str) -> Result<()> {
-    let cgroup =
-        fs::read_to_string(format!("/proc/{pid}/cgroup")).with_context(|| format!("cgroup of {pid}"))?;
-    let path = cgroup.trim().rsplit(':').next().unwrap_or_default();
+    let path = procs::cgroup_of(pid)?;
     ensure!(
         path == wanted || path.starts_with(&format!("{wanted}/")),
         "pid {pid} is in cgroup {path}, not {wanted}"

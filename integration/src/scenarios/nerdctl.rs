@@ -2,6 +2,7 @@
 
 use crate::command::{Cmd, Output};
 use crate::ctx::{BUSYBOX, Ctx};
+use crate::procs;
 use crate::scenario::{Outcome, Scenario};
 use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
@@ -145,6 +146,12 @@ fn grow(ctx: &Ctx) -> Result<Outcome> {
     update(&["-m", "1501m"])?.refused(&["1501 MiB", "1500 MiB", "max_memory_mib"])?;
     update(&["--cpu-period", "100000", "--cpu-quota", "200000"])?
         .refused(&["2 CPUs", "has 1", "max_cpus"])?;
+    // What the guest enforces the host does, too.
+    update(&["--cpu-period", "100000", "--cpu-quota", "80000"])?.ok()?;
+    let pid = inspect(&name, "Pid")?.parse().context("a pid")?;
+    let file = format!("/sys/fs/cgroup{}/cpu.max", procs::cgroup_of(pid)?);
+    let quota = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    ensure!(quota == "80000 100000\n", "{file} holds {quota}");
     // More than a VM has that was not asked for room.
     let fill = "dd if=/dev/zero of=/filled/file bs=1M count=1200 2>/dev/null; du -m /filled/file; cat /sys/fs/cgroup/memory.max";
     let filled = nerdctl(&["exec", &name, "sh", "-c", fill]).run()?.ok()?;

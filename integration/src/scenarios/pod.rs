@@ -46,7 +46,8 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
             name,
             &json!({
                 "metadata": {"name": name}, "image": {"image": BUSYBOX}, "command": ["sh", "-c", script],
-                "log_path": format!("{name}.log"), "linux": security,
+                "log_path": format!("{name}.log"),
+                "linux": {"resources": {"oom_score_adj": 300}, "security_context": security["security_context"]},
             }),
         )
     };
@@ -61,8 +62,19 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
     };
     let (a, b) = (start(&one)?, start(&two)?);
     if ctx.krun() {
-        let vms = procs::all()?.iter().filter(|process| process.is_called("krun-vmm")).count();
-        ensure!(vms == 1, "a pod of two has {vms} VMs");
+        let processes = procs::all()?;
+        let [vmm] = processes.iter().filter(|process| process.is_called("krun-vmm")).collect::<Vec<_>>()[..]
+        else {
+            anyhow::bail!("a pod of two has not one VM")
+        };
+        let (own, shims) = (procs::cgroup_of(vmm.pid)?, procs::cgroup_of(vmm.ppid)?);
+        ensure!(
+            own.ends_with(&id) && own == shims,
+            "the vmm is in cgroup {own}, the shim in {shims}, the pod is {id}"
+        );
+        let score =
+            fs::read_to_string(format!("/proc/{}/oom_score_adj", vmm.pid)).context("oom_score_adj")?;
+        ensure!(score.trim() == "300", "the vmm's oom_score_adj is {score}, its containers' 300");
     }
 
     let name = hostname.map_or_else(box_name, |name| Ok(name.to_owned()))?;

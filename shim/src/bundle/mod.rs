@@ -1,15 +1,20 @@
 //! A bundle: read once, then turned into what the guest gets by a list of small pure functions.
 
+mod devices;
+mod enforcement;
 mod load;
 mod mounts;
+mod terms;
 mod transform;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
+pub use enforcement::{for_host, keep_guests};
 pub use load::load;
-pub use transform::{Host, drop_hosts_resources, to_guest};
+pub use terms::{Role, Terms};
+pub use transform::{Host, to_guest};
 
 use crate::{config::Limits, mount::ReadOnly};
 
@@ -108,10 +113,12 @@ pub fn limits(spec: &Spec) -> Limits {
     own_limits(spec)
 }
 
-/// The declared limits of `spec`'s container.
-pub fn own_limits(spec: &Spec) -> Limits {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    resources.map(Limits::of).unwrap_or_default()
+fn own_limits(spec: &Spec) -> Limits {
+    resources(spec).map(Limits::of).unwrap_or_default()
+}
+
+fn resources(spec: &Spec) -> Option<&LinuxResources> {
+    spec.linux().as_ref()?.resources().as_ref()
 }
 
 #[cfg(test)]

@@ -10,11 +10,9 @@ use std::{
 };
 
 use guest_init::boot::{NAMESPACE_OF, rootfs_path};
-use oci_spec::runtime::{
-    LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec,
-};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
-use super::{GuestBundle, mounts, pod_of};
+use super::{GuestBundle, Role, devices, keep_guests, mounts, pod_of};
 use crate::error::{Error, Result};
 
 /// What a step may look at besides the spec.
@@ -47,7 +45,7 @@ const STEPS: &[Step] = &[
     namespaces,
     cgroup,
     host_labels,
-    host_devices,
+    devices::hosts,
     host_resources,
     no_swap,
     host_hooks,
@@ -157,94 +155,17 @@ fn host_labels(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// Character devices that are the kernel's own and no hardware, major and minor: the guest's has them under the same
-/// numbers. Source: admin-guide/devices.txt of the kernel.
-const KERNELS_DEVICES: [(i64, i64, &str); 9] = [
-    (1, 3, "null"),
-    (1, 5, "zero"),
-    (1, 7, "full"),
-    (1, 8, "random"),
-    (1, 9, "urandom"),
-    (5, 0, "tty"),
-    (5, 2, "ptmx"),
-    (10, 200, "net/tun"),
-    (10, 229, "fuse"),
-];
-
-/// Another device number of the host names nothing, or something else, in the guest.
-fn host_devices(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
-    let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
-    let (kept, dropped): (Vec<_>, Vec<_>) =
-        linux.devices().clone().unwrap_or_default().into_iter().partition(is_the_kernels);
-    linux.set_devices(Some(kept));
-    let notes =
-        dropped.iter().map(|d| format!("{} is a device of the host's, and dropped", d.path().display()));
-    bundle.notes.extend(notes);
-    Ok(bundle)
-}
-
-fn is_the_kernels(device: &LinuxDevice) -> bool {
-    let is_character = matches!(device.typ(), LinuxDeviceType::C | LinuxDeviceType::U);
-    let numbers = (device.major(), device.minor());
-    is_character && KERNELS_DEVICES.iter().any(|(major, minor, _)| (*major, *minor) == numbers)
-}
-
 /// Limits in terms of the host's CPUs, disks and network cards.
-fn host_resources(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+fn host_resources(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    let role = Role::of(context.pod, context.id);
     let resources = bundle.spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
-    let dropped = resources.map(drop_hosts_resources).unwrap_or_default();
+    let dropped = resources.map(|resources| keep_guests(resources, role)).unwrap_or_default();
     let notes = dropped
         .into_iter()
         .map(|what| format!("linux.resources.{what} names things of the host, and is dropped"));
     bundle.notes.extend(notes);
     Ok(bundle)
 }
-
-/// Takes out limits in terms of the host's CPUs, disks and network cards; says which.
-pub fn drop_hosts_resources(resources: &mut LinuxResources) -> Vec<&'static str> {
-    let mut dropped = Vec::new();
-    if let Some(cpu) = resources.cpu_mut() {
-        if cpu.cpus().is_some() || cpu.mems().is_some() {
-            cpu.set_cpus(None);
-            cpu.set_mems(None);
-            dropped.push("cpu.cpus and cpu.mems");
-        }
-        if cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some() {
-            cpu.set_realtime_runtime(None);
-            cpu.set_realtime_period(None);
-            dropped.push("cpu.realtimeRuntime and cpu.realtimePeriod");
-        }
-    }
-    if resources.block_io().is_some() {
-        resources.set_block_io(None);
-        dropped.push("blockIO");
-    }
-    if resources.network().is_some() {
-        resources.set_network(None);
-        dropped.push("network");
-    }
-    if resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()) {
-        resources.set_rdma(None);
-        dropped.push("rdma");
-    }
-    if resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()) {
-        resources.set_hugepage_limits(None);
-        dropped.push("hugepageLimits");
-    }
-    if let Some(unified) = resources.unified_mut() {
-        let before = unified.len();
-        unified.retain(|file, _| !HOSTS_FILES.iter().any(|prefix| file.starts_with(prefix)));
-        if unified.len() < before {
-            dropped.push("unified's files of cpuset, hugetlb, io, rdma and swap");
-        }
-    }
-    dropped
-}
-
-/// What cgroup v2's files begin with that name CPUs, disks and cards of the host, or its swap; the kubelet writes the
-/// last. Source: the kernel's cgroup-v2.rst.
-const HOSTS_FILES: [&str; 7] =
-    ["cpuset.", "hugetlb.", "io.", "memory.swap.", "memory.zswap.", "misc.", "rdma."];
 
 /// A guest has no swap: with none, every limit on it holds. No limit at all is how a cgroup begins;
 /// libcontainer would lift that of swap with it, which is not there.
@@ -269,13 +190,12 @@ mod tests {
 
     use super::*;
 
-    /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
     fn host() -> Host {
         let containers = HashMap::from([(9, "pod".to_owned()), (11, "other".to_owned())]);
         Host { name: "node-7".to_owned(), is_socket: |_| false, mounts_below: |_| Vec::new(), containers }
     }
 
-    fn guest(linux: Value, process: Value) -> (Value, Vec<String>) {
+    fn transformed(linux: Value, process: Value) -> Result<GuestBundle> {
         let mut spec = json!({
             "ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {},
             "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
@@ -283,7 +203,12 @@ mod tests {
         for (part, fields) in [("linux", linux), ("process", process)] {
             spec[part].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         }
-        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host()).unwrap();
+        to_guest(serde_json::from_value(spec).unwrap(), "c1", &host())
+    }
+
+    /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
+    fn guest(linux: Value, process: Value) -> (Value, Vec<String>) {
+        let bundle = transformed(linux, process).unwrap();
         (serde_json::to_value(bundle.spec).unwrap(), bundle.notes)
     }
 
@@ -400,20 +325,5 @@ mod tests {
         assert!(notes.iter().any(|note| note.contains("swap")), "{notes:?}");
         let (spec, _) = guest(json!({"resources": {"memory": {"limit": -1, "swap": -1}}}), json!({}));
         assert_eq!(spec["linux"]["resources"]["memory"], json!({}));
-    }
-
-    #[test]
-    fn the_kernels_devices_stay_and_the_hosts_go() {
-        let devices = json!([{"path": "/dev/other-null", "type": "c", "major": 1, "minor": 3},
-            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
-            {"path": "/dev/block", "type": "b", "major": 1, "minor": 3},
-            {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]);
-        let (spec, notes) = guest(json!({ "devices": devices }), json!({}));
-        let paths: Vec<_> =
-            spec["linux"]["devices"].as_array().unwrap().iter().map(|d| d["path"].clone()).collect();
-        assert_eq!(paths, ["/dev/other-null", "/dev/fuse"]);
-        for path in ["/dev/block", "/dev/sda"] {
-            assert!(notes.iter().any(|note| note.starts_with(path)), "{notes:?}");
-        }
     }
 }

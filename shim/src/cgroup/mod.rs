@@ -5,7 +5,9 @@
 //! us, where systemd runs, and else a cgroup in the place that systemd would give it. The guest
 //! has a hierarchy of its own, and knows nothing of this one.
 
+mod oom;
 mod path;
+mod seat;
 
 use std::{
     fs::{self, File},
@@ -15,15 +17,17 @@ use std::{
 };
 
 use libcgroups::{
-    common::CgroupManager,
+    common::{CgroupManager, ControllerOpt},
     systemd::manager::{Manager as Systemd, PROCESS_IN_CGROUP_TIMEOUT_DURATION},
     v2::manager::Manager as Direct,
 };
 use log::warn;
 use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::path::Named;
+pub use self::{oom::OomKills, seat::Seat};
 use crate::error::{Error, Result};
 
 /// Where cgroup v2 is mounted. Source: systemd's file-hierarchy(7).
@@ -62,13 +66,46 @@ impl HostCgroup {
     /// The library's, naming the cgroup.
     pub fn add(&self, pid: Pid) -> Result<()> {
         let pid = nix_for_libcgroups::unistd::Pid::from_raw(pid.as_raw());
-        if !self.is_systemds() {
-            // The library fails when somebody else makes a parent at the same time.
-            fs::create_dir_all(&self.path)
-                .map_err(|e| Error::internal(format!("make cgroup {}: {e}", self.path.display())))?;
+        if !self.is_systemds()
+            && let Some(parent) = self.path.parent()
+        {
+            // The library fails when somebody else makes a parent at the same time. It enables the controllers only for a
+            // cgroup that it makes itself.
+            fs::create_dir_all(parent)
+                .map_err(|e| Error::internal(format!("make cgroup {}: {e}", parent.display())))?;
         }
         self.manage(|systemd| systemd.add_task(pid), |direct| direct.add_task(pid))
             .map_err(|e| Error::internal(format!("join cgroup {}: {e}", self.path.display())))
+    }
+
+    /// Has the kernel enforce `limits` on it; it must have been joined.
+    ///
+    /// # Errors
+    /// The library's, naming the cgroup.
+    pub fn limit(&self, limits: &LinuxResources) -> Result<()> {
+        let options = ControllerOpt {
+            resources: limits,
+            disable_oom_killer: false,
+            oom_score_adj: None,
+            freezer_state: None,
+        };
+        self.manage(|systemd| systemd.apply(&options), |direct| direct.apply(&options))
+            .map_err(|e| Error::invalid(format!("limit cgroup {}: {e}", self.path.display())))
+    }
+
+    /// Moves this process into the cgroup, which must have been joined, until what this returns is dropped.
+    ///
+    /// # Errors
+    /// As [`HostCgroup::add`].
+    pub fn seat(&self) -> Result<Seat> {
+        let seat = Seat::keep().map_err(|e| Error::internal(format!("find the shim's own cgroup: {e}")))?;
+        self.add(Pid::this())?;
+        Ok(seat)
+    }
+
+    /// Counts what the kernel ends in it for memory from now on; none where nobody counts.
+    pub fn oom_kills(&self) -> Option<OomKills> {
+        OomKills::watch(&self.path)
     }
 
     /// Whether systemd is in charge of it.

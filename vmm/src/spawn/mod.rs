@@ -9,7 +9,7 @@ mod child;
 
 use std::{
     ffi::{CString, NulError, OsStr, OsString},
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -221,6 +221,20 @@ impl Child {
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
             );
+        }
+    }
+
+    /// Has the kernel end it sooner (up to 1000) or later (down to -1000) than others when memory runs out, as
+    /// proc_pid_oom_score_adj(5) says; a process that has ended takes no notice.
+    ///
+    /// # Errors
+    /// The kernel's, which wants `CAP_SYS_RESOURCE` for less than before.
+    pub fn set_oom_score_adj(&self, score: i32) -> io::Result<()> {
+        // While this is held nobody reaps it, so the pid is its own.
+        let how = self.0.how.lock().unwrap_or_else(PoisonError::into_inner);
+        match *how {
+            Some(_) => Ok(()),
+            None => fs::write(format!("/proc/{}/oom_score_adj", self.0.pid), score.to_string()),
         }
     }
 

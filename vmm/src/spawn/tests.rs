@@ -54,6 +54,18 @@ fn a_program_that_is_not_there_is_an_error() {
     );
 }
 
+#[test]
+fn an_oom_score_is_its_own_as_long_as_it_lives() {
+    let child = Spawn::new("/bin/sleep").arg("1000").spawn().unwrap();
+    child.set_oom_score_adj(321).unwrap();
+    let file = format!("/proc/{}/oom_score_adj", child.pid());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "321\n");
+    child.kill(Signal::SIGKILL);
+    // A zombie has one, too; a pid that is free may be another's.
+    child.wait().unwrap();
+    child.set_oom_score_adj(322).unwrap();
+}
+
 #[tokio::test]
 async fn any_number_may_wait_and_a_signal_is_told_apart() {
     let child = Spawn::new("/bin/sleep").arg("1000").spawn().unwrap();

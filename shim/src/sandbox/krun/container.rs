@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     anchor::Anchor,
-    cgroup::HostCgroup,
+    bundle::Terms,
+    cgroup::{HostCgroup, Seat},
     config::Limits,
     error::{Error, Result},
     follow::Follower,
@@ -40,6 +41,8 @@ pub struct Container {
     pub execs: Mutex<HashMap<String, Arc<Process>>>,
     /// Whether the VM dies with it.
     pub is_sandbox: bool,
+    /// As it was made.
+    pub terms: Terms,
     pub anchor: Anchor,
     pub hooks: ContainerHooks,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
@@ -67,8 +70,8 @@ pub struct Blueprint {
 impl Container {
     pub fn new(
         is_sandbox: bool,
-        anchor: Anchor,
-        hooks: ContainerHooks,
+        terms: Terms,
+        (anchor, hooks): (Anchor, ContainerHooks),
         host: Host,
         relays: JoinSet<()>,
     ) -> Arc<Container> {
@@ -76,12 +79,13 @@ impl Container {
             init: Process::new(ProcessId::init(hooks.container())),
             execs: Mutex::default(),
             is_sandbox,
+            limits: Mutex::new(terms.limits),
+            terms,
             anchor,
             hooks,
             created: watch::Sender::new(None),
             host: Mutex::new(Some(host)),
             relays: Mutex::new(relays),
-            limits: Mutex::default(),
         })
     }
 
@@ -132,8 +136,9 @@ impl Container {
         matches!(&*self.created.borrow(), Some(Ok(())))
     }
 
-    /// Follows the container from its making in the guest to its end.
-    pub async fn supervise(self: Arc<Self>, machine: Arc<Machine>, blueprint: Blueprint) {
+    /// Follows the container from its making in the guest to its end. `seat` is given up before that is told: who hears of
+    /// it may kill all that is in the pod's cgroup, as the kubelet does.
+    pub async fn supervise(self: Arc<Self>, machine: Arc<Machine>, blueprint: Blueprint, seat: Option<Seat>) {
         let outcome = tokio::select! {
             outcome = self.make(&machine, blueprint) => outcome,
             (_, reason) = machine.died() => Err(Error::internal(reason)),
@@ -145,6 +150,7 @@ impl Container {
             Some(status) => Exit { status, oom_killed: false },
             None => self.end(&machine).await,
         };
+        drop(seat);
         self.init.set_exit(exit);
         self.anchor.kill();
         self.finish(&machine).await;

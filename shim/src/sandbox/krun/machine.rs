@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::spawn_blocking};
 use vmm::{Guest, Vm, VmConfig, VmEnd, find};
 
 use crate::{
-    cgroup::HostCgroup,
+    cgroup::{HostCgroup, OomKills},
     clock,
     config::{Config, Size},
     error::{Error, Result},
@@ -34,6 +34,8 @@ pub const CALL: Duration = Duration::from_secs(60);
 pub struct Machine {
     // Dropped in this order: the vmm must be dead before its taps and its share go.
     vm: OnceLock<Vm>,
+    /// What tells whether the host's kernel ended the vmm for memory.
+    oom: OnceLock<OomKills>,
     localhost: OnceLock<Localhost>,
     links: OnceLock<Links>,
     boot: watch::Sender<Boot>,
@@ -77,6 +79,7 @@ impl Machine {
         let (boot, watched) = watch::channel(Boot::Awaited);
         Ok(Machine {
             vm: OnceLock::new(),
+            oom: OnceLock::new(),
             localhost: OnceLock::new(),
             links: OnceLock::new(),
             boot,
@@ -117,6 +120,9 @@ impl Machine {
         );
         let vm =
             launch(self.vmm.as_deref(), vm_config, place).await.map_err(|e| Error::internal(chain(e)))?;
+        if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
+            let _ = self.oom.set(oom);
+        }
         let reduced = self.share.namespace().reduce();
         reduced.map_err(|e| Error::internal(format!("reduce the mount namespace: {e}")))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
@@ -229,6 +235,13 @@ impl Machine {
         self.reach.numbers.clone()
     }
 
+    /// Has the host's kernel end it sooner (up to 1000) or later (down to -1000) than others when memory runs out.
+    pub fn rank(&self, oom_score_adj: i32) {
+        if let Some(Err(error)) = self.vm.get().map(|vm| vm.set_oom_score_adj(oom_score_adj)) {
+            warn!("set the vmm's oom_score_adj to {oom_score_adj}: {error}");
+        }
+    }
+
     /// Ends the VM at once, also one that is not launched yet. Idempotent.
     pub fn kill(&self) {
         if let Some(vm) = self.vm.get() {
@@ -263,10 +276,13 @@ impl Machine {
     /// what that means for it.
     pub async fn died(&self) -> (Exit, String) {
         let end = self.ended().await;
-        let status = match end.how {
-            vmm::How::Killed(libc::SIGKILL) => Exit::KILLED.status,
-            _ => 255,
-        };
+        let killed = end.how == vmm::How::Killed(libc::SIGKILL);
+        if killed && self.oom.get().is_some_and(OomKills::more) {
+            let reason =
+                format!("{}: the memory that its cgroup may use on the host was not enough", end.reason);
+            return (Exit { oom_killed: true, ..Exit::KILLED }, reason);
+        }
+        let status = if killed { Exit::KILLED.status } else { 255 };
         (Exit { status, oom_killed: false }, end.reason)
     }
 }

@@ -22,11 +22,12 @@ use self::{
     container::{Blueprint, Container, follow_exec, signal_request},
     machine::{CALL, Machine},
     process::Process,
+    update::Update,
 };
 use super::{Exit, NewContainer, ProcessId, Sandbox};
 use crate::{
     anchor::Anchor,
-    bundle,
+    bundle::{self, Role, Terms},
     cgroup::HostCgroup,
     config::Config,
     error::{Error, Result},
@@ -141,6 +142,7 @@ impl KrunSandbox {
         let machine = self.machine().await?;
         if container.is_sandbox && machine.awaits_launch() {
             machine.launch(container.anchor.pid(), container.cgroup().as_deref()).await?;
+            self.rank(&machine);
         }
         let id = &container.init.id.container;
         let guest = self.guest_for(id).await?;
@@ -150,6 +152,12 @@ impl KrunSandbox {
         guest.client.start(in_time(), &container.init.reference()).await?;
         container.hooks.poststart(container.anchor.pid()).await;
         Ok(())
+    }
+
+    /// Has the host's kernel end the VM, when memory runs out, as late as the one that it is to end last of those in it.
+    fn rank(&self, machine: &Machine) {
+        let score = self.lock().values().filter_map(|container| container.terms.oom_score_adj).min();
+        machine.rank(score.unwrap_or(0));
     }
 
     /// The guest, for a call on a container that was made there.
@@ -188,7 +196,7 @@ impl Sandbox for KrunSandbox {
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let root = new.bundle.join(root);
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let limits = bundle::own_limits(&spec);
+        let terms = Terms::of(&spec, id);
         let guest = bundle::to_guest(spec, id, &self.host()?)?;
         for note in &guest.notes {
             info!("{id}: {note}");
@@ -204,6 +212,13 @@ impl Sandbox for KrunSandbox {
         check_rootfs(&root)?;
         let place = |pid| cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(pid));
         let anchor = Anchor::start(id, &root, &network, place).await?;
+        if let (Some(cgroup), Some(limits)) = (&cgroup, &terms.hosts) {
+            cgroup.limit(limits)?;
+        }
+        let seat = match &cgroup {
+            Some(cgroup) if terms.role == Role::Sandbox => Some(cgroup.seat()?),
+            _ => None,
+        };
         hooks.create_runtime(anchor.pid()).await?;
         let joined = self.join(id, &config, &anchor, cgroup.as_deref(), &root, &guest.volumes).await;
         let (machine, share, is_sandbox) = match joined {
@@ -230,12 +245,13 @@ impl Sandbox for KrunSandbox {
         if !share.follower().is_idle() {
             relays.spawn(share.follower().clone().keep());
         }
-        let container = Container::new(is_sandbox, anchor, hooks, (share, rootfs, cgroup), relays);
-        container.set_limits(limits);
+        let host = (share, rootfs, cgroup);
+        let container = Container::new(is_sandbox, terms, (anchor, hooks), host, relays);
         self.lock().insert(new.id.clone(), container.clone());
+        self.rank(&machine);
         let sockets = guest.sockets;
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
-        tokio::spawn(container.supervise(machine, blueprint));
+        tokio::spawn(container.supervise(machine, blueprint, seat));
         Ok(pid)
     }
 
@@ -350,12 +366,18 @@ impl Sandbox for KrunSandbox {
         let is_other = |other: &&Arc<Container>| !Arc::ptr_eq(other, &updated) && other.init.exit().is_none();
         let others =
             self.lock().values().filter(is_other).filter_map(|other| other.limits().memory_mib()).sum();
-        let (resources, limits) = update::for_guest(&resources, size, &updated.limits(), others)?;
+        let update = Update::new(&resources, updated.terms.role, size, &updated.limits(), others)?;
         let guest = self.guest_for(container).await?;
-        let request =
-            api::UpdateRequest { container_id: container.to_owned(), resources, ..Default::default() };
+        let request = api::UpdateRequest {
+            container_id: container.to_owned(),
+            resources: update.guest,
+            ..Default::default()
+        };
         guest.client.update(in_time(), &request).await?;
-        updated.set_limits(limits);
+        updated.set_limits(update.limits);
+        if let (Some(cgroup), Some(limits)) = (updated.cgroup(), update.host) {
+            cgroup.limit(&limits)?;
+        }
         Ok(())
     }
 
@@ -394,6 +416,9 @@ impl Sandbox for KrunSandbox {
             }
         }
         self.lock().remove(container);
+        if let Some(machine) = &machine {
+            self.rank(machine);
+        }
         // Unmounting and removing block.
         let host = held.take_host();
         let undone = spawn_blocking(move || drop((host, machine))).await;

@@ -1,29 +1,42 @@
-//! New limits for a container that runs: what the guest is to do of them, and what its VM has not got.
+//! New limits for a container that runs: what the guest and the host are to do of them, and what its VM has not got.
 
 use oci_spec::runtime::LinuxResources;
 
 use crate::{
-    bundle,
+    bundle::{self, Role},
     config::{Limits, Size},
     error::{Error, Result},
 };
 
-/// The guest's part of `resources`, an OCI `linux.resources` object as JSON, for a container that has the limits `now`,
-/// beside others whose limits on memory are `others` MiB together; and its limits afterwards.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` for what is no such object, `FAILED_PRECONDITION` for limits that grow beyond the VM.
-pub fn for_guest(resources: &[u8], size: Size, now: &Limits, others: u64) -> Result<(Vec<u8>, Limits)> {
-    let mut resources: LinuxResources = serde_json::from_slice(resources)
-        .map_err(|e| Error::invalid(format!("understand the resources of an update: {e}")))?;
-    for dropped in bundle::drop_hosts_resources(&mut resources) {
-        log::info!("update: {dropped} names things of the host, and is dropped");
+/// New limits, and who is to enforce them.
+pub struct Update {
+    /// The guest's part, an OCI `linux.resources` object as JSON.
+    pub guest: Vec<u8>,
+    /// The host's part.
+    pub host: Option<LinuxResources>,
+    /// What holds afterwards.
+    pub limits: Limits,
+}
+
+impl Update {
+    /// Understands `resources`, an OCI `linux.resources` object as JSON, for a container that has the limits `now`, beside
+    /// others whose limits on memory are `others` MiB together.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for what is no such object, `FAILED_PRECONDITION` for limits that grow beyond the VM.
+    pub fn new(resources: &[u8], role: Role, size: Size, now: &Limits, others: u64) -> Result<Update> {
+        let mut resources: LinuxResources = serde_json::from_slice(resources)
+            .map_err(|e| Error::invalid(format!("understand the resources of an update: {e}")))?;
+        let host = bundle::for_host(&resources, role);
+        for dropped in bundle::keep_guests(&mut resources, role) {
+            log::info!("update: {dropped} names things of the host, and is dropped");
+        }
+        let limits = Limits::of(&resources).over(now);
+        size.check(&limits, now, others)?;
+        let guest = serde_json::to_vec(&resources)
+            .map_err(|e| Error::internal(format!("encode the resources of an update: {e}")))?;
+        Ok(Update { guest, host, limits })
     }
-    let wanted = Limits::of(&resources).over(now);
-    size.check(&wanted, now, others)?;
-    let resources = serde_json::to_vec(&resources)
-        .map_err(|e| Error::internal(format!("encode the resources of an update: {e}")))?;
-    Ok((resources, wanted))
 }
 
 #[cfg(test)]
@@ -36,8 +49,8 @@ mod tests {
     const OTHERS: u64 = 256;
 
     fn update(resources: Value, now: &Limits) -> Result<(Value, Limits)> {
-        let (resources, limits) = for_guest(resources.to_string().as_bytes(), SIZE, now, OTHERS)?;
-        Ok((serde_json::from_slice(&resources).unwrap(), limits))
+        let update = Update::new(resources.to_string().as_bytes(), Role::Member, SIZE, now, OTHERS)?;
+        Ok((serde_json::from_slice(&update.guest).unwrap(), update.limits))
     }
 
     #[test]

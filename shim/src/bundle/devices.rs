@@ -1,0 +1,108 @@
+//! Devices: the guest has its kernel's own, and none of the host's hardware.
+
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::{GuestBundle, transform::Context};
+use crate::error::{Error, Result};
+
+/// Character devices that are the kernel's own and no hardware, major and minor: the guest's has them under the same
+/// numbers. Source: admin-guide/devices.txt of the kernel.
+const KERNELS_DEVICES: [(i64, i64, &str); 9] = [
+    (1, 3, "null"),
+    (1, 5, "zero"),
+    (1, 7, "full"),
+    (1, 8, "random"),
+    (1, 9, "urandom"),
+    (5, 0, "tty"),
+    (5, 2, "ptmx"),
+    (10, 200, "net/tun"),
+    (10, 229, "fuse"),
+];
+
+/// The step for devices. Another device number of the host names nothing, or something else, in the guest. Who asks for
+/// one by name, and is allowed it by its number, cannot do without; others (all that a host has, for a privileged
+/// container) are dropped.
+pub fn hosts(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+    let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
+    let (kept, absent): (Vec<_>, Vec<_>) =
+        linux.devices().clone().unwrap_or_default().into_iter().partition(is_the_kernels);
+    linux.set_devices(Some(kept));
+    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref());
+    if let Some(device) = absent.iter().find(|device| is_allowed_by_number(device, rules.unwrap_or_default()))
+    {
+        let offered: Vec<_> = KERNELS_DEVICES.iter().map(|(_, _, name)| format!("/dev/{name}")).collect();
+        return Err(Error::invalid(format!(
+            "linux.devices: {} is a device of the host's, which a guest does not have; there are {}",
+            device.path().display(),
+            offered.join(", ")
+        )));
+    }
+    let notes =
+        absent.iter().map(|d| format!("{} is a device of the host's, and dropped", d.path().display()));
+    bundle.notes.extend(notes);
+    Ok(bundle)
+}
+
+fn is_allowed_by_number(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> bool {
+    rules.iter().any(|rule| {
+        rule.allow()
+            && rule.typ() == Some(device.typ())
+            && (rule.major(), rule.minor()) == (Some(device.major()), Some(device.minor()))
+    })
+}
+
+fn is_the_kernels(device: &LinuxDevice) -> bool {
+    let is_character = matches!(device.typ(), LinuxDeviceType::C | LinuxDeviceType::U);
+    let numbers = (device.major(), device.minor());
+    is_character && KERNELS_DEVICES.iter().any(|(major, minor, _)| (*major, *minor) == numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::{Value, json};
+
+    use super::{
+        super::transform::{Host, to_guest},
+        *,
+    };
+
+    /// The paths of the devices that the guest gets, and the notes.
+    fn devices(devices: Value, rules: Value) -> Result<(Vec<String>, Vec<String>)> {
+        let linux = json!({"devices": devices, "resources": {"devices": rules}});
+        let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": linux});
+        let host = Host {
+            name: "node-7".to_owned(),
+            is_socket: |_| false,
+            mounts_below: |_| Vec::new(),
+            containers: HashMap::new(),
+        };
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host)?;
+        let devices = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap();
+        Ok((devices.iter().map(|device| device.path().display().to_string()).collect(), bundle.notes))
+    }
+
+    #[test]
+    fn the_kernels_stay_and_the_hosts_go() {
+        let all = json!([{"path": "/dev/other-null", "type": "c", "major": 1, "minor": 3},
+            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+            {"path": "/dev/block", "type": "b", "major": 1, "minor": 3},
+            {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]);
+        let everything = json!([{"allow": true, "access": "rwm"}]);
+        let (paths, notes) = devices(all, everything).unwrap();
+        assert_eq!(paths, ["/dev/other-null", "/dev/fuse"]);
+        for path in ["/dev/block", "/dev/sda"] {
+            assert!(notes.iter().any(|note| note.starts_with(path)), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_asked_for_by_name_is_refused() {
+        let disk = json!([{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]);
+        let rule = |minor| json!([{"allow": true, "type": "b", "major": 8, "minor": minor, "access": "r"}]);
+        let error = devices(disk.clone(), rule(0)).unwrap_err().to_string();
+        assert!(error.contains("/dev/sda") && error.contains("/dev/net/tun"), "{error}");
+        devices(disk, rule(1)).unwrap();
+    }
+}

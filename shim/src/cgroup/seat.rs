@@ -1,0 +1,66 @@
+//! The shim's own place in a pod's cgroup: what it uses for the pod, the pod pays for.
+//!
+//! Nobody may find it there who has heard that the pod has ended: the kubelet kills all that is in the cgroup then, and a
+//! cgroup with a process in it cannot be removed. A lone container's shim stays where containerd put it, as others do: a
+//! move costs a grace period of the kernel's RCU each way, and there is no pod to be charged.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use log::warn;
+
+use super::ROOT;
+
+/// What moves a process. Source: the kernel's cgroup-v2.rst.
+const PROCS: &str = "cgroup.procs";
+
+/// The cgroup that this process returns to when this is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    home: PathBuf,
+}
+
+impl Seat {
+    /// Remembers where this process is now.
+    pub fn keep() -> io::Result<Seat> {
+        let text = fs::read_to_string("/proc/self/cgroup")?;
+        let below = v2(&text).ok_or_else(|| io::Error::other("it is in none of version 2"))?;
+        Ok(Seat { home: Path::new(ROOT).join(below) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let go = |cgroup: &Path| fs::write(cgroup.join(PROCS), std::process::id().to_string());
+        // systemd removes a service's cgroup when it stops and nothing is left in it.
+        let gone = go(&self.home).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => go(Path::new(ROOT)),
+            _ => Err(error),
+        });
+        if let Err(error) = gone {
+            warn!("return to cgroup {}: {error}", self.home.display());
+        }
+    }
+}
+
+/// The place in cgroup v2's hierarchy, below its root. Source: cgroups(7), /proc/pid/cgroup.
+fn v2(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_version_s_line_counts() {
+        assert_eq!(
+            v2("1:name=systemd:/x\n0::/system.slice/containerd.service\n"),
+            Some("system.slice/containerd.service")
+        );
+        assert_eq!(v2("0::/\n"), Some(""));
+        assert_eq!(v2("4:memory:/a\n"), None);
+    }
+}
