@@ -3,7 +3,7 @@
 use crate::command::Output;
 use crate::ctx::{Ctx, DEBIAN, Runtime};
 use crate::scenario::{Outcome, Scenario};
-use crate::spec;
+use crate::{spec, undo};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
@@ -15,9 +15,15 @@ const WHY: &str = "it compares with runc";
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("like-runc-as-root", as_root).long().image(DEBIAN).krun_only(WHY),
     Scenario::new("like-runc-as-a-user", as_a_user).image(DEBIAN).krun_only(WHY),
+    Scenario::new("files-like-runcs", files).long().image(DEBIAN).krun_only(WHY).timeout(900),
 ];
 
 const FACTS: &str = include_str!("facts.py");
+const FILES: &str = include_str!("files.py");
+/// Not where scenarios work, which is in memory: that directory of an old kernel's cannot be read while files in it go.
+const ON_DISK: &str = "/var/lib/krun-scenario-files";
+/// What libkrun's virtiofs does not have; docs/limitations.md says so.
+const NOT_SHARED: [&str; 2] = ["access_control_lists", "temporary_file"];
 
 fn as_root(ctx: &Ctx) -> Result<Outcome> {
     compare(ctx, |spec| {
@@ -61,15 +67,39 @@ fn compare(ctx: &Ctx, edit: impl Fn(&mut Value)) -> Result<Outcome> {
         Ok::<_, anyhow::Error>((seen.ok()?, on_the_host(&data)?))
     });
     let ((runc, runc_files), (krun, krun_files)) = (runc?, krun?);
-    let (runc, krun) = (runc.stdout_text(), krun.stdout_text());
+    same(&runc.stdout_text(), &krun.stdout_text())?;
+    ensure!(runc_files == krun_files, "on the host runc leaves {runc_files:?} and krun {krun_files:?}");
+    Ok(Outcome::Passed)
+}
+
+/// What files do in the rootfs and in a volume: locks, mappings, links, renames, permissions, programs that use them.
+fn files(ctx: &Ctx) -> Result<Outcome> {
+    let [runc, krun] = [Runtime::Runc, Runtime::Krun].map(|runtime| {
+        let ctx = Ctx { runtime, ..*ctx };
+        let data = format!("{ON_DISK}-{}", runtime.containerd_name());
+        undo::remember(&["rm", "-rf", &data])?;
+        fs::create_dir(&data).with_context(|| format!("make {data}"))?;
+        let volume = format!("type=bind,src={data},dst=/data,options=rbind:rw");
+        let id = ctx.id(if ctx.krun() { "krun" } else { "runc" });
+        let script = ["python3", "-u", "-c", FILES, "/tmp/files", "/data"];
+        let output = ctx.run(&["--rm", "--mount", &volume], DEBIAN, &id, &script).timeout(600).run()?.ok()?;
+        let text = output.stdout_text();
+        let shared = text.lines().filter(|line| !NOT_SHARED.iter().any(|name| line.contains(name)));
+        Ok::<_, anyhow::Error>(shared.collect::<Vec<_>>().join("\n"))
+    });
+    same(&runc?, &krun?)?;
+    Ok(Outcome::Passed)
+}
+
+/// Whether what both said is the same, line by line.
+fn same(runc: &str, krun: &str) -> Result<()> {
     let only = |one: &str, other: &str, who: &str| -> String {
         let missing = one.lines().filter(|line| !other.lines().any(|l| l == *line));
         missing.map(|line| format!("\n    only {who}: {line}")).collect()
     };
-    let differences = only(&runc, &krun, "runc") + &only(&krun, &runc, "krun");
+    let differences = only(runc, krun, "runc") + &only(krun, runc, "krun");
     ensure!(differences.is_empty(), "the runtimes differ:{differences}");
-    ensure!(runc_files == krun_files, "on the host runc leaves {runc_files:?} and krun {krun_files:?}");
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
 fn facts(ctx: &Ctx, data: &Path, edit: &impl Fn(&mut Value)) -> Result<Output> {
