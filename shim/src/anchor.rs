@@ -18,7 +18,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns},
     sys::{prctl, signal::Signal},
-    unistd::{Pid, chdir, pivot_root},
+    unistd::{chdir, pivot_root},
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
@@ -26,6 +26,7 @@ use vmm::spawn::{Child, Spawn};
 
 use crate::{
     bundle::NetworkNamespace,
+    cgroup::HostCgroup,
     error::{Error, Result},
 };
 
@@ -55,7 +56,7 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// Starts the anchor of `container`. `place` moves it into its cgroup before it does anything.
+    /// Starts the anchor of `container` in its cgroup.
     ///
     /// # Errors
     /// What could not be done, naming the path; no process stays behind.
@@ -63,7 +64,7 @@ impl Anchor {
         container: &str,
         rootfs: &Path,
         network: &NetworkNamespace,
-        place: impl FnOnce(Pid) -> Result<()>,
+        cgroup: Option<&HostCgroup>,
     ) -> Result<Anchor> {
         let failed =
             |what: &str, e: io::Error| Error::internal(format!("anchor of {container}: {what}: {e}"));
@@ -75,10 +76,14 @@ impl Anchor {
         }
         let mut spawn = Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD);
         spawn.namespaces = namespaces;
+        spawn.cgroup = cgroup.map(HostCgroup::open).transpose()?.flatten();
+        let is_placed = spawn.cgroup.is_some();
         let child =
             spawn.spawn().map_err(|e| Error::from(anyhow::Error::from(e)).context("start the anchor"))?;
         let anchor = Anchor { child, _tie: ours };
-        place(anchor.child.pid())?;
+        if let Some(cgroup) = cgroup.filter(|_| !is_placed) {
+            cgroup.add(anchor.child.pid())?;
+        }
         let orders = Orders {
             rootfs: rootfs.to_owned(),
             netns: match network {

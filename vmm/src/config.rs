@@ -63,6 +63,8 @@ pub struct VmConfig {
     /// Mount namespace in which `share` is such a mount, with all else that the vmm needs, such as
     /// `/proc/<pid>/ns/mnt`; `None` is the caller's. The vmm gets a copy.
     pub mount_namespace: Option<PathBuf>,
+    /// Directory of the cgroup (version 2) that the vmm is started in; `None` is the caller's.
+    pub cgroup: Option<PathBuf>,
     /// Empty directory of this VM alone; the socket that the guest dials lives in it.
     pub socket_dir: PathBuf,
     /// Network namespace of the vmm, such as `/proc/<pid>/ns/net`; `None` is a new empty one with
@@ -216,6 +218,7 @@ mod tests {
             share: "/".into(),
             socket_dir: "/tmp".into(),
             mount_namespace: None,
+            cgroup: None,
             netns: None,
             network: Network::None,
             libkrunfw: "/etc/passwd".into(),

@@ -80,38 +80,26 @@ pub enum LaunchError {
     /// The process cannot be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    /// The caller could not put the process in its place.
-    #[error("placing the vmm process")]
-    Place(#[source] io::Error),
     /// The vmm did not take its orders.
     #[error("giving the vmm its orders: {}", .0)]
     Order(VmEnd),
 }
 
 impl Vm {
-    /// Launches a VM. `place` is called with the vmm's pid before it is told anything or has
-    /// allocated anything: the moment to put it in a cgroup. Returns as soon as the vmm has its
-    /// orders, long before the guest runs.
+    /// Launches a VM. Returns as soon as the vmm has its orders, long before the guest runs.
     ///
     /// # Errors
     /// When the configuration is wrong or a step fails; then nothing is left behind.
-    pub async fn launch(
-        config: VmConfig,
-        place: impl FnOnce(Pid) -> io::Result<()>,
-    ) -> Result<Vm, LaunchError> {
+    pub async fn launch(config: VmConfig) -> Result<Vm, LaunchError> {
         let vmm = find::krun_vmm()?;
-        Self::launch_with(&vmm, config, place).await
+        Self::launch_with(&vmm, config).await
     }
 
     /// As [`Vm::launch`], with a given `krun-vmm`.
     ///
     /// # Errors
     /// As [`Vm::launch`].
-    pub async fn launch_with(
-        vmm: &Path,
-        config: VmConfig,
-        place: impl FnOnce(Pid) -> io::Result<()>,
-    ) -> Result<Vm, LaunchError> {
+    pub async fn launch_with(vmm: &Path, config: VmConfig) -> Result<Vm, LaunchError> {
         config.validate()?;
         let nonce = nonce::make().map_err(|error| LaunchError::Prepare("a nonce", error))?;
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| LaunchError::Prepare("a pipe", errno.into()));
@@ -132,6 +120,9 @@ impl Vm {
                 spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);
             }
             None => spawn.namespaces |= CloneFlags::CLONE_NEWNS,
+        }
+        if let Some(path) = &config.cgroup {
+            spawn.cgroup = Some(open("cgroup", path, File::options().read(true))?);
         }
         if let Some(path) = &config.netns {
             spawn = spawn.fd(open("network namespace", path, File::options().read(true))?, order::NETNS_FD);
@@ -161,11 +152,6 @@ impl Vm {
             listener: Mutex::new(Some(listener)),
             _life: life_write,
         };
-        if let Err(error) = place(vm.pid()) {
-            vm.kill();
-            vm.ended().await;
-            return Err(LaunchError::Place(error));
-        }
         if vm.give(order::Order { config, nonce }, order_write).is_err() {
             vm.kill();
             return Err(LaunchError::Order(vm.ended().await));

@@ -2,14 +2,14 @@
 //! and that nothing is left of it. The vmm is a shell script, or a krun-vmm that cannot succeed.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use nix::unistd::{Pid, Uid};
-use vmm::{GuestError, How, LaunchError, Network, Vm, VmConfig};
+use vmm::{GuestError, How, Network, Vm, VmConfig};
 
 const KRUN_VMM: &str = env!("CARGO_BIN_EXE_krun-vmm");
 
@@ -36,6 +36,7 @@ impl Scratch {
             share: self.0.join("share"),
             socket_dir: self.0.join("sock"),
             mount_namespace: None,
+            cgroup: None,
             netns: None,
             network: Network::None,
             libkrunfw: "/etc/passwd".into(),
@@ -71,7 +72,7 @@ fn exists(pid: Pid) -> bool {
 #[tokio::test]
 async fn a_vmm_that_cannot_start_says_why_and_leaves_nothing() {
     let Some(scratch) = Scratch::new("cannot-start") else { return };
-    let vm = Vm::launch_with(Path::new(KRUN_VMM), scratch.config(), |_| Ok(())).await.unwrap();
+    let vm = Vm::launch_with(Path::new(KRUN_VMM), scratch.config()).await.unwrap();
     let Err(GuestError::Ended(end)) = vm.guest(Duration::from_secs(60)).await else {
         panic!("a guest without a kernel");
     };
@@ -82,19 +83,12 @@ async fn a_vmm_that_cannot_start_says_why_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn the_process_is_placed_before_it_has_its_orders() {
-    let Some(scratch) = Scratch::new("place") else { return };
+async fn the_process_has_its_own_namespaces_and_can_be_killed() {
+    let Some(scratch) = Scratch::new("kill") else { return };
     let script = scratch.script("cat <&3 >&2; exec sleep 1000");
-    let mut placed = None;
-    let vm = Vm::launch_with(&script, scratch.config(), |pid| {
-        let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/pid"));
-        assert_ne!(namespace(&pid.to_string())?, namespace("self")?);
-        placed = Some(pid);
-        Ok(())
-    })
-    .await
-    .unwrap();
-    assert_eq!(placed, Some(vm.pid()));
+    let vm = Vm::launch_with(&script, scratch.config()).await.unwrap();
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/pid")).unwrap();
+    assert_ne!(namespace(&vm.pid().to_string()), namespace("self"));
     vm.kill();
     vm.kill();
     let end = vm.ended().await;
@@ -102,25 +96,10 @@ async fn the_process_is_placed_before_it_has_its_orders() {
 }
 
 #[tokio::test]
-async fn a_process_that_cannot_be_placed_is_gone() {
-    let Some(scratch) = Scratch::new("no-place") else { return };
-    let script = scratch.script("exec sleep 1000");
-    let mut placed = None;
-    let refuse = |pid| {
-        placed = Some(pid);
-        Err(io::Error::other("no such cgroup"))
-    };
-    let error = Vm::launch_with(&script, scratch.config(), refuse).await.err().unwrap();
-    assert!(matches!(error, LaunchError::Place(_)), "{error}");
-    assert!(!exists(placed.unwrap()));
-    assert!(!scratch.socket_exists());
-}
-
-#[tokio::test]
 async fn a_dropped_vm_is_killed_and_reaped() {
     let Some(scratch) = Scratch::new("drop") else { return };
     let script = scratch.script("exec sleep 1000");
-    let vm = Vm::launch_with(&script, scratch.config(), |_| Ok(())).await.unwrap();
+    let vm = Vm::launch_with(&script, scratch.config()).await.unwrap();
     let pid = vm.pid();
     drop(vm);
     tokio::time::timeout(Duration::from_secs(10), async {
@@ -137,7 +116,7 @@ async fn a_dropped_vm_is_killed_and_reaped() {
 async fn its_last_words_are_kept_and_bounded() {
     let Some(scratch) = Scratch::new("words") else { return };
     let script = scratch.script("for i in $(seq 100); do echo line $i >&2; done; exit 3");
-    let vm = Vm::launch_with(&script, scratch.config(), |_| Ok(())).await.unwrap();
+    let vm = Vm::launch_with(&script, scratch.config()).await.unwrap();
     let (one, two) = tokio::join!(vm.ended(), vm.ended());
     assert_eq!(one.how, How::Exited(3));
     assert_eq!(one.last_words.len(), 20);
@@ -148,7 +127,7 @@ async fn its_last_words_are_kept_and_bounded() {
 async fn a_guest_that_does_not_dial_in_time_is_an_error() {
     let Some(scratch) = Scratch::new("silent") else { return };
     let script = scratch.script("exec sleep 1000");
-    let vm = Vm::launch_with(&script, scratch.config(), |_| Ok(())).await.unwrap();
+    let vm = Vm::launch_with(&script, scratch.config()).await.unwrap();
     let error = vm.guest(Duration::from_millis(50)).await.err().unwrap();
     assert!(matches!(error, GuestError::Timeout(_)), "{error}");
     assert!(!scratch.socket_exists());
@@ -159,10 +138,13 @@ async fn a_guest_that_does_not_dial_in_time_is_an_error() {
 async fn a_configuration_that_is_wrong_starts_nothing() {
     let Some(scratch) = Scratch::new("config") else { return };
     let config = VmConfig { cpus: 17, ..scratch.config() };
-    let error = Vm::launch_with(Path::new(KRUN_VMM), config, |_| panic!("started")).await.err().unwrap();
+    let error = Vm::launch_with(Path::new(KRUN_VMM), config).await.err().unwrap();
     assert_eq!(error.to_string(), "cpus = 17: must be 1 to 16");
     let config = VmConfig { netns: Some("/proc/self/ns/none".into()), ..scratch.config() };
-    let error = Vm::launch_with(Path::new(KRUN_VMM), config, |_| panic!("started")).await.err().unwrap();
+    let error = Vm::launch_with(Path::new(KRUN_VMM), config).await.err().unwrap();
     assert_eq!(error.to_string(), "opening the network namespace /proc/self/ns/none");
+    let config = VmConfig { cgroup: Some("/sys/fs/cgroup/none".into()), ..scratch.config() };
+    let error = Vm::launch_with(Path::new(KRUN_VMM), config).await.err().unwrap();
+    assert_eq!(error.to_string(), "opening the cgroup /sys/fs/cgroup/none");
     assert!(!scratch.socket_exists());
 }

@@ -5,6 +5,7 @@
 //! us, where systemd runs, and else a cgroup in the place that systemd would give it. The guest
 //! has a hierarchy of its own, and knows nothing of this one.
 
+mod make;
 mod oom;
 mod path;
 mod seat;
@@ -12,6 +13,7 @@ mod seat;
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -48,7 +50,7 @@ pub struct HostCgroup {
 }
 
 impl HostCgroup {
-    /// The cgroup that a spec names. It is made when the first process joins.
+    /// The cgroup that a spec names. It is made for its first process.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for what names none.
@@ -60,20 +62,33 @@ impl HostCgroup {
         Ok(HostCgroup { named, path: full, ours })
     }
 
-    /// Moves a process into the cgroup.
+    /// Its directory, for starting processes in it; it is made if need be. None where systemd has to make it, which does so
+    /// for a first process that is [added](HostCgroup::add).
+    ///
+    /// # Errors
+    /// When it cannot be made, naming it.
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let made = match self.is_systemds() {
+            true if !self.path.exists() => return Ok(None),
+            true => Ok(()),
+            false => make::with_parents(Path::new(ROOT), &self.path),
+        };
+        made.and_then(|()| File::open(&self.path))
+            .map(|dir| Some(dir.into()))
+            .map_err(|e| Error::internal(format!("make cgroup {}: {e}", self.path.display())))
+    }
+
+    /// Its directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves a process into the cgroup, which is there or systemd's.
     ///
     /// # Errors
     /// The library's, naming the cgroup.
     pub fn add(&self, pid: Pid) -> Result<()> {
         let pid = nix_for_libcgroups::unistd::Pid::from_raw(pid.as_raw());
-        if !self.is_systemds()
-            && let Some(parent) = self.path.parent()
-        {
-            // The library fails when somebody else makes a parent at the same time. It enables the controllers only for a
-            // cgroup that it makes itself.
-            fs::create_dir_all(parent)
-                .map_err(|e| Error::internal(format!("make cgroup {}: {e}", parent.display())))?;
-        }
         self.manage(|systemd| systemd.add_task(pid), |direct| direct.add_task(pid))
             .map_err(|e| Error::internal(format!("join cgroup {}: {e}", self.path.display())))
     }

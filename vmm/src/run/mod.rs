@@ -101,6 +101,7 @@ fn run(arguments: Arguments) -> Result<u8> {
         share: share.root(),
         socket_dir: share.sockets(),
         mount_namespace: None,
+        cgroup: None,
         // TSI means this host's network, as the person who runs it has it.
         netns: matches!(arguments.network, NetworkArgument::Tsi).then(|| "/proc/self/ns/net".into()),
         network: arguments.network.into(),
@@ -119,7 +120,7 @@ fn run(arguments: Arguments) -> Result<u8> {
 
 async fn in_vm(config: VmConfig, arguments: &Arguments) -> Result<u8> {
     let mut signals = process::Signals::listen()?;
-    let vm = Vm::launch(config, |_| Ok(())).await?;
+    let vm = Vm::launch(config).await?;
     let status = boot_and_run(&vm, arguments, &mut signals).await;
     vm.kill();
     vm.ended().await;

@@ -18,6 +18,9 @@ use crate::How;
 /// Last signal number of Linux (`_NSIG`, asm/signal.h).
 const LAST_SIGNAL: c_int = 64;
 
+/// A flag of clone3 alone (linux/sched.h); libc's has too small a type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// The kernel's `struct sigaction` (asm/signal.h: handler, flags, restorer, mask of 64 bits) with
 /// the default handler, which is zero.
 static DEFAULT_ACTION: [u64; 4] = [0; 4];
@@ -36,6 +39,8 @@ pub struct Plan<'a> {
     pub namespaces: CloneFlags,
     /// To be copied.
     pub mount_namespace: Option<RawFd>,
+    /// To be started in.
+    pub cgroup: Option<RawFd>,
 }
 
 /// Clones; in the parent, returns the child.
@@ -46,6 +51,10 @@ pub fn start(plan: &Plan<'_>) -> io::Result<Child> {
     args.flags = plan.namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = plan.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup as u64;
+    }
 
     // A signal that arrived between clone and exec would run the parent's handler in the child.
     let parents_mask = block_signals()?;

@@ -45,6 +45,9 @@ pub struct Spawn {
     pub namespaces: CloneFlags,
     /// The mount namespace that its own is to be a copy of, in which `exe` is looked for.
     pub mount_namespace: Option<OwnedFd>,
+    /// The directory of the cgroup (version 2) that it is started in. Moving it there later would take the kernel a grace
+    /// period of RCU.
+    pub cgroup: Option<OwnedFd>,
 }
 
 /// Why a program was not started.
@@ -82,6 +85,7 @@ impl Spawn {
             fds: Vec::new(),
             namespaces: CloneFlags::empty(),
             mount_namespace: None,
+            cgroup: None,
         }
     }
 
@@ -114,6 +118,7 @@ impl Spawn {
             errors: prepared.errors_write.as_raw_fd(),
             namespaces: self.namespaces,
             mount_namespace: self.mount_namespace.as_ref().map(AsRawFd::as_raw_fd),
+            cgroup: self.cgroup.as_ref().map(AsRawFd::as_raw_fd),
         };
         let child = child::start(&plan).map_err(|error| SpawnError::Clone(exe.clone(), error))?;
         drop(prepared.errors_write);

@@ -69,6 +69,7 @@ impl Machine {
             share: share.path().to_owned(),
             socket_dir: state.sockets(),
             mount_namespace: Some(share.namespace().path()),
+            cgroup: None,
             netns: None,
             network: vmm::Network::None,
             libkrunfw,
@@ -93,8 +94,8 @@ impl Machine {
         })
     }
 
-    /// Launches the VM in the network namespace of `anchor`, a pid; it boots on after this
-    /// returns. To be called once, unless it failed.
+    /// Launches the VM in `cgroup`, where there is one, which `anchor` is in, and in the network namespace of `anchor`, a
+    /// pid; it boots on after this returns. To be called once, unless it failed.
     ///
     /// # Errors
     /// What is missing or could not be done; no process and no tap stays behind.
@@ -111,15 +112,14 @@ impl Machine {
                 (None, Choice::None) => vmm::Network::None,
                 (None, _) => vmm::Network::Tsi,
             },
+            cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
             ..self.plan.clone()
         };
-        let place = |pid| cgroup.map_or(Ok(()), |cgroup| cgroup.add(pid)).map_err(io::Error::other);
         info!(
             "VM of {}: {} cpus, {} MiB, network {:?}",
             self.sandbox, vm_config.cpus, vm_config.memory_mib, vm_config.network
         );
-        let vm =
-            launch(self.vmm.as_deref(), vm_config, place).await.map_err(|e| Error::internal(chain(e)))?;
+        let vm = launch(self.vmm.as_deref(), vm_config).await.map_err(|e| Error::internal(chain(e)))?;
         if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
             let _ = self.oom.set(oom);
         }
@@ -288,14 +288,10 @@ impl Machine {
 }
 
 /// Launches the configured vmm, or the one in its usual place.
-async fn launch(
-    vmm: Option<&Path>,
-    vm: VmConfig,
-    place: impl FnOnce(nix::unistd::Pid) -> io::Result<()>,
-) -> Result<Vm, vmm::LaunchError> {
+async fn launch(vmm: Option<&Path>, vm: VmConfig) -> Result<Vm, vmm::LaunchError> {
     match vmm {
-        Some(vmm) => Vm::launch_with(vmm, vm, place).await,
-        None => Vm::launch(vm, place).await,
+        Some(vmm) => Vm::launch_with(vmm, vm).await,
+        None => Vm::launch(vm).await,
     }
 }
 

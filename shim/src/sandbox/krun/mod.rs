@@ -210,8 +210,7 @@ impl Sandbox for KrunSandbox {
         let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?.map(Arc::new);
         let rootfs = mount_rootfs(&new, &root).await?;
         check_rootfs(&root)?;
-        let place = |pid| cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(pid));
-        let anchor = Anchor::start(id, &root, &network, place).await?;
+        let anchor = Anchor::start(id, &root, &network, cgroup.as_deref()).await?;
         if let (Some(cgroup), Some(limits)) = (&cgroup, &terms.hosts) {
             cgroup.limit(limits)?;
         }
