@@ -8,7 +8,10 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
 	RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: help deps build check test test-full test-critest test-kubernetes demo bench clean
+# What is built here, as against what is fetched.
+PACKAGES := -p shim -p vmm -p guest-init -p integration -p runtimetest
+
+.PHONY: help deps own-cache build check test test-full test-critest test-kubernetes demo bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,12 +19,19 @@ help: ## list the targets
 deps: ## install what building and testing need and this Debian machine lacks
 	@hack/deps
 
-build: deps ## the release binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
+# Cargo goes by times: a clone would take what another one, made later or earlier, has built into the same cache.
+own-cache: deps
+	@mkdir -p $(CARGO_TARGET_DIR)
+	@[ "$$(cat $(CARGO_TARGET_DIR)/clone 2>&1)" = "$(CURDIR)" ] || { cargo clean -q $(PACKAGES) && \
+		cargo clean -q --release $(PACKAGES) && cargo clean -q --release --target x86_64-unknown-linux-gnu $(PACKAGES) && \
+		echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/clone; }
+
+build: own-cache ## the release binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
 	cargo build --release -p shim -p vmm -p integration
 	$(STATIC) cargo build --release -p guest-init --features init --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --release -p runtimetest --target x86_64-unknown-linux-gnu
 
-check: deps ## format, lints and unit tests
+check: own-cache ## format, lints and unit tests
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo test --workspace
