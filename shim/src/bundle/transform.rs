@@ -195,7 +195,8 @@ mod tests {
         Host { name: "node-7".to_owned(), is_socket: |_| false, mounts_below: |_| Vec::new(), containers }
     }
 
-    fn transformed(linux: Value, process: Value) -> Result<GuestBundle> {
+    /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
+    fn guest(linux: Value, process: Value) -> (Value, Vec<String>) {
         let mut spec = json!({
             "ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {},
             "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
@@ -203,12 +204,7 @@ mod tests {
         for (part, fields) in [("linux", linux), ("process", process)] {
             spec[part].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         }
-        to_guest(serde_json::from_value(spec).unwrap(), "c1", &host())
-    }
-
-    /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
-    fn guest(linux: Value, process: Value) -> (Value, Vec<String>) {
-        let bundle = transformed(linux, process).unwrap();
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host()).unwrap();
         (serde_json::to_value(bundle.spec).unwrap(), bundle.notes)
     }
 

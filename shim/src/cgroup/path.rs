@@ -1,7 +1,7 @@
 //! What `linux.cgroupsPath` names: a path (containerd's cgroupfs driver), or systemd's
 //! `slice:prefix:name`.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -29,11 +29,14 @@ impl Named {
     /// Understands a spec's `linux.cgroupsPath`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for what begins like systemd's form and is none.
+    /// `INVALID_ARGUMENT` for what begins like systemd's form and is none, and for a path with `..`.
     pub fn parse(path: &Path) -> Result<Named> {
         let text = path.to_string_lossy();
-        let Some((slice, rest)) = text.split_once(':') else { return Ok(Named::Path(path.to_owned())) };
         let invalid = |what: &str| Error::invalid(format!("linux.cgroupsPath {text}: {what}"));
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err(invalid("it must not leave the hierarchy by .."));
+        }
+        let Some((slice, rest)) = text.split_once(':') else { return Ok(Named::Path(path.to_owned())) };
         let unit = match rest.split_once(':') {
             Some((prefix, name)) if !name.is_empty() && !rest.contains('/') && !name.contains(':') => {
                 if name.ends_with(SLICE) { name.to_owned() } else { format!("{prefix}-{name}.scope") }
@@ -98,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_unit_is_refused() {
+    fn what_only_looks_like_a_name_is_refused() {
         for bad in [
             "a:b",
             "a:b:c",
@@ -107,6 +110,7 @@ mod tests {
             "../x.slice:b:c",
             "a.slice:b:c/../d",
             "a.slice:b:c:d",
+            "/default/../../c1",
         ] {
             let error = Named::parse(Path::new(bad)).unwrap_err().to_string();
             assert!(error.contains(bad), "{error}");

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_version_s_line_counts() {
+    fn only_version_2_counts() {
         assert_eq!(
             v2("1:name=systemd:/x\n0::/system.slice/containerd.service\n"),
             Some("system.slice/containerd.service")
