@@ -19,7 +19,14 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 const FACTS: &str = include_str!("facts.py");
-const FILES: &str = include_str!("files.py");
+const FILES: &str = concat!(
+    include_str!("files/begin.py"),
+    include_str!("files/names.py"),
+    include_str!("files/contents.py"),
+    include_str!("files/rights.py"),
+    include_str!("files/sharing.py"),
+    include_str!("files/end.py"),
+);
 /// Not where scenarios work, which is in memory: that directory of an old kernel's cannot be read while files in it go.
 const ON_DISK: &str = "/var/lib/krun-scenario-files";
 /// What libkrun's virtiofs does not have; docs/limitations.md says so.

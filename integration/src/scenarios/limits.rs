@@ -61,6 +61,10 @@ fn limits_of_the_host(ctx: &Ctx) -> Result<Outcome> {
     for (file, wanted) in [("cpu.max", "90000 100000"), ("cpuset.cpus", "1")] {
         ensure!(seen(file)?.trim() == wanted, "{file} holds {:?}, not {wanted}", seen(file)?);
     }
+    if ctx.krun() {
+        let threads: u32 = seen("pids.max")?.trim().parse().context("a limit on threads")?;
+        ensure!(threads > 100, "{threads} threads are few for a VM");
+    }
     // There are two ways to turn shares into a weight, whose middle is 100.
     let weight: u32 = seen("cpu.weight")?.trim().parse().context("a weight")?;
     ensure!(weight < 100, "half of the usual shares is a weight of {weight}");

@@ -1,8 +1,8 @@
 //! Which limits hold where. The guest's kernel enforces a container's own; those in terms of the host's CPUs and disks
 //! mean nothing there. For a lone container the host enforces them on the whole VM, and its CPU time once more, in case
-//! the guest does not; in a pod that is what the pod's cgroup is for.
+//! the guest does not; in a pod that is what the pod's cgroup is for. No VM may have more threads than one needs.
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxPids, LinuxResources};
 
 use super::Role;
 
@@ -53,22 +53,29 @@ pub fn keep_guests(resources: &mut LinuxResources, role: Role) -> Vec<&'static s
     dropped
 }
 
-/// What the host enforces on the VM of a lone container. Not its memory: the VM's own size bounds that, and a guest that
-/// may have less than it sees would be killed, not told. Not its processes: they are the guest's.
+/// The most processes and threads in a sandbox's cgroup on the host: the vmm has some thirty, the shim and what it runs for
+/// the sandbox some hundreds at the very most. A container's own limit is for its processes, which are the guest's.
+const MAX_THREADS: i64 = 1024;
+
+/// What the host enforces on the cgroup of a container that `resources` are for: on one with a VM in it, and for a lone
+/// container its own limits. Not its memory: the VM's own size bounds that, and a guest that may have less than it sees
+/// would be killed, not told.
 pub fn for_host(resources: &LinuxResources, role: Role) -> Option<LinuxResources> {
-    if role != Role::Lone || (resources.cpu().is_none() && resources.block_io().is_none()) {
-        return None;
-    }
     let mut hosts = LinuxResources::default();
     // Its other parts have defaults that say something.
     hosts.set_devices(None);
-    hosts.set_block_io(resources.block_io().clone());
-    hosts.set_cpu(resources.cpu().clone().map(|mut cpu| {
-        cpu.set_realtime_runtime(None);
-        cpu.set_realtime_period(None);
-        cpu
-    }));
-    Some(hosts)
+    if role == Role::Lone {
+        hosts.set_block_io(resources.block_io().clone());
+        hosts.set_cpu(resources.cpu().clone().map(|mut cpu| {
+            cpu.set_realtime_runtime(None);
+            cpu.set_realtime_period(None);
+            cpu
+        }));
+    }
+    let mut pids = LinuxPids::default();
+    pids.set_limit(MAX_THREADS);
+    hosts.set_pids(Some(pids));
+    (role != Role::Member).then_some(hosts)
 }
 
 #[cfg(test)]
@@ -100,20 +107,19 @@ mod tests {
     }
 
     #[test]
-    fn the_host_bounds_a_lone_containers_cpus_and_disks() {
-        let hosts = serde_json::to_value(for_host(&all(), Role::Lone).unwrap()).unwrap();
-        let wanted = json!({
+    fn the_host_bounds_a_lone_containers_cpus_and_disks_and_every_vm() {
+        let hosts = |resources: &LinuxResources, role| {
+            for_host(resources, role).map_or(Value::Null, |hosts| serde_json::to_value(hosts).unwrap())
+        };
+        let own = json!({
             "cpu": {"cpus": "0-3", "mems": "0", "shares": 512, "quota": 5000, "period": 10_000},
-            "blockIO": {"weight": 10},
+            "blockIO": {"weight": 10}, "pids": {"limit": MAX_THREADS},
         });
-        assert_eq!(hosts, wanted);
-        let none: Value = json!({"memory": {"limit": 1024}, "devices": [{"allow": false, "access": "rwm"}]});
-        assert_eq!(for_host(&serde_json::from_value(none).unwrap(), Role::Lone), None);
-    }
-
-    #[test]
-    fn a_pods_bounds_are_its_cgroups() {
-        assert_eq!(for_host(&all(), Role::Sandbox), None);
-        assert_eq!(for_host(&all(), Role::Member), None);
+        assert_eq!(hosts(&all(), Role::Lone), own);
+        let vms = json!({"pids": {"limit": MAX_THREADS}});
+        assert_eq!(hosts(&all(), Role::Sandbox), vms);
+        assert_eq!(hosts(&all(), Role::Member), Value::Null);
+        let none = json!({"memory": {"limit": 1024}, "devices": [{"allow": false, "access": "rwm"}]});
+        assert_eq!(hosts(&serde_json::from_value(none).unwrap(), Role::Lone), vms);
     }
 }

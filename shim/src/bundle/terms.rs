@@ -49,7 +49,7 @@ impl Terms {
         Terms {
             role,
             limits: own_limits(spec),
-            hosts: resources(spec).and_then(|resources| for_host(resources, role)),
+            hosts: for_host(&resources(spec).cloned().unwrap_or_default(), role),
             // containerd protects every pod's first container, which is nothing to protect.
             oom_score_adj: (role != Role::Sandbox).then_some(asked.unwrap_or(0)),
         }

@@ -21,8 +21,13 @@ const OFFSET_FIRST_ARGUMENT: u32 = 16;
 pub enum Refusal {
     /// Every use, with this errno.
     Always(i32),
-    /// Uses whose first argument's low half has one of these bits, with EPERM.
-    IfFirstArgumentHas(u32),
+    /// Uses whose first argument's low half has one of some bits, or lacks another, with EPERM.
+    ByFirstArgument {
+        /// The bits that it must not have.
+        bad: u32,
+        /// The bit that it must have.
+        needed: u32,
+    },
 }
 
 /// A program that refuses what `refused` lists and allows everything else.
@@ -40,10 +45,11 @@ pub fn program(refused: &[(libc::c_long, Refusal)]) -> Vec<sock_filter> {
             Refusal::Always(errno) => {
                 program.extend([jump(BPF_JEQ, number as u32, 0, 1), refuse(errno)]);
             }
-            Refusal::IfFirstArgumentHas(bits) => program.extend([
-                jump(BPF_JEQ, number as u32, 0, 4),
+            Refusal::ByFirstArgument { bad, needed } => program.extend([
+                jump(BPF_JEQ, number as u32, 0, 5),
                 load(OFFSET_FIRST_ARGUMENT),
-                jump(BPF_JSET, bits, 0, 1),
+                jump(BPF_JSET, bad, 1, 0),
+                jump(BPF_JSET, needed, 1, 0),
                 refuse(libc::EPERM),
                 give(SECCOMP_RET_ALLOW),
             ]),

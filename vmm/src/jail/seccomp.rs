@@ -1,4 +1,4 @@
-//! The system calls that a vmm never needs, refused: those that make or enter namespaces, change
+//! The system calls that a vmm never needs, refused: those that make processes, make or enter namespaces, change
 //! mounts, run programs, look into other processes, load code into the kernel, or reach a file by
 //! a handle from outside the jail.
 
@@ -97,7 +97,8 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
 
 fn program() -> Vec<libc::sock_filter> {
     let mut refused: Vec<_> = NEVER.iter().map(|&number| (number, Refusal::Always(EPERM))).collect();
-    refused.push((libc::SYS_clone, Refusal::IfFirstArgumentHas(NAMESPACES)));
+    let threads = Refusal::ByFirstArgument { bad: NAMESPACES, needed: libc::CLONE_THREAD as u32 };
+    refused.push((libc::SYS_clone, threads));
     // Its flags are in memory, where a filter cannot look. The C library then takes clone.
     refused.push((libc::SYS_clone3, Refusal::Always(libc::ENOSYS)));
     bpf::program(&refused)
@@ -142,11 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_that_makes_a_namespace_is_refused_and_a_thread_is_not() {
+    fn a_clone_that_makes_a_process_or_a_namespace_is_refused_and_a_thread_is_not() {
         jailed(|| {
-            // SAFETY: refused before there is a child.
-            let result = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER, 0, 0, 0, 0) };
-            assert_eq!((result, Errno::last()), (-1, Errno::EPERM));
+            for flags in [libc::CLONE_NEWUSER, libc::CLONE_NEWNET | libc::CLONE_THREAD, libc::SIGCHLD] {
+                // SAFETY: refused before there is a child.
+                let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+                assert_eq!((result, Errno::last()), (-1, Errno::EPERM), "{flags:x}");
+            }
             std::thread::spawn(|| ()).join().unwrap();
             std::fs::read("/etc/passwd").unwrap();
         });
