@@ -22,7 +22,7 @@ deps: ## install what building and testing need and this Debian machine lacks
 # Cargo goes by times: a clone would take what another one, made later or earlier, has built into the same cache.
 own-cache: deps
 	@mkdir -p $(CARGO_TARGET_DIR)
-	@[ "$$(cat $(CARGO_TARGET_DIR)/clone 2>&1)" = "$(CURDIR)" ] || { cargo clean -q $(PACKAGES) && \
+	@[ "$$(cat $(CARGO_TARGET_DIR)/clone 2>/dev/null)" = "$(CURDIR)" ] || { cargo clean -q $(PACKAGES) && \
 		cargo clean -q --release $(PACKAGES) && cargo clean -q --release --target x86_64-unknown-linux-gnu $(PACKAGES) && \
 		echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/clone; }
 

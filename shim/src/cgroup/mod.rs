@@ -1,4 +1,4 @@
-//! The sandbox's cgroup on the host: the vmm and the anchors live in it, so what the guest uses
+//! The sandbox's cgroup on the host: the vmm, the anchors and a pod's shim live in it, so what the guest uses
 //! is accounted to, and bounded by, the container's or the pod's own group.
 //!
 //! Only cgroup v2. A unit of systemd's (`slice:prefix:name`) is a transient scope, delegated to

@@ -23,20 +23,24 @@ def special_files():
     return through, heard, kinds, moved, said(lambda: os.open("datagram", os.O_RDONLY))
 
 
+def locked_elsewhere(lock, *requests):
+    """What another process gets that asks for locks without waiting."""
+    def ask():
+        mine = os.open("file", os.O_RDWR)
+        return [said(lambda: lock(mine, kind | fcntl.LOCK_NB, *where)) for kind, *where in requests]
+
+    return in_child(ask)
+
+
 @test
 def record_locks():
     write("file", b"x" * 100)
     fd = os.open("file", os.O_RDWR)
     fcntl.lockf(fd, fcntl.LOCK_EX, 10, 0)
-
-    def other():
-        mine = os.open("file", os.O_RDWR)
-        return (said(lambda: fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)),
-                said(lambda: fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 50)))
-
-    held = in_child(other)
+    requests = (fcntl.LOCK_EX, 10, 0), (fcntl.LOCK_EX, 10, 50)
+    held = locked_elsewhere(fcntl.lockf, *requests)
     fcntl.lockf(fd, fcntl.LOCK_UN)
-    return held, in_child(other)
+    return held, locked_elsewhere(fcntl.lockf, *requests)
 
 
 @test
@@ -44,14 +48,10 @@ def file_locks():
     write("file")
     fd = os.open("file", os.O_RDWR)
     fcntl.flock(fd, fcntl.LOCK_SH)
-
-    def other():
-        mine = os.open("file", os.O_RDWR)
-        return said(lambda: fcntl.flock(mine, fcntl.LOCK_SH | fcntl.LOCK_NB)), said(lambda: fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB))
-
-    held = in_child(other)
+    requests = (fcntl.LOCK_SH,), (fcntl.LOCK_EX,)
+    held = locked_elsewhere(fcntl.flock, *requests)
     os.close(fd)
-    return held, in_child(other)
+    return held, locked_elsewhere(fcntl.flock, *requests)
 
 
 @test
