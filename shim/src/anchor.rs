@@ -10,7 +10,7 @@ use std::{
     env, fs, io,
     io::{Read, Write},
     os::fd::{FromRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -18,7 +18,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns},
     sys::{prctl, signal::Signal},
-    unistd::{chdir, pivot_root},
+    unistd::{fchdir, pivot_root},
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
@@ -28,6 +28,7 @@ use crate::{
     bundle::NetworkNamespace,
     cgroup::HostCgroup,
     error::{Error, Result},
+    files::{mount::tree, pin::Pinned},
 };
 
 /// The argument with which this executable is an anchor, and the name of its process.
@@ -36,12 +37,14 @@ pub const NAME: &str = "krun-anchor";
 /// Its end of a socket to the shim: the orders come in, one byte or an error's text goes out.
 const ORDERS_FD: i32 = 3;
 
+/// Its rootfs: a copy of the mounts that is attached nowhere yet.
+const ROOTFS_FD: i32 = 4;
+
 /// What the anchor answers when it stands.
 const READY: &[u8] = b"+";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Orders {
-    rootfs: PathBuf,
     /// A network namespace to enter.
     netns: Option<PathBuf>,
     /// The namespace is new: its loopback is to be brought up.
@@ -62,7 +65,7 @@ impl Anchor {
     /// What could not be done, naming the path; no process stays behind.
     pub async fn start(
         container: &str,
-        rootfs: &Path,
+        rootfs: &Pinned,
         network: &NetworkNamespace,
         cgroup: Option<&HostCgroup>,
     ) -> Result<Anchor> {
@@ -74,7 +77,10 @@ impl Anchor {
         if *network == NetworkNamespace::New {
             namespaces |= CloneFlags::CLONE_NEWNET;
         }
-        let mut spawn = Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD);
+        let tree = tree::clone(rootfs, true)
+            .map_err(|e| failed(&format!("copy the mounts of {}", rootfs.path().display()), e))?;
+        let mut spawn =
+            Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD).fd(tree, ROOTFS_FD);
         spawn.namespaces = namespaces;
         spawn.cgroup = cgroup.map(HostCgroup::open).transpose()?.flatten();
         let is_placed = spawn.cgroup.is_some();
@@ -85,7 +91,6 @@ impl Anchor {
             cgroup.add(anchor.child.pid())?;
         }
         let orders = Orders {
-            rootfs: rootfs.to_owned(),
             netns: match network {
                 NetworkNamespace::Path(path) => Some(path.clone()),
                 NetworkNamespace::New | NetworkNamespace::Host => None,
@@ -131,9 +136,10 @@ impl Anchor {
 
 /// The anchor process.
 pub fn main() -> ExitCode {
-    // SAFETY: the shim passes this descriptor to its anchor and nothing else here uses it.
-    let mut shim = std::os::unix::net::UnixStream::from(unsafe { OwnedFd::from_raw_fd(ORDERS_FD) });
-    if let Err(error) = stand(&mut shim) {
+    // SAFETY: the shim passes these descriptors to its anchor and nothing else here uses them.
+    let (shim, rootfs) = unsafe { (OwnedFd::from_raw_fd(ORDERS_FD), OwnedFd::from_raw_fd(ROOTFS_FD)) };
+    let mut shim = std::os::unix::net::UnixStream::from(shim);
+    if let Err(error) = stand(&mut shim, rootfs) {
         // In one piece, as the shim reads it.
         let _ = shim.write_all(format!("{error:#}").as_bytes());
         return ExitCode::FAILURE;
@@ -146,7 +152,7 @@ pub fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn stand(shim: &mut impl Read) -> anyhow::Result<()> {
+fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     use anyhow::Context as _;
     prctl::set_name(c"krun-anchor").context("take a name")?;
     let mut length = [0; 4];
@@ -163,19 +169,20 @@ fn stand(shim: &mut impl Read) -> anyhow::Result<()> {
     if orders.loopback {
         vmm::loopback::bring_up().context("bring up lo in the new network namespace")?;
     }
-    enter_root(&orders.rootfs)
+    enter_root(rootfs)
 }
 
 /// Makes `rootfs` the root. The mounts that this namespace copied from the host's go with the old
 /// root, so that the anchor pins none of them.
-fn enter_root(rootfs: &Path) -> anyhow::Result<()> {
+fn enter_root(rootfs: OwnedFd) -> anyhow::Result<()> {
     use anyhow::Context as _;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make / private")?;
-    mount(Some(rootfs), rootfs, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
-        .with_context(|| format!("bind {}", rootfs.display()))?;
-    chdir(rootfs).with_context(|| format!("enter {}", rootfs.display()))?;
-    pivot_root(".", ".").with_context(|| format!("make {} the root", rootfs.display()))?;
+    let host = fs::File::open("/").context("open /")?;
+    tree::attach(&rootfs, host).context("mount the rootfs")?;
+    fchdir(rootfs).context("enter the rootfs")?;
+    pivot_root(".", ".").context("make the rootfs the root")?;
     umount2(".", MntFlags::MNT_DETACH).context("detach the host's root")?;
-    env::set_current_dir("/").context("enter /")
+    env::set_current_dir("/").context("enter /")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make the rootfs private")
 }

@@ -19,9 +19,9 @@ use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 use crate::{
     bundle, cgroup,
     error::{Error, Result},
-    mount,
+    files::{mount, state_dir},
     network::{self, Netns},
-    pid_file, service, state_dir,
+    pid_file, service,
 };
 
 /// How long a shim that is about to end may take over it; containerd gives the whole call 5 s.

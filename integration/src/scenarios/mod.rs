@@ -13,6 +13,7 @@ mod exit_codes;
 mod fidelity;
 mod hostile;
 mod hostile_net;
+mod hostile_paths;
 mod identity;
 mod lifecycle;
 mod limits;
@@ -57,6 +58,7 @@ pub const ALL: &[&[Scenario]] = &[
     control::SCENARIOS,
     hostile::SCENARIOS,
     hostile_net::SCENARIOS,
+    hostile_paths::SCENARIOS,
     crash::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,

@@ -74,8 +74,7 @@ mod tests {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": linux});
         let host = Host {
             name: "node-7".to_owned(),
-            is_socket: |_| false,
-            mounts_below: |_| Vec::new(),
+            resolve: crate::files::pin::Source::resolve,
             containers: HashMap::new(),
         };
         let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host)?;

@@ -16,13 +16,21 @@ pub use load::load;
 pub use terms::{Role, Terms};
 pub use transform::{Host, to_guest};
 
-use crate::{config::Limits, mount::ReadOnly};
+use crate::{
+    config::Limits,
+    files::{
+        mount::ReadOnly,
+        pin::{Pinned, Socket},
+    },
+};
 
 /// A host directory or file that a container sees, which the shim binds into the share.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Volume {
     /// What is shared.
-    pub source: PathBuf,
+    pub source: Pinned,
+    /// Whether that is a directory.
+    pub is_directory: bool,
     /// With all mounts below it.
     pub recursive: bool,
     /// What of it the host lets nobody write through the share.
@@ -39,7 +47,7 @@ pub struct GuestBundle {
     /// In the order of their numbers in the share.
     pub volumes: Vec<Volume>,
     /// Unix sockets of the host to forward, in the order of their numbers.
-    pub sockets: Vec<PathBuf>,
+    pub sockets: Vec<Socket>,
     /// What was taken out or changed because a guest cannot have it, for the log.
     pub notes: Vec<String>,
 }

@@ -6,7 +6,13 @@ use guest_init::boot::{socket_path, volume_path};
 use oci_spec::runtime::Mount;
 
 use super::{GuestBundle, Volume, transform::Context};
-use crate::{error::Result, mount::ReadOnly};
+use crate::{
+    error::Result,
+    files::{
+        mount::ReadOnly,
+        pin::{Pinned, Source},
+    },
+};
 
 /// Where it is mounted, in the VM as in each container.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -48,22 +54,22 @@ pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
             continue;
         };
         mount.set_typ(Some("bind".to_owned()));
-        if (context.host.is_socket)(&source) {
-            bundle.sockets.push(source);
-            mount.set_source(Some(socket_path(context.id, bundle.sockets.len() - 1).into()));
-            all.push(mount);
-            continue;
-        }
-        let volume = volume(&mount, source);
+        let (file, below) = match (context.host.resolve)(&source)? {
+            Source::Socket(socket) => {
+                bundle.sockets.push(socket);
+                mount.set_source(Some(socket_path(context.id, bundle.sockets.len() - 1).into()));
+                all.push(mount);
+                continue;
+            }
+            Source::Directory { file, mounts } => (file, Some(mounts)),
+            Source::File(file) => (file, None),
+        };
+        let volume = volume(&mount, file, below.is_some());
         let shared = PathBuf::from(format!("/{}", volume_path(context.id, bundle.volumes.len())));
         mount.set_source(Some(shared.clone()));
-        let below = match volume {
-            Volume { recursive: true, read_only: ReadOnly::Top, .. } => {
-                (context.host.mounts_below)(&volume.source)
-            }
-            _ => Vec::new(),
-        };
-        let writable = below.iter().map(|path| writable_below(&mount, &shared, path)).collect::<Vec<_>>();
+        let below = below.filter(|_| volume.recursive && volume.read_only == ReadOnly::Top);
+        let writable: Vec<_> =
+            below.iter().flatten().map(|path| writable_below(&mount, &shared, path)).collect();
         all.push(mount);
         all.extend(writable);
         bundle.volumes.push(volume);
@@ -74,7 +80,7 @@ pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
     Ok(bundle)
 }
 
-fn volume(mount: &Mount, source: PathBuf) -> Volume {
+fn volume(mount: &Mount, source: Pinned, is_directory: bool) -> Volume {
     let has = |option: &str| mount.options().iter().flatten().any(|o| o == option);
     let read_only = if has("rro") {
         ReadOnly::All
@@ -84,7 +90,7 @@ fn volume(mount: &Mount, source: PathBuf) -> Volume {
         ReadOnly::Nothing
     };
     let follows = ["slave", "rslave", "shared", "rshared"].into_iter().any(has);
-    Volume { source, recursive: has("rbind"), read_only, follows }
+    Volume { source, is_directory, recursive: has("rbind"), read_only, follows }
 }
 
 /// The bind, after that of `top`, of a mount at `path` below what `top` shows: a guest's kernel
@@ -117,26 +123,31 @@ mod tests {
         super::transform::{Host, to_guest},
         *,
     };
+    use crate::files::pin::fake;
 
     fn guest(mounts: serde_json::Value) -> (serde_json::Value, GuestBundle) {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "mounts": mounts});
-        let is_socket: fn(&Path) -> bool =
-            |path| path.extension().is_some_and(|extension| extension == "sock");
-        let mounts_below: fn(&Path) -> Vec<PathBuf> = |path| match path.to_str() {
-            Some("/srv/data") => vec!["disk".into()],
-            _ => Vec::new(),
+        let resolve: fn(&Path) -> Result<Source> = |path| match path.to_str() {
+            Some("/run/docker.sock") => Ok(Source::Socket(fake::socket("/run/docker.sock"))),
+            Some("/srv/data") => {
+                Ok(Source::Directory { file: fake::file("/srv/data"), mounts: vec!["disk".into()] })
+            }
+            Some(path) => Ok(Source::File(fake::file(path))),
+            None => unreachable!(),
         };
         let bundle = to_guest(
             serde_json::from_value(spec).unwrap(),
             "c1",
-            &Host { name: "node-7".to_owned(), is_socket, mounts_below, containers: HashMap::new() },
+            &Host { name: "node-7".to_owned(), resolve, containers: HashMap::new() },
         )
         .unwrap();
         (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)
     }
 
-    fn volume(source: &str, recursive: bool, read_only: ReadOnly) -> Volume {
-        Volume { source: source.into(), recursive, read_only, follows: false }
+    /// Source, whether recursive, and what is read-only of each volume.
+    fn volumes(bundle: &GuestBundle) -> Vec<(&str, bool, ReadOnly)> {
+        let volumes = bundle.volumes.iter();
+        volumes.map(|v| (v.source.path().to_str().unwrap(), v.recursive, v.read_only)).collect()
     }
 
     #[test]
@@ -147,7 +158,7 @@ mod tests {
         ]));
         assert_eq!(mounts[0]["source"], "/containers/c1/mounts/0");
         assert_eq!(mounts[1]["source"], "/run/krun/c1/sockets/0");
-        assert_eq!(bundle.sockets, [Path::new("/run/docker.sock")]);
+        assert_eq!(bundle.sockets[0].path(), Path::new("/run/docker.sock"));
         assert_eq!(bundle.volumes.len(), 1);
     }
 
@@ -162,8 +173,8 @@ mod tests {
         assert_eq!(mounts[1]["source"], "/containers/c1/mounts/0");
         assert_eq!(mounts[2]["source"], "/containers/c1/mounts/1");
         assert_eq!(
-            bundle.volumes,
-            [volume("/srv/data", true, ReadOnly::All), volume("/run/hosts", false, ReadOnly::Nothing),]
+            volumes(&bundle),
+            [("/srv/data", true, ReadOnly::All), ("/run/hosts", false, ReadOnly::Nothing)]
         );
     }
 
@@ -180,7 +191,7 @@ mod tests {
                 "options": ["bind", "rprivate"]})
         );
         assert_eq!(mounts[2]["destination"], "/last");
-        assert_eq!(bundle.volumes, [volume("/srv/data", true, ReadOnly::Top)]);
+        assert_eq!(volumes(&bundle), [("/srv/data", true, ReadOnly::Top)]);
     }
 
     #[test]

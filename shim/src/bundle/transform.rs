@@ -4,16 +4,16 @@
 //! notes it. What protects the host or the container (seccomp, device rules, capabilities) is
 //! never taken out: the guest enforces it, or refuses the container.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, path::Path};
 
 use guest_init::boot::{NAMESPACE_OF, rootfs_path};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
 use super::{GuestBundle, Role, devices, keep_guests, mounts, pod_of};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files::pin::Source,
+};
 
 /// What a step may look at besides the spec.
 pub struct Context<'a> {
@@ -29,10 +29,8 @@ pub struct Context<'a> {
 pub struct Host {
     /// What it is called.
     pub name: String,
-    /// Whether a path is a unix socket.
-    pub is_socket: fn(&Path) -> bool,
-    /// Where something is mounted below a path, as paths below it.
-    pub mounts_below: fn(&Path) -> Vec<PathBuf>,
+    /// Resolves the source of a bind mount.
+    pub resolve: fn(&Path) -> Result<Source>,
     /// The sandbox's containers by their pid on the host.
     pub containers: HashMap<u32, String>,
 }
@@ -192,7 +190,7 @@ mod tests {
 
     fn host() -> Host {
         let containers = HashMap::from([(9, "pod".to_owned()), (11, "other".to_owned())]);
-        Host { name: "node-7".to_owned(), is_socket: |_| false, mounts_below: |_| Vec::new(), containers }
+        Host { name: "node-7".to_owned(), resolve: Source::resolve, containers }
     }
 
     /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.

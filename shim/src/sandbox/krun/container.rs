@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -22,12 +21,15 @@ use crate::{
     cgroup::{HostCgroup, Seat},
     config::Limits,
     error::{Error, Result},
-    follow::Follower,
-    forward::{self, Forward},
+    files::{
+        follow::Follower,
+        forward::{self, Forward},
+        mount::Mounted,
+        pin::Socket,
+        share::ContainerShare,
+    },
     hooks::ContainerHooks,
-    mount::Mounted,
     sandbox::{Exit, ProcessId},
-    share::ContainerShare,
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
@@ -64,7 +66,7 @@ pub struct Blueprint {
     pub stdio: StdioPaths,
     pub endpoints: Endpoints,
     /// Unix sockets of the host that the container may dial.
-    pub sockets: Vec<PathBuf>,
+    pub sockets: Vec<Socket>,
 }
 
 impl Container {
@@ -165,15 +167,15 @@ impl Container {
             container_id: self.init.id.container.clone(),
             spec: blueprint.spec,
             stdio: Some(stdio).into(),
-            sockets: blueprint.sockets.iter().map(|path| forward::describe(path)).collect::<Result<_>>()?,
+            sockets: blueprint.sockets.iter().map(forward::describe).collect(),
             ..Default::default()
         };
         guest.client.create_container(context::with_duration(CALL), &request).await?;
         pumps.start_input();
         self.init.set_pumps(pumps);
         let mut relays = self.relays();
-        for (number, path) in blueprint.sockets.into_iter().enumerate() {
-            let forward = Forward { container: self.init.id.container.clone(), number, path };
+        for (number, socket) in blueprint.sockets.into_iter().enumerate() {
+            let forward = Forward { container: self.init.id.container.clone(), number, socket };
             relays.spawn(forward.serve(guest.clone(), machine.numbers()));
         }
         Ok(())

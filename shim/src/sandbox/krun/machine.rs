@@ -17,10 +17,9 @@ use crate::{
     clock,
     config::{Config, Size},
     error::{Error, Result},
+    files::{share::Share, state_dir::StateDir},
     network::{Boot, Choice, Links, Localhost, Netns, Numbers, Reach, Way},
     sandbox::Exit,
-    share::Share,
-    state_dir::StateDir,
 };
 
 /// How long a VM may take from its launch to its guest's first words. A guest boots in half a

@@ -7,7 +7,7 @@ mod update;
 
 use std::{
     collections::HashMap,
-    path::Path,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -31,11 +31,14 @@ use crate::{
     cgroup::HostCgroup,
     config::Config,
     error::{Error, Result},
-    forward,
+    files::{
+        mount::Mounted,
+        pin::{Pinned, Source},
+        share::{ContainerShare, open_rootfs},
+        state_dir::make_dir,
+    },
     hooks::ContainerHooks,
-    mount::{self, Mounted},
     network::{self, Choice, Netns},
-    share::{ContainerShare, check_rootfs},
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
@@ -85,8 +88,7 @@ impl KrunSandbox {
             .map_err(|e| Error::internal(format!("ask for the host's name: {e}")))?;
         Ok(bundle::Host {
             name: uname.nodename().to_string_lossy().into_owned(),
-            is_socket: forward::is_socket,
-            mounts_below: |path| mount::below(path).into_keys().collect(),
+            resolve: Source::resolve,
             containers: self
                 .lock()
                 .iter()
@@ -117,7 +119,7 @@ impl KrunSandbox {
         config: &Config,
         anchor: &Anchor,
         cgroup: Option<&HostCgroup>,
-        root: &Path,
+        root: &Pinned,
         volumes: &[bundle::Volume],
     ) -> Result<(Arc<Machine>, ContainerShare, bool)> {
         let mut slot = self.machine.lock().await;
@@ -197,7 +199,10 @@ impl Sandbox for KrunSandbox {
         let root = new.bundle.join(root);
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
         let terms = Terms::of(&spec, id);
-        let guest = bundle::to_guest(spec, id, &self.host()?)?;
+        let (own_id, host) = (new.id.clone(), self.host()?);
+        // The sources of its volumes are resolved here, which may hang with a file system of the host.
+        let translated = spawn_blocking(move || bundle::to_guest(spec, &own_id, &host)).await;
+        let guest = translated.map_err(|e| Error::internal(format!("translate the bundle: {e}")))??;
         for note in &guest.notes {
             info!("{id}: {note}");
         }
@@ -208,8 +213,7 @@ impl Sandbox for KrunSandbox {
 
         // Each step undoes itself when a later one fails, last made first.
         let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?.map(Arc::new);
-        let rootfs = mount_rootfs(&new, &root).await?;
-        check_rootfs(&root)?;
+        let (rootfs, root) = mount_rootfs(&new, root).await?;
         let anchor = Anchor::start(id, &root, &network, cgroup.as_deref()).await?;
         if let (Some(cgroup), Some(limits)) = (&cgroup, &terms.hosts) {
             cgroup.limit(limits)?;
@@ -428,14 +432,18 @@ impl Sandbox for KrunSandbox {
     }
 }
 
-async fn mount_rootfs(new: &NewContainer, root: &Path) -> Result<Vec<Mounted>> {
-    let (mounts, root) = (new.rootfs.clone(), root.to_owned());
-    if mounts.is_empty() {
-        return Ok(Vec::new());
-    }
+/// Mounts what containerd wants at `root`, if anything, and resolves it.
+async fn mount_rootfs(new: &NewContainer, root: PathBuf) -> Result<(Vec<Mounted>, Pinned)> {
+    let mounts = new.rootfs.clone();
     let mounting = spawn_blocking(move || {
-        crate::state_dir::make_dir(&root, 0o711)?;
-        Mounted::rootfs(&mounts, &root)
+        let mounted = match mounts.is_empty() {
+            true => Vec::new(),
+            false => {
+                make_dir(&root, 0o711)?;
+                Mounted::rootfs(&mounts, &root)?
+            }
+        };
+        Ok((mounted, open_rootfs(&root)?))
     });
     mounting.await.map_err(|e| Error::internal(format!("mount the rootfs: {e}")))?
 }

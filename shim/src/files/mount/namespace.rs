@@ -5,33 +5,33 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
 };
 
 use nix::{
-    fcntl::{OFlag, open},
+    fcntl::{OFlag, open, openat},
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
     sys::stat::Mode,
     unistd::{chdir, fchdir, pivot_root},
 };
 
-use super::{ReadOnly, tree};
+use super::{ReadOnly, Table, tree};
+use crate::files::pin::{DESCRIPTORS, Pinned};
 
 /// The calling thread's. Source: proc_thread-self(5), namespaces(7).
 const OWN: &str = "/proc/thread-self/ns/mnt";
-
-/// Where this process's descriptors have paths. Source: proc_pid_fd(5).
-pub const DESCRIPTORS: &str = "/proc/self/fd";
 
 /// A mount namespace, which lives at least as long as this.
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
-    /// A mount there from which nothing propagates.
-    top: PathBuf,
+    /// Its top: a mount from which nothing propagates.
+    top: OwnedFd,
+    /// The top's path before it became the root.
+    path: PathBuf,
 }
 
 impl Namespace {
@@ -41,15 +41,16 @@ impl Namespace {
     /// # Errors
     /// That of the step that failed.
     pub fn new(top: &Path) -> io::Result<Namespace> {
-        let file = on_a_thread(|| {
+        let (file, mount) = on_a_thread(|| {
             unshare(CloneFlags::CLONE_NEWNS)?;
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
-            let tree = tree::clone(top, false)?;
+            let directory = Pinned::open(top)?;
+            let tree = tree::clone(&directory, false)?;
             tree::restrict(&tree, false, ReadOnly::Nothing)?;
-            tree::attach(&tree, &super::held::open(top, libc::O_NOFOLLOW)?)?;
-            File::open(OWN)
+            tree::attach(&tree, &directory)?;
+            Ok((File::open(OWN)?, tree))
         })?;
-        Ok(Namespace { file, top: top.to_owned() })
+        Ok(Namespace { file, top: mount, path: top.to_owned() })
     }
 
     /// Takes all out of it but its top, which becomes its root: a copy of the host's mounts costs memory, makes every
@@ -59,7 +60,7 @@ impl Namespace {
     /// That of the step that failed.
     pub fn reduce(&self) -> io::Result<()> {
         self.run(|| {
-            chdir(&self.top)?;
+            chdir(&self.path)?;
             // Puts the old root on top of the new one (pivot_root(2), "pivot_root(".", ".")").
             pivot_root(".", ".")?;
             umount2(".", MntFlags::MNT_DETACH)
@@ -82,6 +83,35 @@ impl Namespace {
             fchdir(descriptors)?;
             Ok(work())
         })
+    }
+
+    /// What is mounted in it.
+    ///
+    /// # Errors
+    /// When a thread cannot enter it, or /proc cannot be read.
+    pub fn table(&self) -> io::Result<Table> {
+        Table::read(self.open_table()?)
+    }
+
+    /// Its table like /proc/self/mountinfo.
+    ///
+    /// # Errors
+    /// As [`Namespace::table`].
+    pub fn open_table(&self) -> io::Result<File> {
+        on_a_thread(|| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let thread = open("/proc/thread-self", flags, Mode::empty())?;
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(self.file.as_fd(), CloneFlags::CLONE_NEWNS)?;
+            // The table is that of the namespace which the thread is in when the file is opened.
+            let table = openat(thread, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            Ok(File::from(table))
+        })
+    }
+
+    /// Its top.
+    pub fn top(&self) -> BorrowedFd<'_> {
+        self.top.as_fd()
     }
 
     /// A path that leads this process to it.

@@ -11,10 +11,8 @@ use std::{
 use log::warn;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    error::{Error, Result},
-    mount,
-};
+use super::mount;
+use crate::error::{Error, Result};
 
 /// Where sandboxes have their directories.
 pub const ROOT: &str = "/run/krun";

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,48 +16,36 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{
-    bundle::Volume,
-    mount::{self, Held, MountId, ReadOnly, Spot},
-    state_dir,
-};
-
-/// What is mounted below a source, by its path below it.
-type Mounts = BTreeMap<PathBuf, MountId>;
+use super::mount::{Held, Model, MountId, Mounts, Place, ReadOnly};
 
 /// A volume that follows the host.
 #[derive(Debug)]
 pub struct Followed {
-    source: PathBuf,
+    model: Model,
     read_only: ReadOnly,
-    volume: Spot,
-    /// What is mounted below the volume, by its path below it and by the mount of the host's that it
-    /// shows; no mount where that could not be bound.
+    volume: Place,
+    name: String,
+    /// What is mounted below the volume, by its path below it and by the mount of the model that it shows; no mount where
+    /// that could not be bound.
     mounts: BTreeMap<PathBuf, (MountId, Option<Held>)>,
 }
 
 impl Followed {
-    /// Takes hold of what the volume, now that it is bound, shows of what was [`below`] its source before: what came
-    /// after that counts as later.
-    pub fn new(volume: &Volume, bound: Spot, before: Mounts) -> Followed {
-        let mounts = before.into_iter().map(|(path, id)| {
-            let held = bound
-                .already(&path)
-                .inspect_err(|error| warn!("follow {}: {error}", volume.source.join(&path).display()))
-                .ok();
-            (path, (id, held))
-        });
-        Followed {
-            source: volume.source.clone(),
-            read_only: volume.read_only,
-            mounts: mounts.collect(),
-            volume: bound,
-        }
+    /// Has `volume`, which shows its source without what is mounted below it, show that as well, as read-only as asked;
+    /// what comes later is as read-only as the volume's top. `name` is for messages.
+    ///
+    /// # Errors
+    /// When the model's mounts cannot be read.
+    pub fn new(model: Model, volume: Place, read_only: ReadOnly, name: String) -> io::Result<Followed> {
+        let mut followed = Followed { model, read_only, volume, name, mounts: BTreeMap::new() };
+        let below = if read_only == ReadOnly::All { ReadOnly::All } else { ReadOnly::Nothing };
+        followed.update(below)?;
+        Ok(followed)
     }
 
-    /// Makes the volume like the source.
-    fn update(&mut self) {
-        let now = below(&self.source);
+    /// Makes the volume like the model.
+    fn update(&mut self, read_only: ReadOnly) -> io::Result<()> {
+        let now = self.model.mounts()?;
         // The deepest first.
         for path in gone(&self.mounts, &now).into_iter().rev() {
             self.mounts.remove(&path);
@@ -66,21 +54,14 @@ impl Followed {
             if self.mounts.contains_key(&path) {
                 continue;
             }
-            let held = self
-                .volume
-                .bind_mount((&self.source, id), &path, self.read_only)
-                .inspect_err(|error| warn!("follow {}: {error}", self.source.join(&path).display()))
-                .ok();
+            let bound =
+                self.model.open(&path, id).and_then(|root| self.volume.bind_own(&root, &path, read_only));
+            let held =
+                bound.inspect_err(|error| warn!("follow {}: {}: {error}", self.name, path.display())).ok();
             self.mounts.insert(path, (id, held));
         }
+        Ok(())
     }
-}
-
-/// The mounts of the host below `source`, but for those of the sandboxes themselves.
-pub fn below(source: &Path) -> Mounts {
-    let mut found = mount::below(source);
-    found.retain(|path, _| !source.join(path).starts_with(state_dir::ROOT));
-    found
 }
 
 /// What is no longer there, or is another mount now.
@@ -114,16 +95,29 @@ impl Follower {
         let volumes = self.volumes.clone();
         let updated = spawn_blocking(move || {
             let mut volumes = volumes.lock().unwrap_or_else(PoisonError::into_inner);
-            volumes.iter_mut().for_each(Followed::update);
+            for volume in volumes.iter_mut() {
+                if let Err(error) = volume.update(volume.read_only) {
+                    warn!("follow {}: {error}", volume.name);
+                }
+            }
         });
         if let Err(error) = updated.await {
             warn!("follow the host's mounts: {error}");
         }
     }
 
+    /// Has an exceptional condition when a mount of the sandbox's namespace comes or goes.
+    fn watch(&self) -> io::Result<AsyncFd<File>> {
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let volume = volumes.first().ok_or_else(|| io::Error::other("no volume follows the host"))?;
+        let table = volume.model.watched()?;
+        // SAFETY: the descriptor is the AsyncFd's own until it is dropped, and always the same.
+        unsafe { AsyncFd::register_with_interest(table, Interest::PRIORITY) }.map_err(io::Error::from)
+    }
+
     /// Does so whenever the host's mounts change, until it is dropped.
     pub async fn keep(self) {
-        let watch = match watch() {
+        let watch = match self.watch() {
             Ok(watch) => watch,
             Err(error) => {
                 warn!("watch the host's mounts: {error}: volumes do not follow them");
@@ -143,15 +137,10 @@ impl Follower {
     }
 }
 
-/// Has an exceptional condition when a mount comes or goes. Source: proc_pid_mounts(5).
-fn watch() -> io::Result<AsyncFd<File>> {
-    let table = File::open("/proc/self/mountinfo")?;
-    // SAFETY: the descriptor is the AsyncFd's own until it is dropped, and always the same.
-    unsafe { AsyncFd::register_with_interest(table, Interest::PRIORITY) }.map_err(io::Error::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -1,12 +1,12 @@
 //! Mounts that undo themselves.
 
 mod held;
+mod model;
 mod namespace;
-mod tree;
+mod table;
+pub mod tree;
 
 use std::{
-    collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     thread,
 };
@@ -20,8 +20,10 @@ use nix::{
 
 use crate::error::{Error, Result};
 
-pub use held::{Held, Spot};
+pub use held::{Held, Place};
+pub use model::Model;
 pub use namespace::Namespace;
+pub use table::{MountId, Mounts, Table, below, mount_of};
 
 /// What of a bound tree of mounts nobody may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,67 +81,9 @@ fn mount_one(mount: Mount, target: PathBuf) -> Result<()> {
 
 /// Unmounts all that is mounted at or below `top`, deepest first. For what an earlier shim left.
 pub fn detach_all(top: &Path) {
-    let Ok(mountinfo) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    let found: Vec<PathBuf> =
-        listed(&mountinfo).map(|(_, target)| target).filter(|target| target.starts_with(top)).collect();
+    let Ok(table) = Table::of_host() else { return };
     // A mount comes after the one below it.
-    for target in found.into_iter().rev() {
+    for target in table.points_at(top).into_iter().rev() {
         drop(Mounted { target });
-    }
-}
-
-/// Names a mount as long as it is there.
-pub type MountId = u64;
-
-/// What is mounted below `top`, by its path below it; of several at one path the one that the path leads to. A mount on a
-/// directory that is bound on itself is listed twice, in no order.
-pub fn below(top: &Path) -> BTreeMap<PathBuf, MountId> {
-    let (Ok(top), Ok(mountinfo)) = (top.canonicalize(), fs::read_to_string("/proc/self/mountinfo")) else {
-        return BTreeMap::new();
-    };
-    let mut found = BTreeMap::new();
-    for (id, target) in listed(&mountinfo) {
-        let Ok(path) = target.strip_prefix(&top) else { continue };
-        if path.as_os_str().is_empty() {
-            continue;
-        }
-        found
-            .entry(path.to_owned())
-            .and_modify(|uppermost| *uppermost = held::mount_at(&target).unwrap_or(id))
-            .or_insert(id);
-    }
-    found
-}
-
-/// The mounts and mount points that mountinfo lists, in its order. Source: proc_pid_mountinfo(5).
-fn listed(mountinfo: &str) -> impl Iterator<Item = (MountId, PathBuf)> + '_ {
-    mountinfo.lines().filter_map(|line| {
-        let mut fields = line.split(' ');
-        let id = fields.next()?.parse().ok()?;
-        Some((id, PathBuf::from(unescape(fields.nth(3)?))))
-    })
-}
-
-/// The octal escapes of mountinfo. Source: proc_pid_mountinfo(5).
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mountinfos_escapes_are_undone() {
-        assert_eq!(unescape("/a\\040b\\134c"), "/a b\\c");
-    }
-
-    #[test]
-    fn what_is_mounted_below_is_found() {
-        assert!(below(Path::new("/")).contains_key(Path::new("proc")));
-        assert!(below(Path::new("/proc/self/fd")).is_empty());
-        assert!(below(Path::new("/no/such")).is_empty());
     }
 }

@@ -2,31 +2,26 @@
 //! mount_setattr(2), move_mount(2).
 
 use std::{
-    ffi::CString,
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    path::Path,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
 
 use nix::errno::Errno;
 
 use super::ReadOnly;
 
-fn c_string(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_encoded_bytes())
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a path with a NUL byte"))
-}
-
 fn recursively(recursive: bool) -> libc::c_int {
     if recursive { libc::AT_RECURSIVE } else { 0 }
 }
 
-/// A detached copy of the mount at `source`, which may be any directory or file.
-pub fn clone(source: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let source = c_string(source)?;
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursively(recursive) as libc::c_uint;
+/// A detached copy of what is open: a directory with what is below it, or a file.
+pub fn clone(source: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE
+        | libc::OPEN_TREE_CLOEXEC
+        | (libc::AT_EMPTY_PATH | recursively(recursive)) as libc::c_uint;
+    let source = source.as_fd().as_raw_fd();
     // SAFETY: the path is a C string that outlives the call.
-    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) };
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, source, c"".as_ptr(), flags) };
     let tree = Errno::result(tree)?;
     // SAFETY: the call gave a descriptor that is nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(tree as i32) })
@@ -45,6 +40,11 @@ pub fn restrict(tree: &OwnedFd, recursive: bool, read_only: ReadOnly) -> io::Res
         ReadOnly::Top => set_attributes(tree, false, libc::MOUNT_ATTR_RDONLY, 0),
         ReadOnly::Nothing | ReadOnly::All => Ok(()),
     }
+}
+
+/// Has what is mounted and unmounted where `tree` was copied from be so in it as well, and nothing go back.
+pub fn follow(tree: &OwnedFd) -> io::Result<()> {
+    set_attributes(tree, true, 0, libc::MS_SLAVE)
 }
 
 /// Has what is mounted on the mount `tree`, in the calling thread's namespace, appear in the namespaces that copy it.
@@ -70,7 +70,7 @@ fn set_attributes(tree: &OwnedFd, recursive: bool, set: u64, propagation: u64) -
 }
 
 /// Mounts `tree` on the directory or file that is open as `target`.
-pub fn attach(tree: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+pub fn attach(tree: &OwnedFd, target: impl AsFd) -> io::Result<()> {
     let empty = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: two descriptors with empty C strings for paths.
     let result = unsafe {
@@ -78,7 +78,7 @@ pub fn attach(tree: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
             libc::SYS_move_mount,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            target.as_raw_fd(),
+            target.as_fd().as_raw_fd(),
             c"".as_ptr(),
             empty,
         )

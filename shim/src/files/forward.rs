@@ -2,45 +2,27 @@
 //! dials, and for each of its clients the shim dials the real server. Only the sockets that the
 //! spec binds can be reached.
 
-use std::{
-    fs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use guest_init::{api, relay};
 use log::{debug, warn};
-use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
+use tokio::{
+    net::UnixStream,
+    sync::Semaphore,
+    task::{JoinSet, spawn_blocking},
+};
 use ttrpc::context::Context;
 use vmm::Guest;
 
-use crate::{
-    error::{Error, Result},
-    network::Numbers,
-};
+use super::pin::{Socket, path_of};
+use crate::network::Numbers;
 
 /// How many clients a socket may have at once; more wait. Each costs a descriptor and up to two windows of a stream.
 const CLIENTS: usize = 128;
 
-/// Whether `path` is a socket, itself or by a symbolic link.
-pub fn is_socket(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
-}
-
-/// What the guest has to know of the socket at `path`.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` when it is gone.
-pub fn describe(path: &Path) -> Result<api::Socket> {
-    let metadata =
-        fs::metadata(path).map_err(|e| Error::invalid(format!("mount source {}: {e}", path.display())))?;
-    Ok(api::Socket {
-        mode: metadata.mode() & 0o777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        ..Default::default()
-    })
+/// What the guest has to know of a socket.
+pub fn describe(socket: &Socket) -> api::Socket {
+    api::Socket { mode: socket.mode, uid: socket.uid, gid: socket.gid, ..Default::default() }
 }
 
 /// One forwarded socket.
@@ -50,7 +32,7 @@ pub struct Forward {
     /// The socket's number among the container's.
     pub number: usize,
     /// Where the server listens, on the host.
-    pub path: PathBuf,
+    pub socket: Socket,
 }
 
 impl Forward {
@@ -65,7 +47,7 @@ impl Forward {
             let stream = numbers.next();
             let (reader, writer) = match guest.streams.open(stream) {
                 Ok(halves) => halves,
-                Err(error) => return debug!("{}: {error}", self.path.display()),
+                Err(error) => return debug!("{}: {error}", self.socket.path().display()),
             };
             let request = api::AcceptRequest {
                 container_id: self.container.clone(),
@@ -74,17 +56,24 @@ impl Forward {
                 ..Default::default()
             };
             if let Err(error) = guest.client.accept(Context::default(), &request).await {
-                return debug!("no more clients of {}: {error}", self.path.display());
+                return debug!("no more clients of {}: {error}", self.socket.path().display());
             }
-            let path = self.path.clone();
+            let socket = self.socket.clone();
             clients.spawn(async move {
                 // Dropping the stream is what the client sees of a server that is not there.
-                match UnixStream::connect(&path).await {
+                match connect(&socket).await {
                     Ok(server) => relay::local(server, reader, writer).await,
-                    Err(error) => warn!("connect a container to {}: {error}", path.display()),
+                    Err(error) => warn!("connect a container to {}: {error}", socket.path().display()),
                 }
                 drop(place);
             });
         }
     }
+}
+
+/// Connects to the server that has the socket now.
+async fn connect(socket: &Socket) -> io::Result<UnixStream> {
+    let looked_up = socket.clone();
+    let open = spawn_blocking(move || looked_up.open()).await.map_err(io::Error::other)??;
+    UnixStream::connect(path_of(&open)).await
 }

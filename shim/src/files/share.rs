@@ -7,7 +7,7 @@
 //! the volume is to follow the host (`follow`).
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,17 +15,24 @@ use std::{
 
 use guest_init::boot::{MOUNT_POINTS, rootfs_path, volume_path};
 
+use super::{
+    follow::{Followed, Follower},
+    mount::{Held, Model, Namespace, ReadOnly},
+    pin::Pinned,
+    state_dir::{self, make_dir},
+};
 use crate::{
     bundle::Volume,
     error::{Error, Result},
-    follow::{self, Followed, Follower},
-    mount::{Held, Namespace, ReadOnly},
-    state_dir::make_dir,
 };
+
+/// Where the sandbox's directory has the models of volumes that follow the host.
+const MODELS: &str = "models";
 
 /// A sandbox's share.
 #[derive(Debug)]
 pub struct Share {
+    state: PathBuf,
     path: PathBuf,
     mount: Held,
     namespace: Arc<Namespace>,
@@ -35,6 +42,7 @@ pub struct Share {
 #[derive(Debug)]
 pub struct ContainerShare {
     dir: PathBuf,
+    models: PathBuf,
     /// Undone before the directory is removed, last mounted first.
     mounts: Vec<Held>,
     follower: Follower,
@@ -52,7 +60,7 @@ impl Share {
         }
         let namespace = Arc::new(Namespace::new(state).map_err(failed)?);
         let mount = Held::shared(&namespace, &path).map_err(failed)?;
-        Ok(Share { path, mount, namespace })
+        Ok(Share { state: state.to_owned(), path, mount, namespace })
     }
 
     /// The share's directory.
@@ -70,46 +78,57 @@ impl Share {
     /// # Errors
     /// `INVALID_ARGUMENT` for a source that cannot be shared, else the failing
     /// step's, naming its path; nothing stays mounted.
-    pub fn add(&self, container: &str, rootfs: &Path, volumes: &[Volume]) -> Result<ContainerShare> {
+    pub fn add(&self, container: &str, rootfs: &Pinned, volumes: &[Volume]) -> Result<ContainerShare> {
         let root = rootfs_path(container);
         let target = self.path.join(&root);
         let dir = target.parent().unwrap_or(&self.path).to_owned();
-        let mut share = ContainerShare { dir, mounts: Vec::new(), follower: Follower::default() };
+        let models = self.state.join(MODELS).join(container);
+        let mut share = ContainerShare { dir, models, mounts: Vec::new(), follower: Follower::default() };
         let mut followed = Vec::new();
         make_dir(&target, 0o755)?;
         share.mounts.push(self.bind(rootfs, &root, true, ReadOnly::Nothing)?);
         for (number, volume) in volumes.iter().enumerate() {
-            let source = &volume.source;
             let path = volume_path(container, number);
-            let is_dir = self.make_place(source, &path)?;
-            let before = (volume.follows && volume.recursive).then(|| follow::below(source));
-            let mount = self.bind(source, &path, volume.recursive && is_dir, volume.read_only)?;
-            followed.extend(before.map(|before| Followed::new(volume, mount.spot(), before)));
+            self.make_place(volume, &path)?;
+            let follows = volume.follows && volume.recursive && volume.is_directory;
+            let mount = self.bind(&volume.source, &path, volume.recursive && !follows, volume.read_only)?;
+            if follows {
+                followed.push(self.follow(volume, &mount, container, number)?);
+            }
             share.mounts.push(mount);
         }
         share.follower = Follower::new(followed);
         Ok(share)
     }
 
-    /// Makes what `source` is to be mounted on, at `path` in the share; says whether that is a directory.
-    fn make_place(&self, source: &Path, path: &str) -> Result<bool> {
+    /// Makes what `volume` is to be mounted on, at `path` in the share.
+    fn make_place(&self, volume: &Volume, path: &str) -> Result<()> {
         let target = self.path.join(path);
-        let kind = fs::metadata(source)
-            .map_err(|e| Error::invalid(format!("mount source {}: {e}", source.display())))?;
-        if kind.is_dir() {
-            make_dir(&target, 0o755)?;
-        } else {
-            if let Some(parent) = target.parent() {
-                make_dir(parent, 0o755)?;
-            }
-            File::create(&target).map_err(|e| Error::internal(format!("make {}: {e}", target.display())))?;
+        if volume.is_directory {
+            return make_dir(&target, 0o755);
         }
-        Ok(kind.is_dir())
+        if let Some(parent) = target.parent() {
+            make_dir(parent, 0o755)?;
+        }
+        File::create(&target).map_err(|e| Error::internal(format!("make {}: {e}", target.display())))?;
+        Ok(())
     }
 
-    fn bind(&self, source: &Path, path: &str, recursive: bool, read_only: ReadOnly) -> Result<Held> {
-        let bound = self.mount.spot().bind(source, Path::new(path), recursive, read_only);
-        bound.map_err(|e| Error::internal(format!("bind {} to {path} in the share: {e}", source.display())))
+    fn bind(&self, source: &Pinned, path: &str, recursive: bool, read_only: ReadOnly) -> Result<Held> {
+        let bound = self.mount.place().bind(source, Path::new(path), recursive, read_only);
+        bound.map_err(|e| {
+            Error::internal(format!("bind {} to {path} in the share: {e}", source.path().display()))
+        })
+    }
+
+    /// Has `mount`, a volume, follow the host.
+    fn follow(&self, volume: &Volume, mount: &Held, container: &str, number: usize) -> Result<Followed> {
+        let name = volume.source.path().display().to_string();
+        let failed = |e: io::Error| Error::internal(format!("follow {name}: {e}"));
+        let path = Path::new(MODELS).join(container).join(number.to_string());
+        make_dir(&self.state.join(&path), 0o700)?;
+        let model = Model::new(&self.namespace, &volume.source, &path).map_err(failed)?;
+        Followed::new(model, mount.place(), volume.read_only, name.clone()).map_err(failed)
     }
 }
 
@@ -120,16 +139,12 @@ impl ContainerShare {
     }
 }
 
-/// Refuses a rootfs that is none.
+/// Resolves `rootfs`. It may hang with the file system.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` that names it.
-pub fn check_rootfs(rootfs: &Path) -> Result<()> {
-    match fs::metadata(rootfs) {
-        Ok(kind) if kind.is_dir() => Ok(()),
-        Ok(_) => Err(Error::invalid(format!("rootfs {} is not a directory", rootfs.display()))),
-        Err(e) => Err(Error::invalid(format!("rootfs {}: {e}", rootfs.display()))),
-    }
+/// `INVALID_ARGUMENT` that names it, when it is none.
+pub fn open_rootfs(rootfs: &Path) -> Result<Pinned> {
+    Pinned::open_directory(rootfs).map_err(|e| Error::invalid(format!("rootfs {}: {e}", rootfs.display())))
 }
 
 impl Drop for ContainerShare {
@@ -137,6 +152,7 @@ impl Drop for ContainerShare {
         while let Some(mount) = self.mounts.pop() {
             drop(mount);
         }
-        crate::state_dir::remove(&self.dir);
+        state_dir::remove(&self.dir);
+        state_dir::remove(&self.models);
     }
 }

@@ -1,0 +1,8 @@
+//! Files of the host that a guest sees, and what holds them.
+
+pub mod follow;
+pub mod forward;
+pub mod mount;
+pub mod pin;
+pub mod share;
+pub mod state_dir;

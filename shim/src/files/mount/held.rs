@@ -1,0 +1,111 @@
+//! Mounts in a sandbox's namespace. Below a volume a guest can rename what a path leads through, or put a link there, at any
+//! time: so mounts are reached from the descriptor of what they are in, without following links, and undone by their own.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+};
+
+use log::warn;
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+};
+
+use super::{Namespace, ReadOnly, tree};
+use crate::files::pin;
+
+/// A mount in a namespace, as a place for others below it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    mount: Arc<OwnedFd>,
+    namespace: Arc<Namespace>,
+}
+
+/// A mount in a namespace that is undone when it is dropped, wherever it may be by then.
+#[derive(Debug)]
+pub struct Held(Place);
+
+impl Held {
+    /// The directory `path` of a namespace, as a mount of its own from which mounts propagate.
+    ///
+    /// # Errors
+    /// The mount's; then the namespace is of no use.
+    pub fn shared(namespace: &Arc<Namespace>, path: &Path) -> io::Result<Held> {
+        let mount = namespace.run(|| {
+            let directory = pin::Pinned::open(path)?;
+            let tree = tree::clone(&directory, false)?;
+            tree::restrict(&tree, false, ReadOnly::Nothing)?;
+            tree::attach(&tree, &directory)?;
+            tree::propagate(&tree)?;
+            Ok::<_, io::Error>(Arc::new(tree))
+        })??;
+        Ok(Held(Place { mount, namespace: namespace.clone() }))
+    }
+
+    /// Mounts `tree` on `target`, an empty directory or file of the same kind in the namespace.
+    ///
+    /// # Errors
+    /// The mount's; nothing stays mounted.
+    pub fn attach(namespace: &Arc<Namespace>, tree: OwnedFd, target: impl AsFd + Sync) -> io::Result<Held> {
+        namespace.run(|| tree::attach(&tree, &target))??;
+        Ok(Held(Place { mount: Arc::new(tree), namespace: namespace.clone() }))
+    }
+
+    /// Itself as a place for others.
+    pub fn place(&self) -> Place {
+        self.0.clone()
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.mount.as_fd()
+    }
+}
+
+impl Place {
+    /// Shows `source`, a directory or file of the host's, at `path` below this: without devices and set-user-id programs,
+    /// which a guest has no business opening on the host, and as read-only as asked. It has these flags before anybody
+    /// sees it: where a mount propagates to, it takes along the flags that it has then, and no later change follows.
+    ///
+    /// # Errors
+    /// When `path` leads nowhere, through a link, or out of this; and the mount's. Nothing stays mounted.
+    pub fn bind(
+        &self,
+        source: impl AsFd,
+        path: &Path,
+        recursive: bool,
+        read_only: ReadOnly,
+    ) -> io::Result<Held> {
+        let tree = tree::clone(source, recursive)?;
+        tree::restrict(&tree, recursive, read_only)?;
+        Held::attach(&self.namespace, tree, pin::beneath(&self.mount, path)?)
+    }
+
+    /// As [`Place::bind`] of the mount of its own namespace that `source` is the root of, without those below it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind_own(&self, source: &OwnedFd, path: &Path, read_only: ReadOnly) -> io::Result<Held> {
+        let tree = self.namespace.run(|| tree::clone(source, false))??;
+        tree::restrict(&tree, false, read_only)?;
+        Held::attach(&self.namespace, tree, pin::beneath(&self.mount, path)?)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // In the directory of descriptors its number leads to it, and to nothing else.
+        let number = self.0.mount.as_raw_fd().to_string();
+        let undone = self.0.namespace.run(|| umount2(number.as_str(), MntFlags::MNT_DETACH));
+        match undone.map(|result| result.map_err(io::Error::from)) {
+            Ok(Ok(())) => {}
+            // The mount that it was on has gone, and it with it.
+            Ok(Err(error)) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
+            Ok(Err(error)) | Err(error) => warn!("unmount what a guest saw: {error}"),
+        }
+    }
+}
