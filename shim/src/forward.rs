@@ -9,11 +9,11 @@ use std::{
     sync::Arc,
 };
 
-use guest_init::{api, relay};
+use guest_protocol::{api, relay};
 use log::{debug, warn};
 use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
 use ttrpc::context::Context;
-use vmm::Guest;
+use vm_launcher::Guest;
 
 use crate::{
     error::{Error, Result},

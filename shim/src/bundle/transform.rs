@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guest_init::boot::{NAMESPACE_OF, rootfs_path};
+use guest_protocol::boot::{NAMESPACE_OF, rootfs_path};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
 use super::{GuestBundle, Role, devices, keep_guests, mounts, pod_of};

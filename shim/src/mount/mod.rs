@@ -6,12 +6,12 @@ mod tree;
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     thread,
 };
 
 use containerd_shim_protos::types::mount::Mount;
+use linux::mountinfo;
 use log::warn;
 use nix::{
     errno::Errno,
@@ -21,6 +21,7 @@ use nix::{
 use crate::error::{Error, Result};
 
 pub use held::{Held, Spot};
+pub use linux::mountinfo::MountId;
 pub use namespace::Namespace;
 
 /// What of a bound tree of mounts nobody may write.
@@ -79,26 +80,19 @@ fn mount_one(mount: Mount, target: PathBuf) -> Result<()> {
 
 /// Unmounts all that is mounted at or below `top`, deepest first. For what an earlier shim left.
 pub fn detach_all(top: &Path) {
-    let Ok(mountinfo) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    let found: Vec<PathBuf> =
-        listed(&mountinfo).map(|(_, target)| target).filter(|target| target.starts_with(top)).collect();
+    let Ok(mounts) = mountinfo::read() else { return };
     // A mount comes after the one below it.
-    for target in found.into_iter().rev() {
-        drop(Mounted { target });
+    for mount in mounts.into_iter().rev().filter(|mount| mount.target.starts_with(top)) {
+        drop(Mounted { target: mount.target });
     }
 }
-
-/// Names a mount as long as it is there.
-pub type MountId = u64;
 
 /// What is mounted below `top`, by its path below it; of several at one path the one that the path leads to. A mount on a
 /// directory that is bound on itself is listed twice, in no order.
 pub fn below(top: &Path) -> BTreeMap<PathBuf, MountId> {
-    let (Ok(top), Ok(mountinfo)) = (top.canonicalize(), fs::read_to_string("/proc/self/mountinfo")) else {
-        return BTreeMap::new();
-    };
+    let (Ok(top), Ok(mounts)) = (top.canonicalize(), mountinfo::read()) else { return BTreeMap::new() };
     let mut found = BTreeMap::new();
-    for (id, target) in listed(&mountinfo) {
+    for mountinfo::Mount { id, target } in mounts {
         let Ok(path) = target.strip_prefix(&top) else { continue };
         if path.as_os_str().is_empty() {
             continue;
@@ -111,30 +105,9 @@ pub fn below(top: &Path) -> BTreeMap<PathBuf, MountId> {
     found
 }
 
-/// The mounts and mount points that mountinfo lists, in its order. Source: proc_pid_mountinfo(5).
-fn listed(mountinfo: &str) -> impl Iterator<Item = (MountId, PathBuf)> + '_ {
-    mountinfo.lines().filter_map(|line| {
-        let mut fields = line.split(' ');
-        let id = fields.next()?.parse().ok()?;
-        Some((id, PathBuf::from(unescape(fields.nth(3)?))))
-    })
-}
-
-/// The octal escapes of mountinfo. Source: proc_pid_mountinfo(5).
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mountinfos_escapes_are_undone() {
-        assert_eq!(unescape("/a\\040b\\134c"), "/a b\\c");
-    }
 
     #[test]
     fn what_is_mounted_below_is_found() {
