@@ -29,3 +29,46 @@ pub fn bring_up() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::{
+        sched::{CloneFlags, unshare},
+        unistd::Uid,
+    };
+
+    use super::*;
+    use crate::netlink::{
+        Netlink,
+        netlink_packet_route::{
+            RouteNetlinkMessage,
+            link::{LinkFlags, LinkMessage},
+        },
+    };
+
+    #[test]
+    fn lo_of_a_new_namespace_comes_up() {
+        if !Uid::effective().is_root() {
+            eprintln!("skipped: making a network namespace needs root");
+            return;
+        }
+        let is_up = || {
+            let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+            Netlink::open().unwrap().dump(all).unwrap().into_iter().any(|message| match message {
+                RouteNetlinkMessage::NewLink(link) => {
+                    link.header.flags.contains(LinkFlags::Loopback | LinkFlags::Up)
+                }
+                _ => false,
+            })
+        };
+        // A thread's own, which goes with it.
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            assert!(!is_up());
+            bring_up().unwrap();
+            assert!(is_up());
+        })
+        .join()
+        .unwrap();
+    }
+}
