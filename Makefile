@@ -9,7 +9,7 @@ STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-
 	RUSTFLAGS="-C target-feature=+crt-static"
 
 # What is built here, as against what is fetched.
-PACKAGES := -p shim -p vmm -p guest-init -p integration -p runtimetest
+PACKAGES := $(addprefix -p ,shim vmm vm-launcher guest-init guest-protocol linux integration runtimetest)
 
 .PHONY: help deps own-cache build check test test-full test-critest test-kubernetes demo bench clean
 
@@ -28,12 +28,12 @@ own-cache: deps
 
 build: own-cache ## the release binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
 	cargo build --release -p shim -p vmm -p integration
-	$(STATIC) cargo build --release -p guest-init --features init --target x86_64-unknown-linux-gnu
+	$(STATIC) cargo build --release -p guest-init --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --release -p runtimetest --target x86_64-unknown-linux-gnu
 
 check: own-cache ## format, lints and unit tests
 	cargo fmt --check
-	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace
 	deploy/installer/test
 

@@ -1,15 +1,95 @@
-//! PID 1 of the microVM: what happens in it stands in [`init`].
+//! PID 1 of the microVM. What it does, in order: sentinel, mounts, two connections to the host, then serving the
+//! guest API until the control connection ends, which ends the VM.
+//!
+//! PID 1 has one thread and must never have more: containers are made in forks of it (see
+//! [`fork`]), and threads do not survive a fork. So nothing here may use tokio's blocking pool.
 
 // Rust's own start-up code aborts when fds 0-2 are closed and /dev/null cannot be opened, which
 // is how a kernel without a console starts us; so the entry point is C's.
 #![cfg_attr(not(test), no_main)]
 
-mod init;
+mod cgroup;
+mod clock;
+mod connect;
+mod console;
+mod container;
+mod create;
+mod delete;
+mod dial;
+mod enter;
+mod env;
+mod exec;
+mod executor;
+mod exit;
+mod fault;
+mod fork;
+mod held_mounts;
+mod host;
+mod kmsg;
+mod logger;
+mod lookup;
+mod mounts;
+mod namespaces;
+mod network;
+mod poll;
+mod power;
+mod pump;
+mod reaper;
+mod resources;
+mod serve;
+mod service;
+mod sockets;
+mod spec;
+mod stats;
+mod stdio;
+mod sysctl;
+mod system;
+mod terminal;
+mod trace;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyhow::{Context, Result};
+use guest_protocol::boot::{BootConfig, FILE_NAME, VSOCK_PORT};
 
 /// The kernel's `/init.krun`.
 #[cfg(not(test))]
 // SAFETY: the one symbol of this name: `no_main` leaves the C library's start-up code without it.
 #[unsafe(no_mangle)]
 extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> libc::c_int {
-    init::main()
+    pid1()
+}
+
+/// Runs PID 1. Never returns in a VM: any way out ends the VM.
+#[cfg_attr(test, allow(dead_code))]
+fn pid1() -> libc::c_int {
+    power::set_exit_status(guest_protocol::boot::SENTINEL_STATUS);
+    system::ignore_sigpipe();
+    let outcome = catch_unwind(AssertUnwindSafe(boot));
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(err)) => power::last_words(&format!("{err:#}")),
+        Err(_) => power::last_words("PID 1 panicked"),
+    }
+    power::off()
+}
+
+fn boot() -> Result<()> {
+    let config = read_boot_file()?;
+    let dials = dial::start(VSOCK_PORT)?;
+    mounts::mount_all()?;
+    power::log_panics();
+    system::prepare()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("make the runtime")?.block_on(
+        async move {
+            let (control, streams) = dials.introduce(config.nonce).await?;
+            serve::serve(control, streams, config.debug).await
+        },
+    )
+}
+
+fn read_boot_file() -> Result<BootConfig> {
+    let path = format!("/{FILE_NAME}");
+    let text = std::fs::read(&path).with_context(|| format!("read {path}"))?;
+    serde_json::from_slice(&text).with_context(|| format!("parse {path}"))
 }

@@ -14,6 +14,7 @@ use std::{
     process::ExitCode,
 };
 
+use linux::spawn::{Child, Spawn};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns},
@@ -22,7 +23,6 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
-use vmm::spawn::{Child, Spawn};
 
 use crate::{
     bundle::NetworkNamespace,
@@ -167,7 +167,7 @@ fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
             .with_context(|| format!("enter network namespace {}", path.display()))?;
     }
     if orders.loopback {
-        vmm::loopback::bring_up().context("bring up lo in the new network namespace")?;
+        linux::loopback::bring_up().context("bring up lo in the new network namespace")?;
     }
     enter_root(rootfs)
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use guest_init::api;
+use guest_protocol::api;
 use log::warn;
 use rustix::{
     io::{Errno, read},
@@ -17,7 +17,7 @@ use rustix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 use ttrpc::context;
-use vmm::Guest;
+use vm_launcher::Guest;
 
 /// How often a guest hears the time when nothing else happens. Crystals differ by some ten parts in a million, a few
 /// milliseconds in this time.

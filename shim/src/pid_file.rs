@@ -1,13 +1,10 @@
 //! Which process serves a sandbox, told by a file in the bundle of the container that started it,
 //! and ending one that containerd has given up.
 
-use std::{fs, io, os::fd::OwnedFd, path::Path, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use linux::pidfd::Pidfd;
+use nix::{sys::signal::Signal, unistd::Pid};
 
 /// The file's name. Source: containerd `cmd/containerd-shim-runc-v2`.
 pub const NAME: &str = "shim.pid";
@@ -29,28 +26,22 @@ pub fn write() -> io::Result<()> {
 /// When it can be neither watched nor killed.
 pub fn end(bundle: &Path, id: &str, patience: Duration) -> io::Result<()> {
     let pid = fs::read_to_string(bundle.join(NAME)).ok().and_then(|pid| pid.parse().ok());
-    let Some(pid) = pid.and_then(Pid::from_raw) else { return Ok(()) };
-    let server = match pidfd_open(pid, PidfdFlags::empty()) {
+    let Some(pid) = pid.map(Pid::from_raw) else { return Ok(()) };
+    let server = match Pidfd::open(pid) {
         Ok(server) => server,
-        Err(Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error.into()),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        Err(error) => return Err(error),
     };
     // Another process may have its number by now. Looked at after the pidfd was opened, which stays with the one seen.
-    if !is_server_of(pid, id) || has_ended(&server, patience)? {
+    if !is_server_of(pid, id) || server.ends_within(patience)? {
         return Ok(());
     }
-    pidfd_send_signal(&server, Signal::KILL)?;
-    has_ended(&server, DYING).map(|_| ())
-}
-
-/// Waits at most `patience` for the end of a process.
-fn has_ended(process: &OwnedFd, patience: Duration) -> io::Result<bool> {
-    let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
-    Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience))? > 0)
+    server.signal(Signal::SIGKILL)?;
+    server.ends_within(DYING).map(|_| ())
 }
 
 fn is_server_of(pid: Pid, id: &str) -> bool {
-    let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    let line = fs::read(format!("/proc/{}/cmdline", pid)).unwrap_or_default();
     let words: Vec<_> = line.split(|&byte| byte == 0).collect();
     let name = words.first().map(|word| word.ends_with(b"containerd-shim-krun-v2"));
     name == Some(true) && words.windows(2).any(|pair| pair == [b"-id".as_slice(), id.as_bytes()])

@@ -4,7 +4,7 @@ use containerd_shim_protos::{
     cgroups_v2::metrics::{CPUStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, PidsStat},
     protobuf::Message,
 };
-use guest_init::api::StatsResponse;
+use guest_protocol::api::StatsResponse;
 
 use crate::error::{Error, Result};
 
@@ -84,7 +84,7 @@ fn memory_events(stats: &StatsResponse) -> MemoryEvents {
 }
 
 fn io(stats: &StatsResponse) -> Vec<IOEntry> {
-    let entry = |io: &guest_init::api::IoEntry| IOEntry {
+    let entry = |io: &guest_protocol::api::IoEntry| IOEntry {
         major: io.major,
         minor: io.minor,
         rbytes: io.rbytes,

@@ -14,8 +14,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use guest_init::boot::BootConfig;
-use vmm::order::{self, Order};
+use guest_protocol::boot::BootConfig;
+use vm_launcher::order::{self, Order};
 
 use crate::{guest_memory, jail, krun, parts};
 

@@ -15,7 +15,7 @@ use nix::{
     sys::utsname::uname,
     unistd::Uid,
 };
-use vmm::{
+use vm_launcher::{
     config::{MIN_MEMORY_MIB, host_memory_mib},
     find, probe,
 };

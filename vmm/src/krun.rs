@@ -13,9 +13,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_init::boot::{self, BootConfig};
+use guest_protocol::boot::{self, BootConfig};
 use krun as ffi;
-use vmm::{Network, Tap, VmConfig, config::SOCKET_NAME};
+use vm_launcher::{Network, Tap, VmConfig, config::SOCKET_NAME};
 
 use crate::jail;
 

@@ -1,4 +1,4 @@
-//! krun-vmm: becomes a VM (`vm`, started by the library only), runs a directory in one (`run`),
+//! krun-vmm: becomes a VM (`vm`, started by the launcher only), runs a directory in one (`run`),
 //! and says whether this host can (`check`).
 
 mod become_vm;

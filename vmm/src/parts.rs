@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
-use vmm::find::LIBKRUNFW;
+use vm_launcher::find::LIBKRUNFW;
 
 /// The library that holds the guest's kernel, loaded.
 pub struct Libkrunfw(NonNull<c_void>);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use guest_init::boot::{socket_path, volume_path};
+use guest_protocol::boot::{socket_path, volume_path};
 use oci_spec::runtime::Mount;
 
 use super::{GuestBundle, Volume, transform::Context};

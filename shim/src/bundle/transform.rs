@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use guest_init::boot::{NAMESPACE_OF, rootfs_path};
+use guest_protocol::boot::{NAMESPACE_OF, rootfs_path};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
 use super::{GuestBundle, Role, devices, keep_guests, mounts, pod_of};

@@ -2,9 +2,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
-/// The file of a cgroup, and the key in it. Source: the kernel's cgroup-v2.rst.
-const EVENTS: &str = "memory.events";
-const KEY: &str = "oom_kill ";
+use linux::cgroup::{MEMORY_EVENTS, oom_kills};
 
 /// The kills in a cgroup since a moment.
 #[derive(Debug)]
@@ -16,7 +14,7 @@ pub struct OomKills {
 impl OomKills {
     /// Those from now on in the cgroup at `path`; none where the kernel does not count them.
     pub fn watch(path: &Path) -> Option<OomKills> {
-        let events = File::open(path.join(EVENTS)).ok()?;
+        let events = File::open(path.join(MEMORY_EVENTS)).ok()?;
         let before = count(&events).ok()?;
         Some(OomKills { events, before })
     }
@@ -30,11 +28,7 @@ impl OomKills {
 fn count(events: &File) -> io::Result<u64> {
     let mut text = [0; 256];
     let length = events.read_at(&mut text, 0)?;
-    Ok(parse(&String::from_utf8_lossy(&text[..length])))
-}
-
-fn parse(text: &str) -> u64 {
-    text.lines().find_map(|line| line.strip_prefix(KEY)?.parse().ok()).unwrap_or(0)
+    Ok(oom_kills(&String::from_utf8_lossy(&text[..length])))
 }
 
 #[cfg(test)]
@@ -47,7 +41,7 @@ mod tests {
     fn only_new_kills_count() {
         let dir = tempfile::tempdir().unwrap();
         assert!(OomKills::watch(dir.path()).is_none());
-        let path = dir.path().join(EVENTS);
+        let path = dir.path().join(MEMORY_EVENTS);
         fs::write(&path, "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 0\n").unwrap();
         let kills = OomKills::watch(dir.path()).unwrap();
         assert!(!kills.more());

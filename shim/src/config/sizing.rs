@@ -2,7 +2,7 @@
 
 use log::info;
 use oci_spec::runtime::LinuxResources;
-pub use vmm::config::{MAX_CPUS, MIN_MEMORY_MIB};
+pub use vm_launcher::config::{MAX_CPUS, MIN_MEMORY_MIB};
 
 use super::Config;
 use crate::error::{Error, Result};
@@ -129,7 +129,7 @@ impl Config {
 
 /// The host's memory in MiB; without bound when it cannot be told.
 pub fn host_memory_mib() -> u32 {
-    vmm::config::host_memory_mib().ok().and_then(|mib| u32::try_from(mib).ok()).unwrap_or(u32::MAX)
+    vm_launcher::config::host_memory_mib().ok().and_then(|mib| u32::try_from(mib).ok()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

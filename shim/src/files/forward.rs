@@ -4,7 +4,7 @@
 
 use std::{io, sync::Arc};
 
-use guest_init::{api, relay};
+use guest_protocol::{api, relay};
 use log::{debug, warn};
 use tokio::{
     net::UnixStream,
@@ -12,7 +12,7 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
 };
 use ttrpc::context::Context;
-use vmm::Guest;
+use vm_launcher::Guest;
 
 use super::pin::{Socket, path_of};
 use crate::network::Numbers;

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use guest_init::boot::{MOUNT_POINTS, rootfs_path, volume_path};
+use guest_protocol::boot::{MOUNT_POINTS, rootfs_path, volume_path};
 
 use super::{
     follow::{Followed, Follower},

@@ -5,24 +5,22 @@
 
 use std::{fs, io, net::IpAddr};
 
-use guest_init::{
-    api,
-    netlink::{
-        Netlink,
-        netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL},
-        netlink_packet_route::{
-            RouteNetlinkMessage,
-            link::{LinkAttribute, LinkFlags, LinkMessage},
-            tc::{
-                TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption,
-                TcActionType, TcAttribute, TcFilterMatchAll, TcFilterMatchAllOption, TcHandle, TcMessage,
-                TcMirror, TcMirrorActionType, TcOption,
-            },
+use guest_protocol::api;
+use linux::netlink::{
+    Netlink,
+    netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+    netlink_packet_route::{
+        RouteNetlinkMessage,
+        link::{LinkAttribute, LinkFlags, LinkMessage},
+        tc::{
+            TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption, TcActionType,
+            TcAttribute, TcFilterMatchAll, TcFilterMatchAllOption, TcHandle, TcMessage, TcMirror,
+            TcMirrorActionType, TcOption,
         },
     },
 };
 use log::{info, warn};
-use vmm::Tap;
+use vm_launcher::Tap;
 
 use super::{
     netns::{Claim, Netns},
@@ -125,10 +123,10 @@ fn usable(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
         0 => Err(Error::precondition(
             "network = tap: the network namespace holds no configured interface like Ethernet; tsi needs none",
         )),
-        1..=vmm::config::MAX_CARDS => Ok(usable),
+        1..=vm_launcher::config::MAX_CARDS => Ok(usable),
         count => Err(Error::precondition(format!(
             "network = tap: the network namespace holds {count} configured interfaces: a VM has at most {}",
-            vmm::config::MAX_CARDS
+            vm_launcher::config::MAX_CARDS
         ))),
     }
 }

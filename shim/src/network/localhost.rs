@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
 };
 
-use guest_init::relay;
+use guest_protocol::relay;
 use log::debug;
 use tokio::task::JoinSet;
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use guest_init::relay;
+use guest_protocol::relay;
 use log::debug;
 use tokio::{net::TcpStream, task::JoinSet};
 

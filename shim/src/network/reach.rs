@@ -9,13 +9,13 @@ use std::{
     },
 };
 
-use guest_init::{
+use guest_protocol::{
     api,
     mux::{self, Reader, Writer},
 };
 use tokio::sync::watch;
 use ttrpc::context;
-use vmm::Guest;
+use vm_launcher::Guest;
 
 use crate::error::{Error, Result};
 

@@ -3,17 +3,15 @@
 
 use std::{fs, io, net::IpAddr};
 
-use guest_init::{
-    api,
-    netlink::{
-        Emitable, Netlink,
-        netlink_packet_route::{
-            AddressFamily, RouteNetlinkMessage,
-            address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
-            link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
-            neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
-            route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
-        },
+use guest_protocol::api;
+use linux::netlink::{
+    Emitable, Netlink,
+    netlink_packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+        neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
+        route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
     },
 };
 
@@ -227,7 +225,7 @@ fn copied_route(route: &RouteMessage, chosen: impl Fn(u32) -> bool) -> Option<Ro
 
 #[cfg(test)]
 mod tests {
-    use guest_init::netlink::netlink_packet_route::{address::CacheInfo, route::RouteProtocol};
+    use linux::netlink::netlink_packet_route::{address::CacheInfo, route::RouteProtocol};
 
     use super::*;
 

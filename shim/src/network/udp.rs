@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use guest_init::relay::{Frames, frame};
+use guest_protocol::relay::{Frames, frame};
 use log::debug;
 use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet, time::timeout};
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
-use guest_init::api::StatsResponse;
+use guest_protocol::api::StatsResponse;
 
 use crate::{config::RuntimeOptions, error::Result, stdio::StdioPaths};
 

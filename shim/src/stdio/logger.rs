@@ -8,10 +8,10 @@
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
+use linux::spawn::{Child, Spawn};
 use log::{debug, warn};
 use nix::{fcntl::OFlag, sys::signal::Signal, unistd::pipe2};
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
-use vmm::spawn::{Child, Spawn};
 
 use super::uri::Binary;
 use crate::error::{Error, Result};

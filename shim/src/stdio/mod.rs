@@ -9,7 +9,7 @@ mod logger;
 mod pump;
 mod uri;
 
-use guest_init::api;
+use guest_protocol::api;
 
 pub use pump::{Endpoints, Pumps};
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use guest_init::{
+use guest_protocol::{
     api,
     mux::{Mux, Reader, Writer},
     relay,

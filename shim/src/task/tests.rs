@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use containerd_shim_protos::{protobuf::MessageDyn, ttrpc::Code};
-use guest_init::api::StatsResponse;
+use guest_protocol::api::StatsResponse;
 use tokio::{
     sync::{Notify, watch},
     time::timeout,

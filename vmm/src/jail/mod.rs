@@ -11,7 +11,7 @@ mod root;
 mod seccomp;
 
 use anyhow::{Context, Result};
-use vmm::VmConfig;
+use vm_launcher::VmConfig;
 
 /// The guest's root, in the jail.
 pub const SHARE: &str = "/share";

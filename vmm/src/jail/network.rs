@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
+use linux::loopback;
 use nix::sched::{CloneFlags, setns, unshare};
-use vmm::loopback;
 
 /// Enters `given`, or a new namespace.
 pub fn enter(given: Option<OwnedFd>) -> Result<()> {

@@ -10,7 +10,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     unistd::{chdir, pivot_root},
 };
-use vmm::{Network, VmConfig, probe::DEV_KVM};
+use vm_launcher::{Network, VmConfig, probe::DEV_KVM};
 
 use super::{SHARE, SOCKETS};
 

@@ -15,9 +15,9 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use guest_init::api::ConfigureRequest;
+use guest_protocol::api::ConfigureRequest;
 use nix::unistd::Uid;
-use vmm::{Guest, Network, Vm, VmConfig, find, probe};
+use vm_launcher::{Guest, Network, Vm, VmConfig, find, probe};
 
 use share::Share;
 

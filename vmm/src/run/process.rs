@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use guest_init::{
+use guest_protocol::{
     api::{CreateContainerRequest, ProcessRef, ResizeRequest, SignalRequest, Stdio},
     mux::FIRST_STREAM,
 };
 use nix::sys::signal::Signal;
 use tokio::{signal::unix, sync::mpsc};
-use vmm::Guest;
+use vm_launcher::Guest;
 
 use super::{Arguments, share::CONTAINER, spec, stdio, terminal};
 

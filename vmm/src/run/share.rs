@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use guest_init::boot;
+use guest_protocol::boot;
 use nix::{
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},

@@ -1,7 +1,7 @@
 //! The OCI specification of a plain container, as `ctr run` makes it: the container's view is in
 //! namespaces of its own within the guest, its network is the guest's.
 
-use guest_init::boot;
+use guest_protocol::boot;
 use serde_json::{Value, json};
 
 use super::share::CONTAINER;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use guest_init::{
+use guest_protocol::{
     api::Stdio,
     mux::{MAX_PAYLOAD, Mux, Reader, Writer},
 };

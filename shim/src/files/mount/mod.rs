@@ -12,6 +12,7 @@ use std::{
 };
 
 use containerd_shim_protos::types::mount::Mount;
+use linux::mountinfo;
 use log::warn;
 use nix::{
     errno::Errno,
@@ -21,9 +22,10 @@ use nix::{
 use crate::error::{Error, Result};
 
 pub use held::{Held, Place};
+pub use linux::mountinfo::MountId;
 pub use model::Model;
 pub use namespace::Namespace;
-pub use table::{MountId, Mounts, Table, below, mount_of};
+pub use table::{Mounts, Table, below, mount_of};
 
 /// What of a bound tree of mounts nobody may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +83,9 @@ fn mount_one(mount: Mount, target: PathBuf) -> Result<()> {
 
 /// Unmounts all that is mounted at or below `top`, deepest first. For what an earlier shim left.
 pub fn detach_all(top: &Path) {
-    let Ok(table) = Table::of_host() else { return };
+    let Ok(mounts) = mountinfo::read() else { return };
     // A mount comes after the one below it.
-    for target in table.points_at(top).into_iter().rev() {
-        drop(Mounted { target });
+    for mount in mounts.into_iter().rev().filter(|mount| mount.target.starts_with(top)) {
+        drop(Mounted { target: mount.target });
     }
 }

@@ -2,71 +2,43 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ffi::OsString,
     fs, io,
     io::Read,
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::ffi::OsStringExt,
-    },
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
-/// Names a mount as long as it is there.
-pub type MountId = u64;
+use linux::mountinfo::{self, Mount, MountId};
+
+use crate::files::pin;
 
 /// What is mounted below a place, by its path below it.
 pub type Mounts = BTreeMap<PathBuf, MountId>;
 
 /// The mounts of a namespace.
 #[derive(Debug)]
-pub struct Table(Vec<Entry>);
-
-#[derive(Debug)]
-struct Entry {
-    id: MountId,
-    parent: MountId,
-    point: PathBuf,
-}
+pub struct Table(Vec<Mount>);
 
 impl Table {
-    /// Reads a table like /proc/self/mountinfo. Source: proc_pid_mountinfo(5).
+    /// Reads a table like /proc/self/mountinfo.
     ///
     /// # Errors
-    /// The file's, or that of a line that is none of such a table.
+    /// The file's.
     pub fn read(mut from: impl Read) -> io::Result<Table> {
         let mut text = Vec::new();
         from.read_to_end(&mut text)?;
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines
-            .map(entry)
-            .collect::<Option<_>>()
-            .map(Table)
-            .ok_or_else(|| io::Error::other("no mountinfo line"))
-    }
-
-    /// That of this process's namespace.
-    ///
-    /// # Errors
-    /// As [`Table::read`].
-    pub fn of_host() -> io::Result<Table> {
-        Table::read(fs::File::open("/proc/self/mountinfo")?)
-    }
-
-    /// The mount points at or below `top`, an upper one after those that it lies on.
-    pub fn points_at(&self, top: &Path) -> Vec<PathBuf> {
-        self.0.iter().map(|entry| &entry.point).filter(|point| point.starts_with(top)).cloned().collect()
+        Ok(Table(mountinfo::parse(&text).collect()))
     }
 
     /// What is mounted below the root of `mount`.
     pub fn below_mount(&self, mount: MountId) -> Mounts {
-        let point = self.0.iter().find(|entry| entry.id == mount).map(|entry| &entry.point);
+        let point = self.0.iter().find(|entry| entry.id == mount).map(|entry| &entry.target);
         point.map(|point| self.below(mount, point)).unwrap_or_default()
     }
 
     /// What is mounted below the directory `top` of `mount`; of several at one path the one that the path leads to.
     pub fn below(&self, mount: MountId, top: &Path) -> Mounts {
-        let mut children: HashMap<MountId, Vec<&Entry>> = HashMap::new();
+        let mut children: HashMap<MountId, Vec<&Mount>> = HashMap::new();
         for entry in self.0.iter().filter(|entry| entry.id != entry.parent) {
             children.entry(entry.parent).or_default().push(entry);
         }
@@ -76,54 +48,27 @@ impl Table {
         while let Some((mount, point)) = pending.pop() {
             let inside: Vec<_> = on(&mount)
                 .iter()
-                .filter(|entry| entry.point != point && entry.point.starts_with(point))
+                .filter(|entry| entry.target != point && entry.target.starts_with(point))
                 .collect();
             for entry in &inside {
-                let hides = |other: &&&&Entry| other.id != entry.id && entry.point.starts_with(&other.point);
+                let hides =
+                    |other: &&&&Mount| other.id != entry.id && entry.target.starts_with(&other.target);
                 if inside.iter().any(|other| hides(&other)) {
                     continue;
                 }
                 // What is mounted on its root hides it.
                 let mut uppermost = entry.id;
-                while let Some(upper) = on(&uppermost).iter().find(|upper| upper.point == entry.point) {
+                while let Some(upper) = on(&uppermost).iter().find(|upper| upper.target == entry.target) {
                     uppermost = upper.id;
                 }
-                if let Ok(path) = entry.point.strip_prefix(top) {
+                if let Ok(path) = entry.target.strip_prefix(top) {
                     found.insert(path.to_owned(), uppermost);
                 }
-                pending.push((uppermost, &entry.point));
+                pending.push((uppermost, &entry.target));
             }
         }
         found
     }
-}
-
-fn entry(line: &[u8]) -> Option<Entry> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
-    let (id, parent) = (number()?, number()?);
-    Some(Entry { id, parent, point: PathBuf::from(unescape(fields.nth(2)?)) })
-}
-
-/// Undoes mountinfo's escapes, a backslash with three octal digits. Source: proc_pid_mountinfo(5).
-fn unescape(field: &[u8]) -> OsString {
-    let mut text = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        let code =
-            after.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(code) => {
-                text.push(code);
-                rest = &after[3..];
-            }
-            None => {
-                text.push(byte);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(text)
 }
 
 /// What is mounted below the directory that is open, in this process's namespace.
@@ -131,8 +76,8 @@ fn unescape(field: &[u8]) -> OsString {
 /// # Errors
 /// When /proc cannot be read, or the directory was removed.
 pub fn below(directory: impl AsFd) -> io::Result<Mounts> {
-    let top = super::super::pin::current_path(&directory)?;
-    Ok(Table::of_host()?.below(mount_of(&directory)?, &top))
+    let top = pin::current_path(&directory)?;
+    Ok(Table(mountinfo::read()?).below(mount_of(&directory)?, &top))
 }
 
 /// The mount that something open is in. Source: proc_pid_fdinfo(5).
@@ -147,10 +92,7 @@ mod tests {
     use super::*;
 
     fn table(mounts: &[(MountId, MountId, &str)]) -> Table {
-        let line = |(id, parent, point): &(MountId, MountId, &str)| {
-            format!("{id} {parent} 0:1 / {point} rw,relatime - tmpfs tmpfs rw\n")
-        };
-        Table::read(mounts.iter().map(line).collect::<String>().as_bytes()).unwrap()
+        Table(mounts.iter().map(|&(id, parent, point)| Mount { id, parent, target: point.into() }).collect())
     }
 
     fn mounts<const N: usize>(mounts: [(&str, MountId); N]) -> Mounts {
@@ -177,12 +119,6 @@ mod tests {
         let table = table(&[(1, 0, "/"), (3, 1, "/a/b"), (2, 1, "/a"), (4, 2, "/a/b")]);
         assert_eq!(table.below_mount(2), mounts([("b", 4)]));
         assert_eq!(table.below_mount(1), mounts([("a", 2), ("a/b", 4)]));
-    }
-
-    #[test]
-    fn escapes_are_undone() {
-        let table = table(&[(1, 0, "/"), (2, 1, "/a\\040b\\134c\\011")]);
-        assert_eq!(table.below_mount(1), mounts([("a b\\c\t", 2)]));
     }
 
     #[test]

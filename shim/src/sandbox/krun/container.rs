@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use guest_init::api;
+use guest_protocol::api;
 use log::{info, warn};
 use tokio::{sync::watch, task::JoinSet};
 use ttrpc::context;

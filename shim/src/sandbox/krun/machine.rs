@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_init::api;
+use guest_protocol::api;
 use log::{error, info, warn};
 use tokio::{sync::watch, task::spawn_blocking};
-use vmm::{Guest, Vm, VmConfig, VmEnd, find};
+use vm_launcher::{Guest, Vm, VmConfig, VmEnd, find};
 
 use crate::{
     cgroup::{HostCgroup, OomKills},
@@ -56,7 +56,7 @@ impl Machine {
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
     pub fn new((namespace, sandbox): (&str, &str), config: &Config, network: Choice) -> Result<Machine> {
-        vmm::probe::device().map_err(|e| Error::precondition(chain(e)))?;
+        vm_launcher::probe::device().map_err(|e| Error::precondition(chain(e)))?;
         let missing = |e: find::NotFound| Error::precondition(chain(e));
         let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
         let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
@@ -70,7 +70,7 @@ impl Machine {
             mount_namespace: Some(share.namespace().path()),
             cgroup: None,
             netns: None,
-            network: vmm::Network::None,
+            network: vm_launcher::Network::None,
             libkrunfw,
             guest_init,
             debug: log::max_level() >= log::LevelFilter::Debug,
@@ -107,9 +107,9 @@ impl Machine {
         let vm_config = VmConfig {
             netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
             network: match (&links, self.network) {
-                (Some((links, _)), _) => vmm::Network::Tap(links.taps.clone()),
-                (None, Choice::None) => vmm::Network::None,
-                (None, _) => vmm::Network::Tsi,
+                (Some((links, _)), _) => vm_launcher::Network::Tap(links.taps.clone()),
+                (None, Choice::None) => vm_launcher::Network::None,
+                (None, _) => vm_launcher::Network::Tsi,
             },
             cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
             ..self.plan.clone()
@@ -264,7 +264,11 @@ impl Machine {
                 return vm.ended().await;
             }
             if let Boot::Failed(reason) = &*changes.borrow_and_update() {
-                return VmEnd { how: vmm::How::Unknown, last_words: Vec::new(), reason: reason.clone() };
+                return VmEnd {
+                    how: vm_launcher::How::Unknown,
+                    last_words: Vec::new(),
+                    reason: reason.clone(),
+                };
             }
             // The sender lives in `self`, so this cannot fail.
             let _ = changes.changed().await;
@@ -275,7 +279,7 @@ impl Machine {
     /// what that means for it.
     pub async fn died(&self) -> (Exit, String) {
         let end = self.ended().await;
-        let killed = end.how == vmm::How::Killed(libc::SIGKILL);
+        let killed = end.how == vm_launcher::How::Killed(libc::SIGKILL);
         if killed && self.oom.get().is_some_and(OomKills::more) {
             let reason =
                 format!("{}: the memory that its cgroup may use on the host was not enough", end.reason);
@@ -287,7 +291,7 @@ impl Machine {
 }
 
 /// Launches the configured vmm, or the one in its usual place.
-async fn launch(vmm: Option<&Path>, vm: VmConfig) -> Result<Vm, vmm::LaunchError> {
+async fn launch(vmm: Option<&Path>, vm: VmConfig) -> Result<Vm, vm_launcher::LaunchError> {
     match vmm {
         Some(vmm) => Vm::launch_with(vmm, vm).await,
         None => Vm::launch(vm).await,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use guest_init::api;
+use guest_protocol::api;
 use log::{info, warn};
 use tokio::task::spawn_blocking;
 use ttrpc::context;
@@ -163,7 +163,7 @@ impl KrunSandbox {
     }
 
     /// The guest, for a call on a container that was made there.
-    async fn guest_for(&self, container: &str) -> Result<vmm::Guest> {
+    async fn guest_for(&self, container: &str) -> Result<vm_launcher::Guest> {
         let container = self.container(container)?;
         let machine = self.machine().await?;
         if machine.awaits_launch() {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use guest_init::api;
+use guest_protocol::api;
 use log::warn;
 use tokio::sync::watch;
 

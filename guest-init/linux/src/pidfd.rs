@@ -1,0 +1,159 @@
+//! Processes by descriptor. A pidfd stays with its process; the process's number may become another's.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{self, PidfdFlags, WaitId, WaitIdOptions},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+    /// It is gone, and somebody else took its status.
+    Unknown,
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            How::Exited(status) => write!(f, "exit status {status}"),
+            How::Killed(signal) => match Signal::try_from(*signal) {
+                Ok(name) => write!(f, "killed by {name}"),
+                Err(_) => write!(f, "killed by signal {signal}"),
+            },
+            How::Unknown => write!(f, "status unknown"),
+        }
+    }
+}
+
+/// A process. Dropping it leaves the process alone.
+#[derive(Debug)]
+pub struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    /// Opens the process that has this number now.
+    ///
+    /// # Errors
+    /// The kernel's: ESRCH when there is none.
+    pub fn open(pid: Pid) -> io::Result<Pidfd> {
+        let pid =
+            Some(pid.as_raw()).filter(|pid| *pid > 0).and_then(process::Pid::from_raw).ok_or(Errno::SRCH)?;
+        Ok(Pidfd(process::pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// The kernel's: ESRCH when the process has ended.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let signal = process::Signal::from_named_raw(signal as i32).ok_or(Errno::INVAL)?;
+        Ok(process::pidfd_send_signal(&self.0, signal)?)
+    }
+
+    /// Blocks until the process has ended, for at most `patience`, and says whether it has.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn ends_within(&self, patience: Duration) -> io::Result<bool> {
+        let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+        Ok(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience))? > 0)
+    }
+
+    /// Waits until the process has ended. Any number may wait.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub async fn ended(&self) -> io::Result<()> {
+        // A copy, because one descriptor can be registered only once.
+        let copy = self.0.try_clone()?;
+        // SAFETY: an OwnedFd keeps to the rules of I/O safety: one open descriptor, always the same.
+        let watched = unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) }?;
+        let _readable = watched.readable().await?;
+        Ok(())
+    }
+
+    /// Blocks until the process, a child of ours, has ended, and takes its status.
+    ///
+    /// # Errors
+    /// When the wait fails.
+    pub fn reap(&self) -> io::Result<How> {
+        let ended = loop {
+            match process::waitid(WaitId::PidFd(self.0.as_fd()), WaitIdOptions::EXITED) {
+                Err(Errno::INTR) => {}
+                Err(Errno::CHILD) => return Ok(How::Unknown),
+                done => break done?,
+            }
+        };
+        let Some(ended) = ended else { return Ok(How::Unknown) };
+        Ok(match (ended.exit_status(), ended.terminating_signal()) {
+            (Some(status), _) => How::Exited(status),
+            (None, Some(signal)) => How::Killed(signal),
+            (None, None) => How::Unknown,
+        })
+    }
+}
+
+impl AsFd for Pidfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Pidfd {
+    /// Takes a descriptor that is a pidfd.
+    fn from(fd: OwnedFd) -> Self {
+        Pidfd(fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn shell(script: &str) -> (Child, Pidfd) {
+        let child = Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+        let pidfd = Pidfd::open(Pid::from_raw(child.id() as i32)).unwrap();
+        (child, pidfd)
+    }
+
+    #[test]
+    fn a_process_is_signalled_watched_and_reaped() {
+        let (_child, pidfd) = shell("exec sleep 1000");
+        assert!(!pidfd.ends_within(Duration::ZERO).unwrap());
+        pidfd.signal(Signal::SIGTERM).unwrap();
+        assert!(pidfd.ends_within(Duration::from_secs(60)).unwrap());
+        assert_eq!(pidfd.reap().unwrap(), How::Killed(libc::SIGTERM));
+        assert_eq!(pidfd.reap().unwrap(), How::Unknown);
+        assert_eq!(pidfd.signal(Signal::SIGTERM).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_death_by_a_real_time_signal_is_told() {
+        let (_child, pidfd) = shell("kill -40 $$");
+        let how = pidfd.reap().unwrap();
+        assert_eq!((how, how.to_string().as_str()), (How::Killed(40), "killed by signal 40"));
+    }
+
+    #[test]
+    fn no_process_is_esrch() {
+        // The last is beyond the kernel's PID_MAX_LIMIT.
+        for pid in [-1, 0, i32::MAX] {
+            let error = Pidfd::open(Pid::from_raw(pid)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ESRCH), "{pid}");
+        }
+    }
+}

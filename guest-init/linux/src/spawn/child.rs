@@ -1,0 +1,184 @@
+//! The raw calls: clone3, and what the child does until exec.
+//!
+//! The child must never allocate, lock, panic or call anything that is not async-signal-safe.
+
+use std::{
+    ffi::{CStr, c_char, c_int},
+    io,
+    mem::{self, MaybeUninit},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    ptr,
+};
+
+use nix::{sched::CloneFlags, unistd::Pid};
+
+use super::Child;
+use crate::pidfd::Pidfd;
+
+/// Last signal number of Linux (`_NSIG`, asm/signal.h).
+const LAST_SIGNAL: c_int = 64;
+
+/// A flag of clone3 alone (linux/sched.h); libc's has too small a type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// The kernel's `struct sigaction` (asm/signal.h: handler, flags, restorer, mask of 64 bits) with
+/// the default handler, which is zero.
+static DEFAULT_ACTION: [u64; 4] = [0; 4];
+
+/// All that the child needs, prepared by its parent.
+pub struct Plan<'a> {
+    pub exe: &'a CStr,
+    /// Ends with a null pointer.
+    pub argv: &'a [*const c_char],
+    /// Ends with a null pointer.
+    pub envp: &'a [*const c_char],
+    /// Each to be moved to a number below all of them.
+    pub fds: &'a [(OwnedFd, RawFd)],
+    /// Where a failure is reported.
+    pub errors: RawFd,
+    pub namespaces: CloneFlags,
+    /// To be copied.
+    pub mount_namespace: Option<RawFd>,
+    /// To be started in.
+    pub cgroup: Option<RawFd>,
+}
+
+/// Clones; in the parent, returns the child.
+pub fn start(plan: &Plan<'_>) -> io::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain numbers; zero is the kernel's "not used".
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
+    args.flags = plan.namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = plan.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup as u64;
+    }
+
+    // A signal that arrived between clone and exec would run the parent's handler in the child.
+    let parents_mask = block_signals()?;
+    // SAFETY: as fork(2): without CLONE_VM the child has its own copy of this stack. It is a copy
+    // of a threaded process and `run` keeps to async-signal-safe calls until exec.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, mem::size_of_val(&args)) };
+    if pid == 0 {
+        run(plan);
+    }
+    let error = io::Error::last_os_error();
+    // SAFETY: restores the mask that `block_signals` returned.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &parents_mask, ptr::null_mut()) };
+    if pid < 0 {
+        return Err(error);
+    }
+    // SAFETY: clone3 succeeded, so it stored a new descriptor, which nobody else knows.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child::new(Pid::from_raw(pid as i32), Pidfd::from(pidfd)))
+}
+
+fn block_signals() -> io::Result<libc::sigset_t> {
+    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: sigfillset initialises the set it is given, pthread_sigmask the old mask.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        match libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) {
+            0 => Ok(before.assume_init()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// In the child: becomes the program, or reports the step that failed and exits.
+fn run(plan: &Plan<'_>) -> ! {
+    let step = attempt(plan);
+    let failure = Failure { step, errno: io::Error::last_os_error().raw_os_error().unwrap_or(0) };
+    let report = failure.encode();
+    // SAFETY: the buffer is valid for its length; the descriptor is the plan's.
+    unsafe {
+        libc::write(plan.errors, report.as_ptr().cast(), report.len());
+        libc::_exit(127)
+    }
+}
+
+/// Returns the step that failed, with its error in errno.
+fn attempt(plan: &Plan<'_>) -> Step {
+    // SAFETY: async-signal-safe calls on values that the parent prepared and that this process
+    // has its own copy of; argv and envp end with null pointers.
+    unsafe {
+        for signal in 1..=LAST_SIGNAL {
+            // Past the C library, which refuses the two signals that it uses itself. Fails for
+            // SIGKILL and SIGSTOP, as it should.
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT_ACTION.as_ptr(),
+                ptr::null::<[u64; 4]>(),
+                size_of::<u64>(),
+            );
+        }
+        if libc::setsid() < 0 {
+            return Step::Setsid;
+        }
+        if let Some(namespace) = plan.mount_namespace
+            && (libc::setns(namespace, libc::CLONE_NEWNS) < 0 || libc::unshare(libc::CLONE_NEWNS) < 0)
+        {
+            return Step::Mounts;
+        }
+        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
+            return Step::CloseRange;
+        }
+        for (fd, number) in plan.fds {
+            if libc::dup2(fd.as_raw_fd(), *number) < 0 {
+                return Step::Dup2;
+            }
+        }
+        let mut none = MaybeUninit::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+        libc::execve(plan.exe.as_ptr(), plan.argv.as_ptr(), plan.envp.as_ptr());
+    }
+    Step::Execve
+}
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Step {
+    Setsid,
+    Mounts,
+    CloseRange,
+    Dup2,
+    Execve,
+}
+
+/// The step that failed in the child, as it crosses the pipe.
+pub struct Failure {
+    step: Step,
+    errno: i32,
+}
+
+impl Failure {
+    fn encode(&self) -> [u8; 5] {
+        let [a, b, c, d] = self.errno.to_le_bytes();
+        [self.step as u8, a, b, c, d]
+    }
+
+    pub fn decode(report: &[u8]) -> Option<Self> {
+        let [step, errno @ ..] = *<&[u8; 5]>::try_from(report).ok()?;
+        let step = *[Step::Setsid, Step::Mounts, Step::CloseRange, Step::Dup2, Step::Execve]
+            .get(usize::from(step))?;
+        Some(Failure { step, errno: i32::from_le_bytes(errno) })
+    }
+
+    pub fn step(&self) -> &'static str {
+        match self.step {
+            Step::Setsid => "setsid",
+            Step::Mounts => "copying the mount namespace",
+            Step::CloseRange => "close_range",
+            Step::Dup2 => "dup2",
+            Step::Execve => "execve",
+        }
+    }
+
+    pub fn error(&self) -> io::Error {
+        io::Error::from_raw_os_error(self.errno)
+    }
+}

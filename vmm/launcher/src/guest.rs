@@ -1,0 +1,166 @@
+//! The guest's two connections: taking them, and no others.
+//!
+//! Nothing that arrives is believed before it has shown the nonce; afterwards the listener is gone.
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+
+use guest_protocol::{
+    api::GuestClient,
+    hello::{self, Role},
+    mux::{self, Mux},
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::watch,
+};
+use ttrpc::r#async::{Client, transport::Socket};
+
+use crate::{VmEnd, lines::Lines, probe::ProbeError};
+
+/// PID 1 of a running VM. Clones are the same guest.
+#[derive(Clone)]
+pub struct Guest {
+    /// Calls to it.
+    pub client: GuestClient,
+    /// Byte streams from and to it.
+    pub streams: Mux,
+    lost: watch::Receiver<Option<String>>,
+}
+
+/// Why there is no guest.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The vmm ended first.
+    #[error("the VM ended before its guest was ready: {0}")]
+    Ended(VmEnd),
+    /// The guest made no progress, because KVM cannot run it.
+    #[error(transparent)]
+    NoKvm(#[from] ProbeError),
+    /// The guest did not dial in time.
+    #[error(
+        "the guest did not answer within {} s of boot; `krun-vmm check` says whether this host can run VMs",
+        .0.as_secs()
+    )]
+    Timeout(Duration),
+    /// The socket broke.
+    #[error("accepting the guest's connections")]
+    Accept(#[source] io::Error),
+    /// [`crate::Vm::guest`] was called before.
+    #[error("the guest's connections were taken before")]
+    Taken,
+}
+
+impl Guest {
+    /// Waits until the connection to the guest is lost, and says why. Any number may wait.
+    pub async fn lost(&self) -> String {
+        let mut lost = self.lost.clone();
+        match lost.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(reason)) => reason.clone(),
+            _ => "the connection's task was cancelled".to_owned(),
+        }
+    }
+
+    fn new(control: UnixStream, streams: UnixStream) -> Self {
+        let (streams, ended) = Mux::start(streams);
+        let (announce, lost) = watch::channel(None);
+        tokio::spawn(async move {
+            let reason = match ended.await {
+                Ok(Ok(())) => "the guest closed the connection".to_owned(),
+                Ok(Err(error)) => format!("the guest's streams broke: {error}"),
+                Err(error) => format!("the guest's streams were abandoned: {error}"),
+            };
+            announce.send_replace(Some(reason));
+        });
+        match streams.open(mux::LOG_STREAM) {
+            Ok((reader, _)) => drop(tokio::spawn(pass_on_log(reader))),
+            Err(error) => log::warn!("no log from the guest: {error}"),
+        }
+        Guest { client: GuestClient::new(Client::new(Socket::new(control))), streams, lost }
+    }
+}
+
+async fn pass_on_log(mut reader: mux::Reader) {
+    let log = |line: &str| log::info!(target: "guest", "{line}");
+    let mut lines = Lines::new();
+    while let Some(bytes) = reader.recv().await {
+        lines.feed(&bytes, log);
+    }
+    lines.end(log);
+}
+
+/// The socket that the guest dials. Dropping it closes and removes it.
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+    nonce: String,
+}
+
+impl Listener {
+    /// Listens on a new socket at `path`.
+    pub fn bind(path: &std::path::Path, nonce: String) -> io::Result<Self> {
+        let listener = Listener { socket: UnixListener::bind(path)?, path: path.to_owned(), nonce };
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    }
+
+    /// Takes connections until both of the guest's are there. Only the vmm can reach the socket: one that stays
+    /// silent holds up nobody but itself, and the caller's limit for a boot ends it.
+    pub async fn guest(self) -> Result<Guest, GuestError> {
+        let (mut control, mut streams) = (None, None);
+        loop {
+            let (mut connection, _) = self.socket.accept().await.map_err(GuestError::Accept)?;
+            let slot = match hello::expect(&mut connection, &self.nonce).await {
+                Ok(Role::Control) => &mut control,
+                Ok(Role::Streams) => &mut streams,
+                Err(error) => {
+                    log::warn!("dropped a connection on {}: {error}", self.path.display());
+                    continue;
+                }
+            };
+            *slot = Some(connection);
+            if control.is_some() && streams.is_some() {
+                break;
+            }
+        }
+        // Both are there, by the loop's condition.
+        control.zip(streams).map(|(control, streams)| Guest::new(control, streams)).ok_or(GuestError::Taken)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_connections_with_the_nonce_are_the_guest_and_others_are_dropped() {
+        let path = std::env::temp_dir().join(format!("vmm-guest-test-{}", std::process::id()));
+        let nonce = "ab".repeat(32);
+        let listener = Listener::bind(&path, nonce.clone()).unwrap();
+        let dialler = tokio::spawn({
+            let path = path.clone();
+            async move {
+                let mut kept = Vec::new();
+                for (role, said) in [
+                    (Role::Control, "cd".repeat(32)),
+                    (Role::Streams, nonce.clone()),
+                    (Role::Control, nonce.clone()),
+                ] {
+                    let mut connection = UnixStream::connect(&path).await.unwrap();
+                    hello::introduce(&mut connection, role, &said).await.unwrap();
+                    kept.push(connection);
+                }
+                kept
+            }
+        });
+        let guest = listener.guest().await.unwrap();
+        assert!(!path.exists());
+        drop(dialler.await.unwrap());
+        assert_eq!(guest.lost().await, "the guest closed the connection");
+    }
+}

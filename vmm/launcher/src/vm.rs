@@ -1,0 +1,281 @@
+//! A running vmm process: launching it, its end, and what its stderr says.
+//!
+//! Must never wait for a child other than its own, and never leave one unreaped.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use linux::spawn::{Child, Spawn, SpawnError};
+use nix::{
+    fcntl::OFlag,
+    sched::CloneFlags,
+    sys::signal::Signal,
+    unistd::{Pid, pipe2},
+};
+use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch};
+
+use crate::{
+    ConfigError, Guest, GuestError, VmConfig, VmEnd, console,
+    find::{self, NotFound},
+    guest::Listener,
+    lines::Lines,
+    nonce, order,
+    probe::{self, ProbeError},
+};
+
+/// Lines of stderr that are kept for [`VmEnd`].
+const LAST_WORDS: usize = 20;
+
+/// A boot that takes longer than this is looked into.
+const SLOW_BOOT: Duration = Duration::from_secs(3);
+
+/// A vmm process and, in it, a VM. Dropping it kills both.
+pub struct Vm {
+    /// The program.
+    vmm: PathBuf,
+    child: Child,
+    killed: Arc<AtomicBool>,
+    end: watch::Receiver<Option<VmEnd>>,
+    /// Taken by the call of [`Vm::guest`] that waits for the guest.
+    listener: Mutex<Option<Listener>>,
+    /// Closed when we are gone, however we end: the vmm then ends itself.
+    _life: OwnedFd,
+}
+
+/// Why a vmm was not launched. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no krun-vmm.
+    #[error(transparent)]
+    NoVmm(#[from] NotFound),
+    /// A file of the configuration cannot be opened.
+    #[error("opening the {what} {}", path.display())]
+    Open {
+        /// What it is for.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket that the guest is to dial cannot be made.
+    #[error("listening on {}", .0.display())]
+    Listen(PathBuf, #[source] io::Error),
+    /// A pipe or a nonce cannot be made.
+    #[error("making {0} for the vmm")]
+    Prepare(&'static str, #[source] io::Error),
+    /// The process cannot be started.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The vmm did not take its orders.
+    #[error("giving the vmm its orders: {}", .0)]
+    Order(VmEnd),
+}
+
+impl Vm {
+    /// Launches a VM. Returns as soon as the vmm has its orders, long before the guest runs.
+    ///
+    /// # Errors
+    /// When the configuration is wrong or a step fails; then nothing is left behind.
+    pub async fn launch(config: VmConfig) -> Result<Vm, LaunchError> {
+        let vmm = find::krun_vmm()?;
+        Self::launch_with(&vmm, config).await
+    }
+
+    /// As [`Vm::launch`], with a given `krun-vmm`.
+    ///
+    /// # Errors
+    /// As [`Vm::launch`].
+    pub async fn launch_with(vmm: &Path, config: VmConfig) -> Result<Vm, LaunchError> {
+        config.validate()?;
+        let nonce = nonce::make().map_err(|error| LaunchError::Prepare("a nonce", error))?;
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| LaunchError::Prepare("a pipe", errno.into()));
+        let (order_read, order_write) = pipe()?;
+        let (life_read, life_write) = pipe()?;
+        let (stderr_read, stderr_write) = pipe()?;
+        let stderr = pipe::Receiver::from_owned_fd(stderr_read)
+            .map_err(|error| LaunchError::Prepare("a pipe", error))?;
+
+        let mut spawn = Spawn::new(vmm)
+            .arg("vm")
+            .fd(stderr_write, 2)
+            .fd(order_read, order::ORDER_FD)
+            .fd(life_read, order::LIFE_FD);
+        spawn.namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+        match &config.mount_namespace {
+            Some(path) => {
+                spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);
+            }
+            None => spawn.namespaces |= CloneFlags::CLONE_NEWNS,
+        }
+        if let Some(path) = &config.cgroup {
+            spawn.cgroup = Some(open("cgroup", path, File::options().read(true))?);
+        }
+        if let Some(path) = &config.netns {
+            spawn = spawn.fd(open("network namespace", path, File::options().read(true))?, order::NETNS_FD);
+        }
+        if let Some(path) = &config.debug_console {
+            let mut options = File::options();
+            options.append(true).create(true).mode(0o600);
+            let file = File::from(open("debug console", path, &options)?);
+            let terminal =
+                console::copied_to(file).map_err(|error| LaunchError::Prepare("a console", error))?;
+            spawn = spawn.fd(terminal, order::CONSOLE_FD);
+        }
+        let socket = config.socket();
+        let listener = Listener::bind(&socket, nonce.clone())
+            .map_err(|error| LaunchError::Listen(socket.clone(), error))?;
+
+        let child = spawn.spawn()?;
+        let killed = Arc::new(AtomicBool::new(false));
+        let (announce, end) = watch::channel(None);
+        tokio::spawn(attend(child.clone(), stderr, killed.clone(), announce));
+        // From here on, an error's return drops the Vm, which kills the process; the task reaps it.
+        let vm = Vm {
+            vmm: vmm.to_owned(),
+            child,
+            killed,
+            end,
+            listener: Mutex::new(Some(listener)),
+            _life: life_write,
+        };
+        if vm.give(order::Order { config, nonce }, order_write).is_err() {
+            vm.kill();
+            return Err(LaunchError::Order(vm.ended().await));
+        }
+        Ok(vm)
+    }
+
+    /// Writes the order and closes the pipe. An order is far smaller than a pipe's buffer, so
+    /// this does not block.
+    fn give(&self, order: order::Order, pipe: OwnedFd) -> io::Result<()> {
+        File::from(pipe).write_all(&serde_json::to_vec(&order)?)
+    }
+
+    /// The vmm's pid on the host.
+    pub fn pid(&self) -> Pid {
+        self.child.pid()
+    }
+
+    /// Has the kernel end it sooner or later than others when memory runs out: [`Child::set_oom_score_adj`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_oom_score_adj(&self, score: i32) -> io::Result<()> {
+        self.child.set_oom_score_adj(score)
+    }
+
+    /// Kills the vmm and with it the VM. It may be called at any time and any number of times.
+    pub fn kill(&self) {
+        if self.end.borrow().is_none() {
+            self.killed.store(true, Ordering::Relaxed);
+            self.child.kill(Signal::SIGKILL);
+        }
+    }
+
+    /// Waits until the vmm has ended. Any number may wait.
+    pub async fn ended(&self) -> VmEnd {
+        ended(self.end.clone()).await
+    }
+
+    /// Waits for the guest to dial. To be called once: it closes and removes the socket.
+    ///
+    /// # Errors
+    /// When the vmm ends first, or `boot_timeout` passes first.
+    pub async fn guest(&self, boot_timeout: Duration) -> Result<Guest, GuestError> {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = listener.ok_or(GuestError::Taken)?;
+        tokio::select! {
+            // A guest that dialled and then died is first of all a VM that ended.
+            biased;
+            end = self.ended() => Err(GuestError::Ended(end)),
+            guest = listener.guest() => guest,
+            error = self.kvm_cannot() => Err(error),
+            () = tokio::time::sleep(boot_timeout) => Err(GuestError::Timeout(boot_timeout)),
+        }
+    }
+}
+
+impl Vm {
+    /// Looks, once a boot takes long, whether that is because KVM cannot run guests at all: some
+    /// machines' /dev/kvm takes a quarter of a minute to fail. Never resolves otherwise.
+    async fn kvm_cannot(&self) -> GuestError {
+        tokio::time::sleep(SLOW_BOOT).await;
+        let vmm = self.vmm.clone();
+        match tokio::task::spawn_blocking(move || probe::guest_with(&vmm)).await {
+            Ok(Err(error @ ProbeError::CannotRun(_))) => error.into(),
+            // It can, or cannot be asked: a busy host is slow, too.
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn open(what: &'static str, path: &Path, options: &std::fs::OpenOptions) -> Result<OwnedFd, LaunchError> {
+    let file =
+        options.open(path).map_err(|source| LaunchError::Open { what, path: path.to_owned(), source })?;
+    Ok(file.into())
+}
+
+async fn ended(mut end: watch::Receiver<Option<VmEnd>>) -> VmEnd {
+    match end.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(end)) => end.clone(),
+        // The task that attends to the process was cancelled: the runtime is shutting down.
+        _ => VmEnd::new(crate::How::Unknown, Vec::new(), false),
+    }
+}
+
+/// Passes on what the vmm says until it has ended, then announces its end.
+async fn attend(
+    child: Child,
+    mut stderr: pipe::Receiver,
+    killed: Arc<AtomicBool>,
+    announce: watch::Sender<Option<VmEnd>>,
+) {
+    let mut last_words = std::collections::VecDeque::new();
+    let mut hear = |line: &str| {
+        log::log!(target: "vmm", level(line), "{}: {line}", child.pid());
+        if last_words.len() == LAST_WORDS {
+            last_words.pop_front();
+        }
+        last_words.push_back(line.to_owned());
+    };
+    let mut lines = Lines::new();
+    let mut buffer = vec![0; 4096];
+    // The vmm is the only process that has the pipe's other end: its end is the end of file.
+    while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
+        lines.feed(&buffer[..count], &mut hear);
+    }
+    lines.end(&mut hear);
+    let how = child.ended().await.unwrap_or(crate::How::Unknown);
+    announce.send_replace(Some(VmEnd::new(how, last_words.into(), killed.load(Ordering::Relaxed))));
+}
+
+/// The level of a line of libkrun's logger, "[<time> LEVEL module] text", which knows no other way
+/// to tell us; our own lines are errors.
+fn level(line: &str) -> log::Level {
+    let word = line.split_whitespace().nth(1).unwrap_or_default();
+    match (line.starts_with('['), word.parse()) {
+        (true, Ok(level)) => level,
+        (true, Err(_)) => log::Level::Info,
+        (false, _) => log::Level::Error,
+    }
+}
