@@ -3,6 +3,9 @@ SHELL := /bin/bash
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/krun-shim
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
+# How the binaries are built: `release` is what is shipped, `box` links in seconds for trying a change in a box.
+export PROFILE ?= release
+
 # guest-init runs in a guest that has no libraries, and runtimetest in any container: they are linked statically,
 # libseccomp included.
 STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
@@ -23,13 +26,15 @@ deps: ## install what building and testing need and this Debian machine lacks
 own-cache: deps
 	@mkdir -p $(CARGO_TARGET_DIR)
 	@[ "$$(cat $(CARGO_TARGET_DIR)/clone 2>/dev/null)" = "$(CURDIR)" ] || { cargo clean -q $(PACKAGES) && \
-		cargo clean -q --release $(PACKAGES) && cargo clean -q --release --target x86_64-unknown-linux-gnu $(PACKAGES) && \
+		cargo clean -q --release $(PACKAGES) && \
+		cargo clean -q --profile box $(PACKAGES) && cargo clean -q --release --target x86_64-unknown-linux-gnu $(PACKAGES) && \
+		cargo clean -q --profile box --target x86_64-unknown-linux-gnu $(PACKAGES) && \
 		echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/clone; }
 
-build: own-cache ## the release binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
-	cargo build --release -p shim -p vmm -p integration
-	$(STATIC) cargo build --release -p guest-init --target x86_64-unknown-linux-gnu
-	$(STATIC) cargo build --release -p runtimetest --target x86_64-unknown-linux-gnu
+build: own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
+	cargo build --profile $(PROFILE) -p shim -p vmm -p integration
+	$(STATIC) cargo build --profile $(PROFILE) -p guest-init --target x86_64-unknown-linux-gnu
+	$(STATIC) cargo build --profile $(PROFILE) -p runtimetest --target x86_64-unknown-linux-gnu
 
 check: own-cache ## format, lints and unit tests
 	cargo fmt --check

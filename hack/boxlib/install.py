@@ -1,19 +1,23 @@
 """Puts the tree's binaries into a running box."""
 
 import io
+import os
 import subprocess
 import tarfile
 
 from . import cache, remote
 from .errors import BoxError
 
+# The cargo profile whose binaries a box gets; the Makefile has the same default.
+PROFILE = os.environ.get("PROFILE", "release")
+
 # Where cargo leaves each binary, below its target directory, and where the box wants it.
 BINARIES = {
-    "release/containerd-shim-krun-v2": "usr/local/bin/containerd-shim-krun-v2",
-    "release/krun-vmm": "usr/local/bin/krun-vmm",
-    "release/krun-scenarios": "usr/local/bin/krun-scenarios",
-    "x86_64-unknown-linux-gnu/release/guest-init": "usr/local/libexec/krun/guest-init",
-    "x86_64-unknown-linux-gnu/release/krun-runtimetest": "usr/local/libexec/krun/krun-runtimetest",
+    f"{PROFILE}/containerd-shim-krun-v2": "usr/local/bin/containerd-shim-krun-v2",
+    f"{PROFILE}/krun-vmm": "usr/local/bin/krun-vmm",
+    f"{PROFILE}/krun-scenarios": "usr/local/bin/krun-scenarios",
+    f"x86_64-unknown-linux-gnu/{PROFILE}/guest-init": "usr/local/libexec/krun/guest-init",
+    f"x86_64-unknown-linux-gnu/{PROFILE}/krun-runtimetest": "usr/local/libexec/krun/krun-runtimetest",
 }
 
 
