@@ -3,23 +3,19 @@
 //! One executable, several roles: `start` and `delete` are short calls of containerd's, without
 //! an action it is the server of one sandbox, and `krun-anchor` makes it a container's anchor.
 
-mod abandoned;
 mod anchor;
-mod bootstrap;
 mod bundle;
 mod cgroup;
-mod cleanup;
 mod clock;
 mod config;
+mod entry;
 mod error;
 mod events;
 mod files;
 mod hooks;
-mod info;
+mod id;
 mod network;
-mod pid_file;
 mod sandbox;
-mod server;
 mod service;
 mod stats;
 mod stdio;
@@ -27,8 +23,8 @@ mod task;
 
 use std::{env, process::ExitCode};
 
-/// The runtime's name, as in `ctr run --runtime`.
-pub const RUNTIME: &str = "io.containerd.krun.v2";
+use entry::{delete, info, server, start};
+use id::RUNTIME;
 
 fn main() -> ExitCode {
     let args: Vec<_> = env::args_os().collect();
@@ -56,8 +52,8 @@ fn run(args: &[std::ffi::OsString]) -> error::Result<()> {
         return info::print();
     }
     match flags.action.as_str() {
-        "start" => bootstrap::start(&flags),
-        "delete" => cleanup::delete(&flags),
+        "start" => start::start(&flags),
+        "delete" => delete::delete(&flags),
         "" => server::serve(&flags),
         other => Err(error::Error::invalid(format!("unknown action {other:?}: start and delete are known"))),
     }

@@ -9,8 +9,8 @@ use containerd_shim_protos::{
 use serde_json::json;
 
 use crate::{
-    RUNTIME,
     error::{Error, Result},
+    id::RUNTIME,
 };
 
 /// The features' type. Source: containerd `api/types/introspection.proto`, which says that they
@@ -39,15 +39,26 @@ pub fn print() -> Result<()> {
     io::stdout().write_all(&bytes).map_err(|e| Error::internal(format!("print the runtime's info: {e}")))
 }
 
+/// The mount options that any file system has, which the guest's libcontainer knows and the host's side of a volume
+/// keeps. Source: libcontainer 0.7, `rootfs/utils.rs` and `syscall/linux.rs`.
+const MOUNT_OPTIONS: &str = "async atime bind defaults dev diratime dirsync exec mand noatime nodev nodiratime noexec \
+    nomand norelatime nostrictatime nosuid private ratime rbind rdev rdiratime relatime remount rexec rnoatime rnodev \
+    rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave \
+    rstrictatime rsuid rsymfollow runbindable rw shared slave strictatime suid sync unbindable";
+
+/// The hooks that run, all of them on the host.
+const HOOKS: [&str; 4] = ["prestart", "createRuntime", "poststart", "poststop"];
+
 /// CRI reads `linux` without looking whether it is there.
 fn features() -> serde_json::Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
-        "mountOptions": ["bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec", "rro", "private", "rprivate", "slave", "rslave"],
+        "hooks": HOOKS,
+        "mountOptions": MOUNT_OPTIONS.split_whitespace().collect::<Vec<_>>(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
-            "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "cgroup": {"v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": false},
             "seccomp": {"enabled": true},
             "apparmor": {"enabled": false},
             "selinux": {"enabled": false},
@@ -55,4 +66,35 @@ fn features() -> serde_json::Value {
             "mountExtensions": {"idmap": {"enabled": false}},
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::Features;
+
+    use super::*;
+
+    fn typed() -> Features {
+        serde_json::from_value(features()).unwrap()
+    }
+
+    #[test]
+    fn what_a_volume_may_ask_for_is_among_the_mount_options() {
+        let features = typed();
+        let options = features.mount_options().as_ref().unwrap();
+        // CRI looks for rro; the others are those of bundle/mounts.rs.
+        for option in ["rro", "ro", "bind", "rbind", "slave", "rslave", "shared", "rshared"] {
+            assert!(options.iter().any(|known| known == option), "{option}");
+        }
+        assert!(options.is_sorted() && options.windows(2).all(|pair| pair[0] != pair[1]), "{options:?}");
+        assert!(!options.iter().any(|option| option.contains("idmap")));
+    }
+
+    #[test]
+    fn systemds_cgroups_are_offered_and_id_mappings_are_not() {
+        let linux = typed().linux().clone().unwrap();
+        assert_eq!(linux.cgroup().as_ref().unwrap().systemd(), &Some(true));
+        let extensions = linux.mount_extensions().clone().unwrap();
+        assert_eq!(extensions.idmap().as_ref().unwrap().enabled(), &Some(false));
+    }
 }

@@ -20,12 +20,14 @@ use containerd_shim_protos::{
 };
 use log::{info, warn};
 
-use crate::{
+use super::{
     abandoned::{self, Bundle},
-    bootstrap::{ADDRESS_FILE, ANSWERED, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
+    address, pid_file,
+    start::{ANSWERED, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
+};
+use crate::{
     error::{Error, Result},
     events::Publisher,
-    pid_file,
     sandbox::krun::KrunSandbox,
     service::Service,
     task::Tasks,
@@ -126,7 +128,7 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     }
     events.drain(LAST_EVENTS).await;
     drop(socket);
-    remove(Path::new(ADDRESS_FILE));
+    remove(Path::new(address::FILE));
     remove(Path::new(pid_file::NAME));
     abandoned::remove_rest(&flags.id);
     if tokio::time::timeout(LAST_EVENTS, server.shutdown()).await.is_err() {
