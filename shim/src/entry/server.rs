@@ -101,7 +101,9 @@ fn is_wanted(mut starter: impl Read) -> bool {
 async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> Result<()> {
     let failed = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
     let group = env::var(GROUP_ENV).unwrap_or_else(|_| flags.id.clone());
-    let containerd = env::var(TTRPC_ADDRESS).map_err(|e| failed(TTRPC_ADDRESS, &e))?;
+    let containerd = env::var(TTRPC_ADDRESS).ok().filter(|address| !address.is_empty());
+    let containerd =
+        containerd.ok_or_else(|| failed(TTRPC_ADDRESS, &"containerd did not say where it takes events"))?;
     let events = Arc::new(Publisher::start(containerd, flags.namespace.clone()));
     let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group));
     let tasks = Tasks::new(sandbox, events.clone());
