@@ -1,4 +1,11 @@
-//! The names that every part of the shim uses: the runtime's own, and a process's.
+//! The names and numbers that every part of the shim uses: the runtime's name, a process's, and a VM's stream numbers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use guest_protocol::mux;
 
 /// The runtime's name, as in `ctr run --runtime`.
 pub const RUNTIME: &str = "io.containerd.krun.v2";
@@ -30,5 +37,22 @@ impl std::fmt::Display for ProcessId {
             true => f.write_str(&self.container),
             false => write!(f, "{}/{}", self.container, self.exec),
         }
+    }
+}
+
+/// Hands out the stream numbers of one VM. Clones share the count.
+#[derive(Debug, Clone)]
+pub struct StreamNumbers(Arc<AtomicU32>);
+
+impl Default for StreamNumbers {
+    fn default() -> Self {
+        StreamNumbers(Arc::new(AtomicU32::new(mux::FIRST_STREAM)))
+    }
+}
+
+impl StreamNumbers {
+    /// One that was never used in this VM.
+    pub fn next(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -4,7 +4,7 @@ mod devices;
 mod enforcement;
 mod load;
 mod mounts;
-mod terms;
+mod policy;
 mod transform;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 pub use enforcement::{for_host, keep_guests};
 pub use load::load;
-pub use terms::{Role, Terms};
+pub use policy::{HostPolicy, Role};
 pub use transform::{Host, to_guest};
 
 use crate::{

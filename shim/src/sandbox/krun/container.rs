@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     anchor::Anchor,
-    bundle::Terms,
+    bundle::HostPolicy,
     cgroup::{HostCgroup, Seat},
     config::Limits,
     error::{Error, Result},
@@ -44,7 +44,7 @@ pub struct Container {
     /// Whether the VM dies with it.
     pub is_sandbox: bool,
     /// As it was made.
-    pub terms: Terms,
+    pub policy: HostPolicy,
     pub anchor: Anchor,
     pub hooks: ContainerHooks,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
@@ -72,7 +72,7 @@ pub struct Blueprint {
 impl Container {
     pub fn new(
         is_sandbox: bool,
-        terms: Terms,
+        policy: HostPolicy,
         (anchor, hooks): (Anchor, ContainerHooks),
         host: Host,
         relays: JoinSet<()>,
@@ -81,8 +81,8 @@ impl Container {
             init: Process::new(ProcessId::init(hooks.container())),
             execs: Mutex::default(),
             is_sandbox,
-            limits: Mutex::new(terms.limits),
-            terms,
+            limits: Mutex::new(policy.limits),
+            policy,
             anchor,
             hooks,
             created: watch::Sender::new(None),

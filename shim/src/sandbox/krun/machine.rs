@@ -12,13 +12,15 @@ use log::{error, info, warn};
 use tokio::{sync::watch, task::spawn_blocking};
 use vm_launcher::{Guest, Vm, VmConfig, VmEnd, find};
 
+use super::boot::Boot;
 use crate::{
     cgroup::{HostCgroup, OomKills},
     clock,
     config::{Config, Size},
     error::{Error, Result},
     files::{share::Share, state_dir::StateDir},
-    network::{Boot, Choice, Links, Localhost, Netns, Numbers, Reach, Way},
+    id::StreamNumbers,
+    network::{Backend, Choice, Dialer, Links, Localhost, Netns},
     sandbox::Exit,
 };
 
@@ -38,8 +40,9 @@ pub struct Machine {
     localhost: OnceLock<Localhost>,
     links: OnceLock<Links>,
     boot: watch::Sender<Boot>,
-    /// How others reach the guest.
-    reach: Reach,
+    /// Dials servers in the guest.
+    dialer: Dialer,
+    numbers: StreamNumbers,
     /// How the guest reaches the network.
     pub network: Choice,
     /// As far as it is known before the launch.
@@ -77,13 +80,15 @@ impl Machine {
             debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
         };
         let (boot, watched) = watch::channel(Boot::Awaited);
+        let numbers = StreamNumbers::default();
         Ok(Machine {
             vm: OnceLock::new(),
             oom: OnceLock::new(),
             localhost: OnceLock::new(),
             links: OnceLock::new(),
             boot,
-            reach: Reach { boot: watched, numbers: Numbers::default(), addresses: Arc::default() },
+            dialer: Dialer::new(watched, numbers.clone()),
+            numbers,
             network,
             plan,
             vmm: config.vmm.clone(),
@@ -126,7 +131,7 @@ impl Machine {
         reduced.map_err(|e| Error::internal(format!("reduce the mount namespace: {e}")))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
         if let Some((links, localhost)) = links {
-            let _ = self.reach.addresses.set(links.addresses.clone());
+            self.dialer.set_addresses(links.addresses.clone());
             if let Some(localhost) = localhost {
                 self.localhost.set(localhost).map_err(|_| again())?;
             }
@@ -162,7 +167,7 @@ impl Machine {
     async fn join_interfaces(&self, netns: Netns) -> Result<(Links, Option<Localhost>)> {
         let joined = spawn_blocking(move || Links::join(&netns).map(|links| (links, netns))).await;
         let (links, netns) = joined.map_err(|e| Error::internal(format!("join the interfaces: {e}")))??;
-        let localhost = Localhost::start(&netns, &self.reach);
+        let localhost = Localhost::start(&netns, &self.dialer);
         let failed = |e: &io::Error| {
             warn!("what dials localhost in the network namespace does not reach the guest: sk_lookup: {e}")
         };
@@ -173,10 +178,10 @@ impl Machine {
     ///
     /// # Errors
     /// When there is no such namespace.
-    pub fn way(&self, anchor: u32) -> Result<Way> {
+    pub fn backend(&self, anchor: u32) -> Result<Backend> {
         match self.network {
-            Choice::Tap | Choice::TapAtStart => Ok(Way::Guest(self.reach.clone())),
-            Choice::Tsi | Choice::None => Ok(Way::Namespace(Netns::of(anchor)?.into())),
+            Choice::Tap | Choice::TapAtStart => Ok(Backend::Guest(self.dialer.clone())),
+            Choice::Tsi | Choice::None => Ok(Backend::Namespace(Netns::of(anchor)?.into())),
         }
     }
 
@@ -226,12 +231,12 @@ impl Machine {
     /// # Errors
     /// Why it did not come up.
     pub async fn guest(&self) -> Result<Guest> {
-        self.reach.clone().guest().await
+        self.dialer.guest().await
     }
 
     /// The VM's stream numbers.
-    pub fn numbers(&self) -> Numbers {
-        self.reach.numbers.clone()
+    pub fn numbers(&self) -> StreamNumbers {
+        self.numbers.clone()
     }
 
     /// Has the host's kernel end it sooner (up to 1000) or later (down to -1000) than others when memory runs out.

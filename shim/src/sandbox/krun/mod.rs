@@ -1,5 +1,6 @@
 //! The real sandbox: a libkrun microVM.
 
+mod boot;
 mod container;
 mod machine;
 mod process;
@@ -27,7 +28,7 @@ use self::{
 use super::{Exit, NewContainer, ProcessId, Sandbox};
 use crate::{
     anchor::Anchor,
-    bundle::{self, Role, Terms},
+    bundle::{self, HostPolicy, Role},
     cgroup::HostCgroup,
     config::Config,
     error::{Error, Result},
@@ -158,7 +159,7 @@ impl KrunSandbox {
 
     /// Has the host's kernel end the VM, when memory runs out, as late as the one that it is to end last of those in it.
     fn rank(&self, machine: &Machine) {
-        let score = self.lock().values().filter_map(|container| container.terms.oom_score_adj).min();
+        let score = self.lock().values().filter_map(|container| container.policy.oom_score_adj).min();
         machine.rank(score.unwrap_or(0));
     }
 
@@ -198,7 +199,7 @@ impl Sandbox for KrunSandbox {
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let root = new.bundle.join(root);
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let terms = Terms::of(&spec, id);
+        let policy = HostPolicy::of(&spec, id);
         let (own_id, host) = (new.id.clone(), self.host()?);
         // The sources of its volumes are resolved here, which may hang with a file system of the host.
         let translated = spawn_blocking(move || bundle::to_guest(spec, &own_id, &host)).await;
@@ -215,11 +216,11 @@ impl Sandbox for KrunSandbox {
         let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?.map(Arc::new);
         let (rootfs, root) = mount_rootfs(&new, root).await?;
         let anchor = Anchor::start(id, &root, &network, cgroup.as_deref()).await?;
-        if let (Some(cgroup), Some(limits)) = (&cgroup, &terms.hosts) {
+        if let (Some(cgroup), Some(limits)) = (&cgroup, &policy.hosts) {
             cgroup.limit(limits)?;
         }
         let seat = match &cgroup {
-            Some(cgroup) if terms.role == Role::Sandbox => Some(cgroup.seat()?),
+            Some(cgroup) if policy.role == Role::Sandbox => Some(cgroup.seat()?),
             _ => None,
         };
         hooks.create_runtime(anchor.pid()).await?;
@@ -232,8 +233,8 @@ impl Sandbox for KrunSandbox {
             }
         };
         let pid = anchor.pid();
-        let served = machine.way(pid).and_then(|way| {
-            published.serve(&way).map_err(|e| Error::internal(format!("publish ports: {e}")))
+        let served = machine.backend(pid).and_then(|backend| {
+            published.serve(&backend).map_err(|e| Error::internal(format!("publish ports: {e}")))
         });
         let mut relays = match served {
             Ok(relays) => relays,
@@ -249,7 +250,7 @@ impl Sandbox for KrunSandbox {
             relays.spawn(share.follower().clone().keep());
         }
         let host = (share, rootfs, cgroup);
-        let container = Container::new(is_sandbox, terms, (anchor, hooks), host, relays);
+        let container = Container::new(is_sandbox, policy, (anchor, hooks), host, relays);
         self.lock().insert(new.id.clone(), container.clone());
         self.rank(&machine);
         let sockets = guest.sockets;
@@ -369,7 +370,7 @@ impl Sandbox for KrunSandbox {
         let is_other = |other: &&Arc<Container>| !Arc::ptr_eq(other, &updated) && other.init.exit().is_none();
         let others =
             self.lock().values().filter(is_other).filter_map(|other| other.limits().memory_mib()).sum();
-        let update = Update::new(&resources, updated.terms.role, size, &updated.limits(), others)?;
+        let update = Update::new(&resources, updated.policy.role, size, &updated.limits(), others)?;
         let guest = self.guest_for(container).await?;
         let request = api::UpdateRequest {
             container_id: container.to_owned(),
