@@ -5,7 +5,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 use super::{GuestBundle, transform::Context};
 use crate::error::{Error, Result};
 
-/// Character devices that are the kernel's own and no hardware, major and minor: the guest's has them under the same
+/// Character devices of the kernel that are no hardware, by major and minor: the guest's kernel has them under the same
 /// numbers. Source: admin-guide/devices.txt of the kernel.
 const KERNELS_DEVICES: [(i64, i64, &str); 9] = [
     (1, 3, "null"),
@@ -19,9 +19,9 @@ const KERNELS_DEVICES: [(i64, i64, &str); 9] = [
     (10, 229, "fuse"),
 ];
 
-/// The step for devices. Another device number of the host names nothing, or something else, in the guest. Who asks for
-/// one by name, and is allowed it by its number, cannot do without; others (all that a host has, for a privileged
-/// container) are dropped.
+/// Keeps the devices that the guest has too. Other numbers of the host name nothing, or something else, in the guest. A
+/// spec that lists a device and allows its number needs it, and is refused; other devices (a privileged container lists all
+/// that the host has) are dropped.
 pub fn hosts(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
     let (kept, absent): (Vec<_>, Vec<_>) =
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_asked_for_by_name_is_refused() {
+    fn a_device_that_is_asked_for_by_name_is_refused() {
         let disk = json!([{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]);
         let rule = |minor| json!([{"allow": true, "type": "b", "major": 8, "minor": minor, "access": "r"}]);
         let error = devices(disk.clone(), rule(0)).unwrap_err().to_string();

@@ -1,17 +1,17 @@
-//! Which limits hold where. The guest's kernel enforces a container's own; those in terms of the host's CPUs and disks
-//! mean nothing there. For a lone container the host enforces them on the whole VM, and its CPU time once more, in case
-//! the guest does not; in a pod that is what the pod's cgroup is for. No VM may have more threads than one needs.
+//! Which limits hold where. The guest's kernel enforces a container's own limits. Limits on the host's CPUs and disks mean
+//! nothing there: for a lone container the host enforces them on the whole VM, and its CPU time again, in case the guest
+//! does not. In a pod the pod's cgroup does that. The host bounds the threads of every VM.
 
 use oci_spec::runtime::{LinuxPids, LinuxResources};
 
 use super::Role;
 
-/// What cgroup v2's files begin with that name CPUs, disks and cards of the host, or its swap; the kubelet writes the
-/// last. Source: the kernel's cgroup-v2.rst.
+/// Prefixes of the cgroup v2 files that name CPUs, disks and network cards of the host, or its swap; the kubelet writes
+/// the last. Source: the kernel's cgroup-v2.rst.
 const HOSTS_FILES: [&str; 7] =
     ["cpuset.", "hugetlb.", "io.", "memory.swap.", "memory.zswap.", "misc.", "rdma."];
 
-/// Takes out what means nothing in the guest; says what of it is not [the host's](for_host) to enforce either.
+/// Removes what means nothing in the guest. Returns what nobody enforces then, the host [neither](for_host).
 pub fn keep_guests(resources: &mut LinuxResources, role: Role) -> Vec<&'static str> {
     let mut dropped = Vec::new();
     let in_pod = role != Role::Lone;
@@ -53,16 +53,16 @@ pub fn keep_guests(resources: &mut LinuxResources, role: Role) -> Vec<&'static s
     dropped
 }
 
-/// The most processes and threads in a sandbox's cgroup on the host: the vmm has some thirty, the shim and what it runs for
-/// the sandbox some hundreds at the very most. A container's own limit is for its processes, which are the guest's.
+/// The most processes and threads in a sandbox's cgroup on the host: the vmm has some thirty, the shim and its children
+/// some hundreds at most. A container's own limit holds in the guest, where its processes are.
 const MAX_THREADS: i64 = 1024;
 
-/// What the host enforces on the cgroup of a container that `resources` are for: on one with a VM in it, and for a lone
-/// container its own limits. Not its memory: the VM's own size bounds that, and a guest that may have less than it sees
-/// would be killed, not told.
+/// What the host enforces on the cgroup of a container with these resources: a bound on threads where a VM is in it, and a
+/// lone container's own limits. Not its memory: the VM's size bounds that, and the host would kill a guest that uses what
+/// it sees.
 pub fn for_host(resources: &LinuxResources, role: Role) -> Option<LinuxResources> {
     let mut hosts = LinuxResources::default();
-    // Its other parts have defaults that say something.
+    // By default it has device rules.
     hosts.set_devices(None);
     if role == Role::Lone {
         hosts.set_block_io(resources.block_io().clone());

@@ -1,4 +1,4 @@
-//! A bundle: read once, then turned into what the guest gets by a list of small pure functions.
+//! A bundle: read once, then turned into the guest's by a list of small pure functions ([`transform`]).
 
 mod devices;
 mod enforcement;
@@ -24,22 +24,22 @@ use crate::{
     },
 };
 
-/// A host directory or file that a container sees, which the shim binds into the share.
+/// A directory or file of the host, which the shim binds into the share for a container.
 #[derive(Debug, Clone)]
 pub struct Volume {
     /// What is shared.
     pub source: Pinned,
     /// Whether that is a directory.
     pub is_directory: bool,
-    /// With all mounts below it.
+    /// Whether the mounts below it are shared too.
     pub recursive: bool,
-    /// What of it the host lets nobody write through the share.
+    /// What of it the host makes read-only in the share.
     pub read_only: ReadOnly,
-    /// What the host mounts below it later is shared too.
+    /// Whether what the host mounts below it later is shared too.
     pub follows: bool,
 }
 
-/// What becomes of a spec: the guest's own, and what the host has to do for it.
+/// What a spec is turned into: the guest's own spec, and what the host does for it.
 #[derive(Debug, Clone)]
 pub struct GuestBundle {
     /// The guest's config.json.
@@ -48,11 +48,11 @@ pub struct GuestBundle {
     pub volumes: Vec<Volume>,
     /// Unix sockets of the host to forward, in the order of their numbers.
     pub sockets: Vec<Socket>,
-    /// What was taken out or changed because a guest cannot have it, for the log.
+    /// What was removed or changed because a guest cannot have it, for the log.
     pub notes: Vec<String>,
 }
 
-/// Annotations that put a container into another's sandbox, most telling first.
+/// Annotations that put a container into another's sandbox; the first of these that a spec has counts.
 /// Source: containerd `cmd/containerd-shim-runc-v2/manager/manager_linux.go`.
 const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
@@ -89,13 +89,13 @@ pub fn network_namespace(spec: &Spec) -> NetworkNamespace {
     }
 }
 
-/// What a pod's containers together are allowed, on its sandbox: quota and period in microseconds,
-/// memory in bytes; 0 for no limit. Source: containerd `internal/cri/annotations/annotations.go`.
+/// Annotations of a pod's sandbox container with the limits of all its containers together: quota and period in
+/// microseconds, memory in bytes; 0 for no limit. Source: containerd `internal/cri/annotations/annotations.go`.
 const POD_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
 const POD_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
 const POD_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 
-/// The declared limits of `spec`'s container, or of its pod.
+/// The limits that `spec` declares for its container, or for its pod.
 pub fn limits(spec: &Spec) -> Limits {
     let annotation = |name| spec.annotations().as_ref().and_then(|all| all.get(name)?.parse::<i64>().ok());
     if let Some(quota) = annotation(POD_QUOTA) {

@@ -1,4 +1,4 @@
-//! The mounts of a spec: what is the host's goes through the share, the rest is the guest's.
+//! The mounts of a spec: those of the host go through the share, the others are the guest's own.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// Where it is mounted, in the VM as in each container.
+/// The shared memory's path, in the VM and in each container.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// /dev/shm is the guest's own memory, also where the spec binds the host's.
+/// Makes /dev/shm the guest's own memory, also where the spec binds the host's.
 pub fn shared_memory(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     for mount in bundle.spec.mounts_mut().iter_mut().flatten() {
         if mount.destination() == Path::new(SHARED_MEMORY) && is_bind(mount) {
@@ -30,7 +30,7 @@ pub fn shared_memory(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle
     Ok(bundle)
 }
 
-/// In a pod it is the VM's, one for all.
+/// In a pod, binds the VM's /dev/shm: its containers share one.
 pub fn pods_shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let mounts = bundle.spec.mounts_mut().iter_mut().flatten();
     for mount in
@@ -43,8 +43,8 @@ pub fn pods_shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<
     Ok(bundle)
 }
 
-/// A bind of the host's becomes a bind of what the share has of it; but virtiofs carries no
-/// sockets: the guest listens in their stead.
+/// Binds what the share has of a host's directory or file. virtiofs carries no sockets, so the guest listens on one of its
+/// own in the place of a bound socket.
 pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let mut all = Vec::new();
     for mut mount in bundle.spec.mounts().clone().unwrap_or_default() {
@@ -93,14 +93,14 @@ fn volume(mount: &Mount, source: Pinned, is_directory: bool) -> Volume {
     Volume { source, is_directory, recursive: has("rbind"), read_only, follows }
 }
 
-/// The bind, after that of `top`, of a mount at `path` below what `top` shows: a guest's kernel
-/// mounts it when it is first looked at, read-only if `top` is, which "ro" does not mean.
+/// A bind of the mount at `path` below the volume of `top`, to come after `top`. "ro" makes the top alone read-only, but
+/// the guest's kernel mounts what is below it by itself, with the options of the top.
 fn writable_below(top: &Mount, shared: &Path, path: &Path) -> Mount {
     let mut mount = top.clone();
     mount.set_destination(top.destination().join(path));
     mount.set_source(Some(shared.join(path)));
     let options = top.options().iter().flatten().filter(|o| *o != "ro").map(|o| match o.as_str() {
-        // Those below it have binds of their own.
+        // Each mount below it has a bind of its own.
         "rbind" => "bind".to_owned(),
         _ => o.clone(),
     });

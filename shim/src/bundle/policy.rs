@@ -8,16 +8,16 @@ use crate::config::Limits;
 /// What a container is to its sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// All that is in it.
+    /// Its only container.
     Lone,
-    /// A pod's first container, which is there for the pod and goes with it.
+    /// A pod's sandbox container, which lives as long as the pod.
     Sandbox,
-    /// One of a pod's others.
+    /// Another container of a pod.
     Member,
 }
 
 impl Role {
-    /// That of `container`, whose pod is called by the id of its first container.
+    /// The role of `container`; a pod has the id of its sandbox container.
     pub fn of(pod: Option<&str>, container: &str) -> Role {
         match pod {
             None => Role::Lone,
@@ -34,15 +34,15 @@ pub struct HostPolicy {
     pub role: Role,
     /// Its limits, which the guest enforces.
     pub limits: Limits,
-    /// Those that the host enforces.
+    /// The limits that the host enforces.
     pub hosts: Option<LinuxResources>,
-    /// How soon the kernel is to end it when the host's memory runs out, from -1000 (never) to 1000; none when that is of
-    /// no account.
+    /// How soon the kernel kills it when the host's memory runs out, from -1000 (never) to 1000; none when its VM need not
+    /// regard it.
     pub oom_score_adj: Option<i32>,
 }
 
 impl HostPolicy {
-    /// Those of `spec`'s container, which is called `id`.
+    /// The policy for `spec`'s container, whose id is `id`.
     pub fn of(spec: &Spec, id: &str) -> HostPolicy {
         let role = Role::of(pod_of(spec), id);
         let asked = spec.process().as_ref().and_then(|process| process.oom_score_adj());
@@ -50,7 +50,7 @@ impl HostPolicy {
             role,
             limits: own_limits(spec),
             hosts: for_host(&resources(spec).cloned().unwrap_or_default(), role),
-            // containerd protects every pod's first container, which is nothing to protect.
+            // containerd protects every pod's sandbox container, which does not need it.
             oom_score_adj: (role != Role::Sandbox).then_some(asked.unwrap_or(0)),
         }
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pods_first_container_is_not_what_is_protected() {
+    fn a_pods_sandbox_container_is_not_protected() {
         let policy = |id, pod: Option<&str>| {
             let mut spec = json!({"ociVersion": "1.0.2", "annotations": {}, "process": {
                 "cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}, "oomScoreAdj": -998,

@@ -1,8 +1,8 @@
 //! From the host's spec to the guest's: a list of named steps, each a pure function.
 //!
-//! A step either makes something work in the guest, or takes out what cannot exist there and
-//! notes it. What protects the host or the container (seccomp, device rules, capabilities) is
-//! never taken out: the guest enforces it, or refuses the container.
+//! A step either makes something work in the guest, or removes what cannot exist there and notes
+//! it. What protects the host or the container (seccomp, device rules, capabilities) is never
+//! removed: the guest enforces it, or refuses the container.
 
 use std::{collections::HashMap, path::Path};
 
@@ -15,19 +15,19 @@ use crate::{
     files::pin::Source,
 };
 
-/// What a step may look at besides the spec.
+/// What a step may read besides the spec.
 pub struct Context<'a> {
     /// The container's id.
     pub id: &'a str,
-    /// The id of its pod's sandbox container, which may be its own; none for a lone one.
+    /// The id of its pod's sandbox container, which may be its own; none for a lone container.
     pub pod: Option<&'a str>,
     /// The host.
     pub host: &'a Host,
 }
 
-/// What there is to know of the host.
+/// What the steps need to know of the host.
 pub struct Host {
-    /// What it is called.
+    /// Its hostname.
     pub name: String,
     /// Resolves the source of a bind mount.
     pub resolve: fn(&Path) -> Result<Source>,
@@ -63,7 +63,7 @@ pub fn to_guest(spec: Spec, id: &str, host: &Host) -> Result<GuestBundle> {
     STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, &context))
 }
 
-/// The rootfs is where the share has it.
+/// Names the rootfs by its path in the share.
 fn root(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     if let Some(root) = bundle.spec.root_mut() {
         root.set_path(format!("/{}", rootfs_path(context.id)).into());
@@ -71,9 +71,8 @@ fn root(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// The VM's network is the sandbox's; a namespace with a path is, in a pod, that of the container
-/// whose process the path names (`kubectl debug --target`), or of the sandbox container.
-/// Namespaces of the host mean nothing in the guest.
+/// Replaces the host's namespaces. The network is the VM's. In a pod, a namespace with a path is that of the container
+/// whose process the path names (`kubectl debug --target`), or else of the sandbox container.
 fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
@@ -118,7 +117,7 @@ fn process_of(path: &Path) -> Option<u32> {
     path.strip_prefix("/proc").ok()?.iter().next()?.to_str()?.parse().ok()
 }
 
-/// The guest has a hierarchy of its own.
+/// Names the cgroup in the guest's own hierarchy.
 fn cgroup(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     if let Some(linux) = bundle.spec.linux_mut() {
         linux.set_cgroups_path(Some(format!("/krun/{}", context.id).into()));
@@ -126,7 +125,7 @@ fn cgroup(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// AppArmor, SELinux and resctrl are the host kernel's; the guest's has none.
+/// Removes AppArmor, SELinux and resctrl, which the guest's kernel does not have.
 fn host_labels(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     let mut dropped = Vec::new();
     if let Some(process) = bundle.spec.process_mut() {
@@ -153,7 +152,7 @@ fn host_labels(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// Limits in terms of the host's CPUs, disks and network cards.
+/// Removes limits on the host's CPUs, disks and network cards.
 fn host_resources(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let role = Role::of(context.pod, context.id);
     let resources = bundle.spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
@@ -165,8 +164,8 @@ fn host_resources(mut bundle: GuestBundle, context: &Context) -> Result<GuestBun
     Ok(bundle)
 }
 
-/// A guest has no swap: with none, every limit on it holds. No limit at all is how a cgroup begins;
-/// libcontainer would lift that of swap with it, which is not there.
+/// Removes limits on swap, which all hold in a guest without swap. Removes "no limit" on memory too, which is a cgroup's
+/// default: libcontainer would lift the limit on swap with it, and its file is not there.
 fn no_swap(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     let resources = bundle.spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
     if let Some(memory) = resources.and_then(|resources| resources.memory_mut().as_mut()) {
@@ -176,7 +175,7 @@ fn no_swap(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// Hooks run on the host.
+/// Removes the hooks, which run on the host.
 fn host_hooks(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     bundle.spec.set_hooks(None);
     Ok(bundle)
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_another_containers_process_is_that_containers() {
+    fn a_path_of_another_containers_process_names_that_container() {
         let spec = json!({
             "ociVersion": "1.0.2", "root": {"path": "rootfs"},
             "annotations": {"io.kubernetes.cri.sandbox-id": "pod"},
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn swap_is_not_there_to_be_limited() {
+    fn limits_on_swap_are_removed() {
         let (spec, _) = guest(json!({"resources": {"memory": {"limit": 64, "swap": 128}}}), json!({}));
         assert_eq!(spec["linux"]["resources"]["memory"], json!({"limit": 64}));
         let unified = json!({"memory.swap.max": "0", "memory.oom.group": "1"});

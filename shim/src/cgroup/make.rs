@@ -1,11 +1,11 @@
-//! Making a cgroup that processes can be started in. libcgroups makes one only around a process that is there already, and
-//! moving that takes the kernel a grace period of RCU: 11 virtual ms, for each process.
+//! Makes a cgroup before its first process, so that processes start in it. libcgroups can only move a process into a new
+//! one, and each move costs the kernel an RCU grace period: 11 virtual ms.
 
 use std::{fs, io, path::Path};
 
 use log::debug;
 
-/// What there is for children, and what they get. Source: the kernel's cgroup-v2.rst.
+/// The controllers that a cgroup can enable for its children, and those that it has enabled. Source: the kernel's cgroup-v2.rst.
 const CONTROLLERS: &str = "cgroup.controllers";
 const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 
@@ -14,7 +14,7 @@ pub fn with_parents(root: &Path, path: &Path) -> io::Result<()> {
     let below = path.strip_prefix(root).map_err(io::Error::other)?;
     let mut at = root.to_owned();
     for name in below.components() {
-        give_controllers(&at)?;
+        enable_controllers(&at)?;
         at.push(name);
         match fs::create_dir(&at) {
             // Somebody else may make a parent at the same time.
@@ -25,14 +25,15 @@ pub fn with_parents(root: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A controller that cannot be given is missed by the limit that needs it, if any does: one with processes gives none.
-fn give_controllers(cgroup: &Path) -> io::Result<()> {
-    let given = fs::read_to_string(cgroup.join(SUBTREE_CONTROL))?;
+/// Enables all controllers for the children of `cgroup`. One that cannot be enabled (a cgroup with processes enables none)
+/// fails the limit that needs it, if any does.
+fn enable_controllers(cgroup: &Path) -> io::Result<()> {
+    let enabled = fs::read_to_string(cgroup.join(SUBTREE_CONTROL))?;
     for controller in fs::read_to_string(cgroup.join(CONTROLLERS))?.split_whitespace() {
-        if !given.split_whitespace().any(|one| one == controller)
+        if !enabled.split_whitespace().any(|one| one == controller)
             && let Err(error) = fs::write(cgroup.join(SUBTREE_CONTROL), format!("+{controller}"))
         {
-            debug!("no {controller} for what is below {}: {error}", cgroup.display());
+            debug!("enable {controller} below {}: {error}", cgroup.display());
         }
     }
     Ok(())
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_parent_gives_what_it_has() {
+    fn each_parent_enables_what_it_has() {
         let root = tempfile::tempdir().unwrap();
         let parent = root.path().join("a");
         fs::create_dir(&parent).unwrap();

@@ -1,13 +1,13 @@
-//! The sandbox's cgroup on the host: the vmm, the anchors and a pod's shim live in it, so what the guest uses
-//! is accounted to, and bounded by, the container's or the pod's own group.
+//! The sandbox's cgroup on the host. The vmm, the anchors and a pod's shim live in it: the container's or the pod's own
+//! cgroup accounts for what the guest uses, and bounds it.
 //!
-//! Only cgroup v2. A unit of systemd's (`slice:prefix:name`) is a transient scope, delegated to
-//! us, where systemd runs, and else a cgroup in the place that systemd would give it. The guest
-//! has a hierarchy of its own, and knows nothing of this one.
+//! Only cgroup v2. Where systemd runs, a unit (`slice:prefix:name`) is a transient scope that it delegates to us; elsewhere
+//! it is a cgroup in the place that systemd would give it. The guest has a hierarchy of its own, and sees nothing of
+//! this one.
 
 mod make;
+mod name;
 mod oom;
-mod path;
 mod seat;
 
 use std::{
@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::path::Named;
+use self::name::CgroupName;
 pub use self::{oom::OomKills, seat::Seat};
 use crate::error::{Error, Result};
 
@@ -38,32 +38,32 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// There when systemd is the init. Source: sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// How long killed processes may take to go; containerd gives the call that waits for it 5 s.
-const DYING: Duration = Duration::from_secs(3);
+/// How long killed processes may take to end; containerd gives the call that waits for it 5 s.
+const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A cgroup, removed when it is dropped; by then its processes must be dead or dying.
+/// A cgroup, which is removed when this is dropped; its processes must be dead or dying by then.
 pub struct HostCgroup {
-    named: Named,
+    name: CgroupName,
     path: PathBuf,
-    /// Whether we made it: one that was there before is somebody else's to remove.
+    /// Whether we made it. One that was there before is not ours to remove.
     ours: bool,
 }
 
 impl HostCgroup {
-    /// The cgroup that a spec names. It is made for its first process.
+    /// The cgroup that a spec names. It is made with its first process.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for what names none.
+    /// `INVALID_ARGUMENT` for a malformed name.
     pub fn new(path: &Path) -> Result<HostCgroup> {
-        let named = Named::parse(path)?;
-        let below = named.path();
+        let name = CgroupName::parse(path)?;
+        let below = name.path();
         let full = Path::new(ROOT).join(below.strip_prefix("/").unwrap_or(below));
         let ours = !full.exists();
-        Ok(HostCgroup { named, path: full, ours })
+        Ok(HostCgroup { name, path: full, ours })
     }
 
-    /// Its directory, for starting processes in it; it is made if need be. None where systemd has to make it, which does so
-    /// for a first process that is [added](HostCgroup::add).
+    /// Its directory, for starting processes in it. It is made if it is not there; none where systemd makes it, when the
+    /// first process is [added](HostCgroup::add).
     ///
     /// # Errors
     /// When it cannot be made, naming it.
@@ -83,7 +83,7 @@ impl HostCgroup {
         &self.path
     }
 
-    /// Moves a process into the cgroup, which is there or systemd's.
+    /// Moves a process into the cgroup; systemd makes its own now.
     ///
     /// # Errors
     /// The library's, naming the cgroup.
@@ -93,7 +93,7 @@ impl HostCgroup {
             .map_err(|e| Error::internal(format!("join cgroup {}: {e}", self.path.display())))
     }
 
-    /// Has the kernel enforce `limits` on it; it must have been joined.
+    /// Has the kernel enforce `limits` on it; it must have a process.
     ///
     /// # Errors
     /// The library's, naming the cgroup.
@@ -108,7 +108,7 @@ impl HostCgroup {
             .map_err(|e| Error::invalid(format!("limit cgroup {}: {e}", self.path.display())))
     }
 
-    /// Moves this process into the cgroup, which must have been joined, until what this returns is dropped.
+    /// Moves this process into the cgroup, which must have a process, until the returned seat is dropped.
     ///
     /// # Errors
     /// As [`HostCgroup::add`].
@@ -118,24 +118,24 @@ impl HostCgroup {
         Ok(seat)
     }
 
-    /// Counts what the kernel ends in it for memory from now on; none where nobody counts.
+    /// Counts OOM kills in it from now on; none where the kernel does not count them.
     pub fn oom_kills(&self) -> Option<OomKills> {
         OomKills::watch(&self.path)
     }
 
-    /// Whether systemd is in charge of it.
+    /// Whether systemd manages it.
     fn is_systemds(&self) -> bool {
-        matches!(self.named, Named::Unit { .. }) && Path::new(SYSTEMD).is_dir()
+        matches!(self.name, CgroupName::Unit { .. }) && Path::new(SYSTEMD).is_dir()
     }
 
-    /// Kills every process in the cgroup and waits for their end, at most [`DYING`].
+    /// Kills every process in the cgroup and waits for their end, at most [`KILL_TIMEOUT`].
     fn kill(&self) -> io::Result<()> {
         let mut events = match File::open(self.path.join("cgroup.events")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened?,
         };
         fs::write(self.path.join("cgroup.kill"), "1")?;
-        let deadline = Instant::now() + DYING;
+        let deadline = Instant::now() + KILL_TIMEOUT;
         loop {
             let mut text = String::new();
             events.seek(SeekFrom::Start(0))?;
@@ -154,22 +154,22 @@ impl HostCgroup {
         self.manage(Systemd::remove, Direct::remove)
     }
 
-    /// Has whoever is in charge of the cgroup do something with it.
+    /// Changes the cgroup by systemd where that manages it, else by its files.
     fn manage(
         &self,
         by_systemd: impl FnOnce(&Systemd) -> Result<(), <Systemd as CgroupManager>::Error>,
         directly: impl FnOnce(&Direct) -> Result<(), <Direct as CgroupManager>::Error>,
     ) -> Result<(), String> {
-        match &self.named {
-            Named::Unit { name, .. } if self.is_systemds() => {
+        match &self.name {
+            CgroupName::Unit { name: unit, .. } if self.is_systemds() => {
                 let wait = PROCESS_IN_CGROUP_TIMEOUT_DURATION;
                 // The last part is the unit's description.
-                let description = name.rsplit(':').next().unwrap_or(name).to_owned();
-                let manager = Systemd::new(ROOT.into(), name.into(), description, true, wait);
+                let description = unit.rsplit(':').next().unwrap_or(unit).to_owned();
+                let manager = Systemd::new(ROOT.into(), unit.into(), description, true, wait);
                 manager.and_then(|manager| by_systemd(&manager)).map_err(|e| format!("by systemd: {e}"))
             }
-            named => {
-                let below = PathBuf::from("/").join(named.path());
+            name => {
+                let below = PathBuf::from("/").join(name.path());
                 let manager = Direct::new(ROOT.into(), below).map_err(|e| e.to_string())?;
                 directly(&manager).map_err(|e| e.to_string())
             }
@@ -177,8 +177,7 @@ impl HostCgroup {
     }
 }
 
-/// Removes the cgroup that a dead shim left at `path`, with the processes in it, which may take
-/// a moment to die.
+/// Removes the cgroup that a dead shim left at `path`, once the processes in it are killed.
 pub fn remove(path: &Path) {
     let Ok(mut cgroup) = HostCgroup::new(path) else { return };
     cgroup.ours = true;

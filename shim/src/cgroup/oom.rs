@@ -1,10 +1,10 @@
-//! Whether the kernel ended a process of a cgroup for memory.
+//! Whether the kernel OOM-killed a process of a cgroup.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use linux::cgroup::{MEMORY_EVENTS, oom_kills};
 
-/// The kills in a cgroup since a moment.
+/// The OOM kills in a cgroup since this was made.
 #[derive(Debug)]
 pub struct OomKills {
     events: File,

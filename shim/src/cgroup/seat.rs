@@ -1,8 +1,8 @@
-//! The shim's own place in a pod's cgroup: what it uses for the pod, the pod pays for.
+//! The shim's seat in a pod's cgroup: the pod is charged for what the shim uses.
 //!
-//! Nobody may find it there who has heard that the pod has ended: the kubelet kills all that is in the cgroup then, and a
-//! cgroup with a process in it cannot be removed. A lone container's shim stays where containerd put it, as others do: a
-//! move costs a grace period of the kernel's RCU each way, and there is no pod to be charged.
+//! The shim leaves before it tells anybody that the pod has ended. The kubelet kills everything in the cgroup when it hears
+//! that, and a cgroup with a process in it cannot be removed. A lone container's shim stays where containerd put it, as
+//! other shims do: each move costs an RCU grace period, and there is no pod to charge.
 
 use std::{
     fs, io,
@@ -13,17 +13,17 @@ use log::warn;
 
 use super::ROOT;
 
-/// What moves a process. Source: the kernel's cgroup-v2.rst.
+/// The file that moves a process. Source: the kernel's cgroup-v2.rst.
 const PROCS: &str = "cgroup.procs";
 
-/// The cgroup that this process returns to when this is dropped.
+/// A stay in a cgroup: the process returns to its own when this is dropped.
 #[derive(Debug)]
 pub struct Seat {
     home: PathBuf,
 }
 
 impl Seat {
-    /// Remembers where this process is now.
+    /// Remembers the cgroup that this process is in now.
     pub fn keep() -> io::Result<Seat> {
         let text = fs::read_to_string("/proc/self/cgroup")?;
         let below = v2(&text).ok_or_else(|| io::Error::other("it is in none of version 2"))?;
@@ -45,7 +45,7 @@ impl Drop for Seat {
     }
 }
 
-/// The place in cgroup v2's hierarchy, below its root. Source: cgroups(7), /proc/pid/cgroup.
+/// The process's cgroup in the hierarchy of version 2, below its root. Source: cgroups(7), /proc/pid/cgroup.
 fn v2(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::/"))
 }

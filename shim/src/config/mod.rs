@@ -2,8 +2,10 @@
 //! `/etc/krun/config.d/*.toml` in order of name, the file or text of containerd's runtime
 //! options, and those annotations that the files allow.
 //!
-//! An unknown key, a value out of range that somebody wrote, or an annotation that is not
-//! allowed is an error that names it and says what is allowed.
+//! An unknown key, a value out of range, or an annotation that is not allowed is an error that names it and says what is
+//! allowed.
+//!
+//! A new key is a field of [`Layer`] and of [`Config`]; its default is a constant here.
 
 mod annotations;
 mod options;
@@ -43,25 +45,25 @@ pub struct Config {
     pub cpus: u8,
     /// Memory in MiB when nothing else sizes the VM: 128 to the host's.
     pub memory_mib: u32,
-    /// How far updates may raise limits on CPUs: the VM has as many from its boot on. 0 is no further than its size.
+    /// How far updates may raise limits on CPUs: the VM boots with as many. 0 leaves no room beyond its size.
     pub max_cpus: u8,
-    /// How far updates may raise limits on memory, in MiB. 0 is no further than its size.
+    /// How far updates may raise limits on memory, in MiB. 0 leaves no room beyond its size.
     pub max_memory_mib: u32,
-    /// Whether an annotation wrote `cpus`, so that limits do not change it.
+    /// Whether an annotation set `cpus`: limits do not change it then.
     pub cpus_fixed: bool,
-    /// Whether an annotation wrote `memory_mib`, so that limits do not change it.
+    /// Whether an annotation set `memory_mib`: limits do not change it then.
     pub memory_fixed: bool,
     /// How the guest reaches the network.
     pub network: network::Mode,
     /// Published ports.
     pub ports: Vec<network::ports::Port>,
-    /// Where libkrunfw lies, when not in the usual places.
+    /// The path of libkrunfw; searched in the usual places when it is not set.
     pub libkrunfw: Option<PathBuf>,
-    /// Where guest-init lies, when not in the usual places.
+    /// The path of guest-init; searched likewise.
     pub guest_init: Option<PathBuf>,
-    /// Where krun-vmm lies, when not in the usual places.
+    /// The path of krun-vmm; searched likewise.
     pub vmm: Option<PathBuf>,
-    /// The directory below which the guest kernel's console is kept, a file per sandbox.
+    /// A directory for the output of the guest kernels' consoles, a file per sandbox.
     pub debug_console: Option<PathBuf>,
     /// Annotations that may be used, by name without prefix.
     pub enable_annotations: Vec<String>,

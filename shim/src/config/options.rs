@@ -1,5 +1,4 @@
-//! The runtime options that containerd passes on: which of several messages it is, and what of
-//! it is ours.
+//! The runtime options that containerd passes on: one of several messages, each from another client.
 
 use std::path::PathBuf;
 
@@ -16,7 +15,7 @@ mod proto {
     include!(concat!(env!("OUT_DIR"), "/proto/mod.rs"));
 }
 
-/// What containerd's configuration or its client says of our own configuration.
+/// Configuration of ours that containerd's configuration or its client names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuntimeOptions {
     /// A configuration file (`ConfigPath`, `ctr run --runtime-config-path`).
@@ -28,7 +27,7 @@ pub struct RuntimeOptions {
 /// CRI's and `ctr`'s message. Source: containerd `api/types/runtimeoptions/v1/api.proto`.
 const GENERIC: [&str; 2] = ["runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options"];
 
-/// runc's message, which clients send to any runtime by default; nothing of it is ours.
+/// runc's message, which clients send to any runtime by default; none of it concerns us.
 /// Source: containerd `api/types/runc/options/oci.proto`.
 const RUNC: &str = "containerd.runc.v1.Options";
 
@@ -36,7 +35,7 @@ impl RuntimeOptions {
     /// Decodes what came with a request.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a message of another type, or one that does not decode.
+    /// `INVALID_ARGUMENT` for a message of another type, and for one that does not decode.
     pub fn decode(any: Option<&Any>) -> Result<Self> {
         let Some(any) = any else { return Ok(Self::default()) };
         let name = any.type_url.rsplit('/').next().unwrap_or_default();

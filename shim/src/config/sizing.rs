@@ -1,4 +1,4 @@
-//! The size of a VM: from what somebody wrote, else from the limits of what runs in it.
+//! The size of a VM: what an annotation says, else what follows from the limits of its containers.
 
 use log::info;
 use oci_spec::runtime::LinuxResources;
@@ -44,7 +44,7 @@ impl Limits {
         }
     }
 
-    /// These, and what they do not say as it was `before`.
+    /// These limits, and those of `before` where these have none.
     pub fn over(self, before: &Limits) -> Limits {
         Limits {
             cpu_quota: self.cpu_quota.or(before.cpu_quota),
@@ -66,11 +66,11 @@ impl Limits {
 }
 
 impl Size {
-    /// Refuses limits that are larger than those of `now` and than the VM, whose other containers have limits on memory
-    /// of `others` MiB together.
+    /// Refuses limits beyond the VM's size, unless they are no larger than those of `now`. The sandbox's other containers may
+    /// use `others` MiB together.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` that says what there is, and what gives more.
+    /// `FAILED_PRECONDITION` that says what the VM has, and which setting gives more.
     pub fn check(&self, wanted: &Limits, now: &Limits, others: u64) -> Result<()> {
         let all = u64::from(self.memory_mib).saturating_sub(GUEST_NEED_MIB);
         let room = all.saturating_sub(others);
@@ -94,8 +94,8 @@ impl Size {
 }
 
 impl Config {
-    /// Sizes the VM for `limits`, unless somebody wrote its size. Derived values are clamped to
-    /// what can be had, and that is logged.
+    /// Sizes the VM for `limits`, unless an annotation has set its size. Values that follow from limits are clamped to
+    /// what the host has, and the log says so.
     pub fn size_for(&mut self, limits: Limits) {
         let cpus =
             std::thread::available_parallelism().map_or(MAX_CPUS, |n| n.get().min(MAX_CPUS.into()) as u8);
@@ -106,7 +106,7 @@ impl Config {
         if let (false, Some(wanted)) = (self.cpus_fixed, limits.cpus()) {
             self.cpus = wanted.min(u64::from(host_cpus)) as u8;
             if u64::from(self.cpus) != wanted {
-                info!("the limit asks for {wanted} cpus: the VM gets {host_cpus}, all that can be had");
+                info!("the limit asks for {wanted} cpus: the VM gets {host_cpus}, all that the host has");
             }
         }
         self.cpus = self.cpus.max(self.max_cpus);
@@ -120,14 +120,14 @@ impl Config {
         if self.max_memory_mib > 0 {
             self.memory_mib = self.memory_mib.max(self.max_memory_mib.saturating_add(GUEST_NEED_MIB as u32));
         }
-        // A default beyond a small host is derived too.
+        // The default may be more than a small host has.
         if !self.memory_fixed {
             self.memory_mib = self.memory_mib.min(host_mib);
         }
     }
 }
 
-/// The host's memory in MiB; without bound when it cannot be told.
+/// The host's memory in MiB; no bound when it cannot be read.
 pub fn host_memory_mib() -> u32 {
     vm_launcher::config::host_memory_mib().ok().and_then(|mib| u32::try_from(mib).ok()).unwrap_or(u32::MAX)
 }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_size_is_kept() {
+    fn an_annotations_size_is_kept() {
         let mut config = Config { memory_mib: 256, memory_fixed: true, ..Config::default() };
         let limits = Limits { memory: Some(4 << 30), cpu_quota: Some(200_000), cpu_period: Some(100_000) };
         config.size_on(limits, 4096, 8);

@@ -1,7 +1,7 @@
-//! Whether containerd has given up on a server that it never used.
+//! Notices that containerd has given up a server that it never used.
 //!
-//! A client that goes away at the wrong moment makes containerd forget a shim whose `start` it has just had answered: it
-//! removes the bundle, and neither calls the shim nor ends it. The bundle is then renamed first. Source: containerd
+//! When a client goes away just after `start` has answered, containerd forgets the shim: it removes the bundle, and
+//! neither calls the shim nor ends it. It renames the bundle before it removes it. Source: containerd
 //! `core/runtime/v2/bundle.go`, `atomicDelete`.
 
 use std::{
@@ -22,28 +22,29 @@ pub struct Bundle {
 
 impl Bundle {
     /// # Errors
-    /// The kernel's, when there is nothing to watch any more, or too much is watched already.
+    /// The kernel's, when the bundle is gone, or the user has no inotify watch left.
     pub fn watch(id: &str) -> io::Result<Bundle> {
         let events = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         add_watch(&events, ".", WatchFlags::MOVE_SELF)?;
-        // SAFETY: the descriptor is the AsyncFd's own until it is dropped, and always the same.
+        // SAFETY: the AsyncFd owns the descriptor until it is dropped, and the descriptor never changes.
         let events = unsafe { AsyncFd::register_with_interest(File::from(events), Interest::READABLE) }?;
         Ok(Bundle { events, id: id.to_owned() })
     }
 
-    /// Waits until it is on its way out.
+    /// Waits until containerd begins to remove it.
     pub async fn removed(&self) {
-        // It may have been before it was watched.
+        // That may have happened before the watch.
         while !is_removed(env::current_dir().ok().as_deref(), &self.id) {
             let Ok(mut ready) = self.events.readable().await else { return std::future::pending().await };
-            // What it says does not matter: the name is looked at again.
+            // The events are not needed: the loop reads the bundle's name again.
             let _ = self.events.get_ref().read(&mut [0; 512]);
             ready.clear_ready();
         }
     }
 }
 
-/// Removes the current directory if it is a bundle on its way out, which containerd could not while this process wrote there.
+/// Removes the current directory if it is a bundle that containerd was removing: it could not while this process wrote
+/// there.
 pub fn remove_rest(id: &str) {
     if let Ok(path) = env::current_dir()
         && is_removed(Some(&path), id)
@@ -52,7 +53,7 @@ pub fn remove_rest(id: &str) {
     }
 }
 
-/// Whether a bundle with this path, if it has one still, is being removed.
+/// Whether containerd is removing a bundle with this path, which has none once it is gone.
 fn is_removed(bundle: Option<&Path>, id: &str) -> bool {
     let name = bundle.and_then(Path::file_name).and_then(|name| name.to_str());
     name.is_none_or(|name| name.strip_prefix('.') == Some(id))

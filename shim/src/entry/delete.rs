@@ -1,9 +1,9 @@
 //! `delete`: cleans up after a container whose shim is gone, or has just gone.
 //!
-//! containerd calls it after every delete and whenever a shim died; it must not mind what is no
-//! longer there. A shim that containerd has given up is ended here. The vmm and the anchors end
-//! with their shim, so what remains is the host's: mounts, the sandbox's directory and cgroup, the
-//! socket, taps in a network namespace that is somebody else's.
+//! containerd calls it after every delete and whenever a shim died, so what is gone already is no
+//! error. It ends a shim that containerd has given up. The vmm and the anchors end with their shim.
+//! What remains is on the host: mounts, the sandbox's directory and cgroup, the socket, and taps in
+//! a network namespace that outlives the container.
 
 use std::{
     env,
@@ -25,8 +25,8 @@ use crate::{
     network::{self, Netns},
 };
 
-/// How long a shim that is about to end may take over it; containerd gives the whole call 5 s.
-const GOING: Duration = Duration::from_secs(1);
+/// How long a shim may take to end by itself; containerd gives the whole call 5 s.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The status of a task whose shim died before it could say how the task ended.
 const KILLED: u32 = 137;
@@ -34,7 +34,7 @@ const KILLED: u32 = 137;
 /// Answers containerd's `delete`.
 ///
 /// # Errors
-/// When the answer cannot be written. What cannot be cleaned goes to containerd's log by stderr.
+/// When the answer cannot be written. What cannot be cleaned up is named on stderr, which containerd logs.
 pub fn delete(flags: &Flags) -> Result<()> {
     let cwd = env::current_dir().unwrap_or_default();
     let bundle = if flags.bundle.is_empty() { cwd } else { flags.bundle.clone().into() };
@@ -76,7 +76,7 @@ impl Remains {
 
     fn clean(&self) {
         if self.sandbox == self.id
-            && let Err(error) = pid_file::end(&self.bundle, &self.id, GOING)
+            && let Err(error) = pid_file::end(&self.bundle, &self.id, GRACE)
         {
             eprintln!("end the shim of {}: {error}", self.sandbox);
         }

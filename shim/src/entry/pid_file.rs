@@ -1,5 +1,5 @@
-//! Which process serves a sandbox, told by a file in the bundle of the container that started it,
-//! and ending one that containerd has given up.
+//! A file in the bundle names the process that serves the sandbox, so that a server that containerd has given up can be
+//! killed.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -9,10 +9,10 @@ use nix::{sys::signal::Signal, unistd::Pid};
 /// The file's name. Source: containerd `cmd/containerd-shim-runc-v2`.
 pub const NAME: &str = "shim.pid";
 
-/// How long a killed server may take to go.
-const DYING: Duration = Duration::from_secs(2);
+/// How long a killed server may take to end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Writes this process's, in the current directory.
+/// Writes this process's pid, in the current directory.
 ///
 /// # Errors
 /// The file system's.
@@ -20,7 +20,7 @@ pub fn write() -> io::Result<()> {
     fs::write(NAME, std::process::id().to_string())
 }
 
-/// Ends the server of `id` that was started in `bundle`, if there still is one after `patience`.
+/// Waits `patience` for the end of the server of `id` that was started in `bundle`, then kills it.
 ///
 /// # Errors
 /// When it can be neither watched nor killed.
@@ -32,12 +32,12 @@ pub fn end(bundle: &Path, id: &str, patience: Duration) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
         Err(error) => return Err(error),
     };
-    // Another process may have its number by now. Looked at after the pidfd was opened, which stays with the one seen.
+    // Another process may have the pid by now. The pidfd was opened first, and so holds the process that is checked.
     if !is_server_of(pid, id) || server.ends_within(patience)? {
         return Ok(());
     }
     server.signal(Signal::SIGKILL)?;
-    server.ends_within(DYING).map(|_| ())
+    server.ends_within(KILL_TIMEOUT).map(|_| ())
 }
 
 fn is_server_of(pid: Pid, id: &str) -> bool {

@@ -39,8 +39,8 @@ const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task
 /// The log in the bundle, which the library opens. Source: containerd `core/runtime/v2/README.md`.
 const LOG: &str = "log";
 
-/// How long the bundle is watched. containerd gives up on a shim right after its start, and a user has few inotify instances.
-const STARTING: Duration = Duration::from_secs(60);
+/// How long the bundle is watched: containerd gives up a shim right after its start, and a user has few inotify instances.
+const WATCHED: Duration = Duration::from_secs(60);
 
 /// How long the last events may take before the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub fn serve(flags: &Flags) -> Result<()> {
     if !wanted {
         return Ok(());
     }
-    // The log is a FIFO. With its reader gone, as containerd is when it has given up, it would never open.
+    // The log is a FIFO, whose opening waits for a reader. containerd may be gone.
     let reader = OpenOptions::new().read(true).write(true).open(LOG);
     logger::init(flags.debug, "info", &flags.namespace, &flags.id)
         .map_err(|e| Error::internal(format!("set up the log: {e}")))?;
@@ -74,8 +74,8 @@ pub fn serve(flags: &Flags) -> Result<()> {
     served
 }
 
-/// The socket's name in the file system, which goes with this, also when the server could not be set up: containerd, which
-/// may have given up on it and removed the bundle, would not clean up after it.
+/// The socket's file, removed when this is dropped, also when the server could not be set up: containerd may have given the
+/// server up, and then does not clean up after it.
 struct SocketFile(Option<PathBuf>);
 
 impl SocketFile {
@@ -92,7 +92,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Whether containerd has been told of this server, for which its starter must have lived.
+/// Whether containerd knows of this server: the starter says so, unless it was killed before.
 fn is_wanted(mut starter: impl Read) -> bool {
     let mut word = [0];
     matches!(starter.read(&mut word), Ok(1)) && word[0] == ANSWERED
@@ -134,16 +134,16 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     remove(Path::new(pid_file::NAME));
     abandoned::remove_rest(&flags.id);
     if tokio::time::timeout(LAST_EVENTS, server.shutdown()).await.is_err() {
-        warn!("a client did not let go of its connection");
+        warn!("a client did not close its connection");
     }
     info!("done");
     Ok(())
 }
 
-/// Waits until the bundle is removed although there is no task; for ever when that does not happen [soon](STARTING).
+/// Waits until the bundle is removed although there is no task; for ever when that does not happen [soon](WATCHED).
 async fn given_up(bundle: Option<Bundle>, tasks: &Tasks) {
     if let Some(bundle) = bundle {
-        let removed = tokio::time::timeout(STARTING, bundle.removed()).await.is_ok();
+        let removed = tokio::time::timeout(WATCHED, bundle.removed()).await.is_ok();
         if removed && tasks.is_empty() {
             return;
         }
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_starters_word_makes_a_server_stay() {
+    fn a_server_stays_only_when_its_starter_says_so() {
         assert!(is_wanted(&[ANSWERED][..]));
         assert!(!is_wanted(&[][..]));
         assert!(!is_wanted(&[ANSWERED + 1][..]));

@@ -2,9 +2,9 @@
 //! listens, in whichever of its three dialects containerd speaks.
 //!
 //! The server inherits a socket that is bound here: containerd may connect at once, and is answered
-//! when the server is ready. containerd kills a `start` whose client went away. So that nothing
-//! stays behind then, the server is started first, and holds the other end of a pipe: unless its
-//! starter writes [`ANSWERED`], it removes the socket and ends.
+//! when the server is ready. containerd kills a `start` whose client went away, and nothing may
+//! stay behind then. So the server reads a pipe from its starter, and removes the socket and ends
+//! unless the starter writes [`ANSWERED`].
 
 use std::{
     env, fs,
@@ -160,7 +160,7 @@ fn running(bundle: &Path, sandbox: &str, request: &Request) -> Result<Option<Str
     Ok(addresses.into_iter().find(|address| address::is_served(address)))
 }
 
-/// Starts a server whose socket is at `address`, which ends unless it is told that containerd was.
+/// Starts a server whose socket is at `address`. It ends unless [`ANSWERED`] is written to the returned pipe.
 fn serve_at(address: &str, sandbox: &str, request: &Request) -> Result<PipeWriter> {
     let failed = |e: nix::Error| Error::internal(format!("make a socket: {e}"));
     let listener =
@@ -170,7 +170,7 @@ fn serve_at(address: &str, sandbox: &str, request: &Request) -> Result<PipeWrite
     Ok(server)
 }
 
-/// Binds the socket and listens; one that nobody listens to any more is replaced.
+/// Binds the socket and listens. Replaces the socket of a dead server.
 fn bind(listener: &OwnedFd, path: &Path) -> Result<()> {
     let failed = |e: io::Error| Error::internal(format!("bind {}: {e}", path.display()));
     if let Some(dir) = path.parent() {
@@ -214,7 +214,7 @@ fn spawn(sandbox: &str, request: &Request, listener: &OwnedFd) -> Result<PipeWri
     Ok(writer)
 }
 
-/// Leaves `fd` to the program to come as [`LISTENER_FD`].
+/// Makes `fd` the [`LISTENER_FD`] of the program that is executed next.
 fn inherit(fd: i32) -> io::Result<()> {
     // SAFETY: both calls take plain descriptors; dup2 onto itself keeps close-on-exec, hence fcntl.
     let result = unsafe {

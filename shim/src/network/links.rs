@@ -1,7 +1,6 @@
-//! The interfaces of a namespace joined to a VM's cards: each has a tap beside it, and what comes
-//! in on one goes out on the other, by tc's redirection (an ingress qdisc, a filter that matches
-//! all, mirred). The kernel of the namespace sees nothing of it, so the interface's addresses stay
-//! where CNI put them and are the guest's all the same.
+//! Joins the interfaces of a namespace to a VM's NICs. Each interface has a tap beside it, and tc redirects what comes in
+//! on one to the other (an ingress qdisc, a filter that matches all, mirred). The namespace's own network stack sees none
+//! of it: the interface keeps the addresses that CNI gave it, and the guest uses them.
 
 use std::{fs, io, net::IpAddr};
 
@@ -24,7 +23,7 @@ use vm_launcher::Tap;
 
 use super::{
     netns::{Claim, Netns},
-    survey::{Interface, Survey},
+    snapshot::{Interface, Snapshot},
     tap,
 };
 use crate::error::{Error, Result};
@@ -45,11 +44,11 @@ const FIRST_FOR_ALL: u32 = 1 << 16 | 0x0003_u16.to_be() as u32;
 /// Joined interfaces. Undone when dropped; the VM must be gone by then.
 pub struct Links {
     netns: Netns,
-    /// The taps that belong to the VM's cards.
+    /// The taps of the VM's NICs.
     pub taps: Vec<Tap>,
-    /// What the guest is to make of its cards.
+    /// How the guest configures its NICs.
     pub guest: api::Network,
-    /// The addresses that the guest has then.
+    /// The addresses that its NICs get.
     pub addresses: Vec<IpAddr>,
     _claim: Claim,
 }
@@ -78,13 +77,13 @@ impl Links {
         let (taps, guest, addresses) = links
             .netns
             .run(|| {
-                // What a shim that died has left.
+                // A shim that died may have left some.
                 undo().map_err(held)?;
-                let survey = Survey::take().map_err(held)?;
-                let interfaces = usable(survey.configured())?;
-                let guest = survey.for_guest(&interfaces);
+                let snapshot = Snapshot::take().map_err(held)?;
+                let interfaces = usable(snapshot.configured())?;
+                let guest = snapshot.for_guest(&interfaces);
                 let taps: Result<Vec<_>> = interfaces.iter().map(join).collect();
-                Ok::<_, Error>((taps?, guest, survey.addresses_of(&interfaces)))
+                Ok::<_, Error>((taps?, guest, snapshot.addresses_of(&interfaces)))
             })
             .map_err(held)??;
         (links.taps, links.guest, links.addresses) = (taps, guest, addresses);
@@ -112,12 +111,12 @@ pub fn remove_leftovers(netns: &Netns) {
     }
 }
 
-/// Those that a card can stand for.
+/// The interfaces that a NIC can replace.
 fn usable(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
     let (usable, unfit): (Vec<_>, Vec<_>) =
         interfaces.into_iter().partition(|interface| interface.mac.is_some());
     for interface in &unfit {
-        info!("interface {} is not like Ethernet: the VM has no card for it", interface.name);
+        info!("interface {} is not like Ethernet: the VM has no NIC for it", interface.name);
     }
     match usable.len() {
         0 => Err(Error::precondition(
@@ -140,7 +139,7 @@ fn join(interface: &Interface) -> Result<Tap> {
     tap::make(&name)?;
     let mut netlink = Netlink::open().map_err(|e| failed("open netlink", e))?;
     let index = index_of(&mut netlink, &name).map_err(|e| failed("find the tap", e))?;
-    // The namespace's kernel has nothing to say to the guest.
+    // Without IPv6 the namespace's kernel sends nothing of its own over the tap.
     let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
     let mut link = LinkMessage::default();
     link.header.index = index;
@@ -181,7 +180,7 @@ fn named(netlink: &mut Netlink) -> io::Result<Vec<(u32, String)>> {
     Ok(links.collect())
 }
 
-/// Removes every tap of ours from this thread's namespace, with what joins it to its interface.
+/// Removes our taps from this thread's namespace, and the qdiscs that join them to interfaces.
 fn undo() -> io::Result<()> {
     let mut netlink = Netlink::open()?;
     for (index, name) in named(&mut netlink)? {
@@ -191,7 +190,7 @@ fn undo() -> io::Result<()> {
         netlink.change(RouteNetlinkMessage::DelLink(tap), 0)?;
         let removed = netlink.change(RouteNetlinkMessage::DelQueueDiscipline(ingress(interface)), 0);
         match removed.as_ref().map_err(io::Error::raw_os_error) {
-            // The interface has gone, or there was no time to give it a qdisc.
+            // The interface is gone, or never got its qdisc.
             Err(Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)) => {}
             _ => removed?,
         }
@@ -212,7 +211,7 @@ fn ingress(interface: u32) -> TcMessage {
     message
 }
 
-/// Sends all that comes in on `from` out on `to`.
+/// A filter that sends what comes in on `from` out on `to`.
 fn redirect(from: u32, to: u32) -> TcMessage {
     let mut mirror = TcMirror::default();
     mirror.generic.action = TcActionType::Stolen;

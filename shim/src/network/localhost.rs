@@ -1,6 +1,6 @@
-//! What dials localhost in the task's network namespace reaches the guest's servers: the kubelet's
-//! port-forward does so. With cards the namespace's own loopback interface is not the guest's, so
-//! every connection to it is taken here and made once more in the guest.
+//! Connections to localhost in the task's network namespace reach the guest's servers; the kubelet's port-forward makes
+//! such. With tap the namespace's loopback interface is not the guest's, so the shim accepts each connection to it and
+//! makes it again in the guest.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ impl Localhost {
     /// The kernel's; nothing is relayed then.
     pub fn start(netns: &Netns, dialer: &Dialer) -> io::Result<Localhost> {
         let (ipv4, ipv6) = netns.run(|| {
-            // The ports are not of interest: no connection comes by them.
+            // Any port will do: connections come by the steering, not by port.
             let ipv4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             // There may be no IPv6.
             Ok::<_, io::Error>((ipv4, TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok()))
@@ -54,13 +54,13 @@ async fn accept(listener: tokio::net::TcpListener, address: IpAddr, dialer: Dial
         let Some(socket) = super::accept(&listener, &mut connections).await else { continue };
         let dialer = dialer.clone();
         connections.spawn(async move {
-            // The address that was dialled, as the program steers connections and changes none.
+            // Steering leaves the address that the client dialled.
             let Ok(dialled) = socket.local_addr() else { return };
             match dialer.connect(Some(address), dialled.port(), Protocol::Tcp).await {
                 Ok((reader, writer)) => relay::bytes(socket, reader, writer).await,
                 Err(error) => {
                     debug!("localhost port {}: {error}", dialled.port());
-                    // As near as can be to a refusal.
+                    // The closest to a refused connection: the client gets a reset.
                     let _ = socket.set_zero_linger();
                 }
             }

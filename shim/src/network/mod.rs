@@ -1,5 +1,7 @@
 //! How a sandbox reaches the network: by sockets of the host in the task's network namespace
-//! (tsi), by cards joined to that namespace's interfaces (tap), or not at all.
+//! (tsi), by NICs that are joined to that namespace's interfaces (tap), or not at all.
+//!
+//! A new mode is a line of [`NAMES`] and of [`decide`]; a new port protocol belongs in [`ports::Protocol`].
 
 mod dialer;
 mod links;
@@ -8,7 +10,7 @@ mod netns;
 pub mod ports;
 mod publish;
 mod sk_lookup;
-mod survey;
+mod snapshot;
 mod tap;
 mod udp;
 
@@ -28,14 +30,14 @@ use tokio::{
 
 use crate::error::{Error, Result};
 
-/// How long the guest may take to connect to a server of its own. A server that does not answer at
-/// all is given up by the guest's kernel in about as long.
+/// How long the guest may take to connect to a server of its own. The guest's kernel gives up a server that does not
+/// answer after about as long.
 const CONNECT: Duration = Duration::from_secs(130);
 
-/// How long an acceptor rests when there is no descriptor for the next connection.
-const REST: Duration = Duration::from_millis(100);
+/// How long an acceptor waits when there is no descriptor for the next connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes the next connection, and forgets those that have ended.
+/// Accepts the next connection, and forgets those that have ended.
 async fn accept(listener: &TcpListener, connections: &mut JoinSet<()>) -> Option<TcpStream> {
     loop {
         tokio::select! {
@@ -44,7 +46,7 @@ async fn accept(listener: &TcpListener, connections: &mut JoinSet<()>) -> Option
                 Ok((socket, _)) => return Some(socket),
                 Err(error) => {
                     warn!("accept a connection: {error}");
-                    tokio::time::sleep(REST).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     return None;
                 }
             },
@@ -52,7 +54,7 @@ async fn accept(listener: &TcpListener, connections: &mut JoinSet<()>) -> Option
     }
 }
 
-/// What somebody asked for.
+/// What the configuration asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Tap where it can be, else tsi.
@@ -60,7 +62,7 @@ pub enum Mode {
     Auto,
     /// Guest sockets become sockets in the task's network namespace.
     Tsi,
-    /// The guest has a card for every configured interface of the task's network namespace.
+    /// The guest has a NIC for every configured interface of the task's network namespace.
     Tap,
     /// The guest has its loopback interface only.
     None,
@@ -82,18 +84,20 @@ impl std::str::FromStr for Mode {
     }
 }
 
-/// What becomes of a mode in a given namespace.
+/// What a mode becomes in a given namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
+    /// Guest sockets become sockets in the namespace.
     Tsi,
+    /// The guest has its loopback interface only.
     None,
-    /// The interfaces are there.
+    /// The namespace has its interfaces.
     Tap,
-    /// They will be when the task is started.
+    /// The namespace gets its interfaces before the task is started.
     TapAtStart,
 }
 
-/// Chooses for the network namespace `netns` as it is after the hooks.
+/// Chooses for the network namespace `netns`, once the hooks have run.
 ///
 /// # Errors
 /// `FAILED_PRECONDITION` when the namespace cannot have what was asked for.
@@ -106,7 +110,7 @@ pub fn choose(mode: Mode, netns: &Netns) -> Result<Choice> {
     if host {
         return decide(mode, host, false);
     }
-    let configured = netns.run(survey::Survey::take).map_err(looked)?.map_err(looked)?.configured();
+    let configured = netns.run(snapshot::Snapshot::take).map_err(looked)?.map_err(looked)?.configured();
     let names: Vec<_> = configured.iter().map(|interface| interface.name.as_str()).collect();
     info!("configured interfaces: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
     decide(mode, host, configured.iter().any(|interface| interface.mac.is_some()))
@@ -132,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configured_namespace_gets_cards() {
+    fn a_configured_namespace_gets_nics() {
         assert_eq!(decide(Mode::Auto, false, true).unwrap(), Choice::Tap);
         assert_eq!(decide(Mode::Tap, false, true).unwrap(), Choice::Tap);
         assert_eq!(decide(Mode::Tsi, false, true).unwrap(), Choice::Tsi);

@@ -1,5 +1,5 @@
-//! A network namespace, and doing something in it: in a thread of its own, as a thread that has
-//! entered another namespace must not go on to do something else.
+//! A network namespace, and running code in it. The code runs in a thread of its own: one that has entered another
+//! namespace must do nothing else afterwards.
 
 use std::{
     fs::{File, OpenOptions},
@@ -26,12 +26,12 @@ const OWN: &str = "/proc/self/ns/net";
 /// Asks for a namespace's kind. Source: linux/nsfs.h, `NS_GET_NSTYPE`.
 const GET_KIND: u32 = 0xb703;
 
-/// A network namespace; it lives at least as long as this.
+/// A network namespace, which lives at least as long as this.
 pub struct Netns {
     file: File,
 }
 
-/// Says that a VM's cards are in a network namespace. It goes with its holder, however that ends.
+/// Marks a network namespace as one whose interfaces a VM has. The kernel removes the mark when its holder ends.
 pub struct Claim(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
 
 impl Netns {
@@ -75,7 +75,7 @@ impl Netns {
         Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
     }
 
-    /// Claims it for a VM's cards; `None` when another shim has.
+    /// Claims its interfaces for a VM; `None` when another shim has them.
     ///
     /// # Errors
     /// The lock's.
@@ -100,7 +100,7 @@ impl Netns {
         self.file.as_fd()
     }
 
-    /// Runs `work` in the namespace, and waits for it. For what does not block. A thread of the shim's is in the host's
+    /// Runs `work` in the namespace, and waits for it: `work` must not block. The shim's threads are in the host's
     /// already.
     ///
     /// # Errors

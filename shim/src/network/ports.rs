@@ -1,10 +1,10 @@
-//! Published ports as somebody writes them: `8080:80,5353:53/udp`.
+//! Published ports as an annotation lists them: `8080:80,5353:53/udp`.
 
 use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// What goes over a port.
+/// The protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Tcp,
@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn a_list_is_read() {
         let ports = parse("8080:80, 5353:53/udp,5353:53/tcp").unwrap();
-        let said: Vec<_> = ports.iter().map(Port::to_string).collect();
-        assert_eq!(said, ["8080:80", "5353:53/udp", "5353:53"]);
+        let shown: Vec<_> = ports.iter().map(Port::to_string).collect();
+        assert_eq!(shown, ["8080:80", "5353:53/udp", "5353:53"]);
     }
 
     #[test]

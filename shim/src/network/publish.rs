@@ -1,5 +1,5 @@
-//! Published ports: the shim listens in the host's network namespace and makes each connection once
-//! more in the task's, so that only what is listed can be reached.
+//! Published ports: the shim listens in the host's network namespace and makes each connection again in the task's, so
+//! that nobody reaches a port that is not listed.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Published ports that nothing goes through yet; given up when dropped.
+/// Published ports that are bound and not served yet; dropping it frees them.
 #[derive(Default)]
 pub struct Bound {
     tcp: Vec<(Port, TcpListener)>,
@@ -53,10 +53,10 @@ pub fn check(ports: &[Port], choice: Choice) -> Result<()> {
 }
 
 impl Bound {
-    /// Takes the ports, on every address of the host.
+    /// Binds the ports, on every address of the host.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` that names a port that is taken; none stays taken by us then.
+    /// `FAILED_PRECONDITION` that names a port that is taken; none stays bound then.
     pub fn bind(ports: &[Port]) -> Result<Bound> {
         let mut bound = Bound::default();
         for port in ports {
@@ -71,7 +71,7 @@ impl Bound {
         Ok(bound)
     }
 
-    /// Lets connections through, until what is returned is dropped.
+    /// Serves the ports until the returned tasks are dropped.
     ///
     /// # Errors
     /// When a socket cannot be watched.
@@ -92,7 +92,7 @@ impl Bound {
     }
 }
 
-/// Both families where the host has both.
+/// Binds for IPv6 and IPv4, or for IPv4 alone where the host has no IPv6.
 fn any<T>(port: u16, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
     match bind((Ipv6Addr::UNSPECIFIED, port).into()) {
         Err(e)
@@ -131,7 +131,7 @@ async fn accept(port: Port, listener: tokio::net::TcpListener, backend: Backend)
     }
 }
 
-/// Connects to a port in the namespace, by either family, and relays.
+/// Connects to a port of the namespace's localhost, IPv4 or else IPv6, and relays.
 async fn in_namespace(netns: &Netns, port: u16, mut socket: TcpStream) -> io::Result<()> {
     let connected = async {
         // A socket belongs to the namespace in which it was made, wherever it is used.
@@ -147,7 +147,7 @@ async fn in_namespace(netns: &Netns, port: u16, mut socket: TcpStream) -> io::Re
     match connected.await {
         Ok(mut server) => tokio::io::copy_bidirectional(&mut socket, &mut server).await.map(drop),
         Err(error) => {
-            // As near as can be to a refusal.
+            // The closest to a refused connection: the client gets a reset.
             let _ = socket.set_zero_linger();
             Err(error)
         }

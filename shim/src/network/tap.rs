@@ -1,4 +1,4 @@
-//! Taps: an interface of a namespace whose other side is a card of a VM.
+//! Taps: an interface of a namespace whose other side is a NIC of a VM.
 
 use std::{
     fs::File,
@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 /// The device of all taps.
 const DEVICE: &str = "/dev/net/tun";
 
-/// Makes the tap `name` in this thread's network namespace: it persists, and this process's user,
-/// which is the vmm's, may open it without further rights.
+/// Makes the tap `name` in this thread's network namespace. It persists. This process's user, which is also the vmm's,
+/// may open it without capabilities.
 ///
 /// # Errors
 /// What could not be done; no tap stays behind.
@@ -35,13 +35,13 @@ pub fn make(name: &str) -> Result<()> {
     // SAFETY: this request reads and writes an ifreq, which names the interface and ends with a zero.
     let made = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
     nix::errno::Errno::result(made).map_err(|e| failed("make it", e.into()))?;
-    // Until it persists it goes with the descriptor.
+    // The kernel removes it with the descriptor until it persists.
     number(device.as_fd(), libc::TUNSETOWNER as _, Uid::effective().as_raw().into())
         .map_err(|e| failed("set its owner", e))?;
     number(device.as_fd(), libc::TUNSETPERSIST as _, 1).map_err(|e| failed("make it persist", e))
 }
 
-/// A request that takes a number.
+/// An ioctl that takes a number.
 fn number(device: BorrowedFd<'_>, request: libc::c_ulong, value: libc::c_ulong) -> io::Result<()> {
     // SAFETY: these requests take numbers.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), request as _, value) };

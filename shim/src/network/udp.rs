@@ -9,14 +9,14 @@ use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet, time::timeout};
 
 use super::{dialer::Dialer, ports::Protocol};
 
-/// Silence after which a session ends. Source: Docker's proxy, `UDPConnTrackTimeout`.
-const SILENCE: Duration = Duration::from_secs(90);
+/// A session ends after this much silence. Source: Docker's proxy, `UDPConnTrackTimeout`.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Most sessions at a time: more clients are not heard.
+/// Most sessions at a time; the datagrams of further clients are dropped.
 const MAX_SESSIONS: usize = 1024;
 
-/// Datagrams of one client that may wait for the guest: more are dropped, as UDP may be.
-const WAITING: usize = 64;
+/// Datagrams of one client that may wait for the guest; UDP allows dropping more.
+const MAX_QUEUED: usize = 64;
 
 /// The largest datagram that UDP has.
 const MAX_DATAGRAM: usize = 65_535;
@@ -28,7 +28,7 @@ pub async fn serve(port: u16, socket: UdpSocket, dialer: Dialer) {
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
-        // Errors are those of earlier answers (ICMP).
+        // An error here is an ICMP error about an earlier answer.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
         let datagram = frame(&buffer[..length]);
         sessions.retain(|_, session| !session.is_closed());
@@ -38,7 +38,7 @@ pub async fn serve(port: u16, socket: UdpSocket, dialer: Dialer) {
             continue;
         }
         let session = sessions.entry(client).or_insert_with(|| {
-            let (sender, datagrams) = mpsc::channel(WAITING);
+            let (sender, datagrams) = mpsc::channel(MAX_QUEUED);
             let (socket, dialer) = (socket.clone(), dialer.clone());
             tasks.spawn(session(port, client, socket, datagrams, dialer));
             sender
@@ -66,7 +66,7 @@ async fn session(
                 chunk = reader.recv() => chunk.map(Err),
             }
         };
-        match timeout(SILENCE, next).await {
+        match timeout(IDLE_TIMEOUT, next).await {
             Ok(Some(Ok(datagram))) if writer.send(&datagram).await.is_ok() => {}
             Ok(Some(Err(chunk))) => {
                 frames.push(&chunk);

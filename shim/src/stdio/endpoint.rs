@@ -16,7 +16,7 @@ use tokio::{
 use super::uri::Target;
 use crate::error::{Error, Result};
 
-/// Takes a process's output.
+/// Where a process's output is written.
 pub struct Output(Pin<Box<dyn AsyncWrite + Send>>);
 
 impl From<pipe::Sender> for Output {
@@ -29,7 +29,7 @@ impl Output {
     /// Opens a FIFO or a file.
     ///
     /// # Errors
-    /// When it cannot be opened, or is a program: one logs both outputs, and is started by itself.
+    /// When it cannot be opened, or is a program: a logger gets both outputs, so it is not opened for one.
     pub async fn open(target: &Target) -> Result<Output> {
         match target {
             Target::Fifo(path) => {
@@ -50,14 +50,18 @@ impl Output {
         }
     }
 
+    /// Writes `data`, and waits until it is written.
+    ///
+    /// # Errors
+    /// The file's or the pipe's.
     pub async fn write(&mut self, data: &[u8]) -> io::Result<()> {
         self.0.write_all(data).await?;
         self.0.flush().await
     }
 }
 
-/// A FIFO that will give a process's input, not open yet: a client may write as soon as somebody
-/// reads, and `ctr` can tell us of the end of its input only once the create has returned.
+/// A FIFO for a process's input, not open yet: a client may write as soon as the FIFO has a reader, and `ctr` can close
+/// the input only after the create has returned.
 pub struct Input(PathBuf);
 
 impl Input {
@@ -75,7 +79,8 @@ impl Input {
         }
     }
 
-    /// Opens it. The second half keeps it from its end of file while no client has it open.
+    /// Opens it. The second half keeps it open for writing, so that the reader sees no end of file while no client has it
+    /// open.
     ///
     /// # Errors
     /// When it cannot be opened.

@@ -1,9 +1,9 @@
 //! A program that logs a process's output: containerd's `binary://`, which nerdctl uses for what
 //! runs in the background.
 //!
-//! It finds standard output to read at descriptor 3, standard error at 4, and at 5 a pipe to say
-//! by a byte, or by closing it, that it is ready; the environment names the process. It ends by
-//! itself at the end of both outputs, and is ended when it does not.
+//! The logger reads standard output from descriptor 3 and standard error from 4. It says that it is ready by writing a
+//! byte to 5, or by closing it. Its environment names the process. It ends when both outputs end; one that does not is
+//! killed.
 //! Source: containerd `core/runtime/v2/README.md` and `cmd/containerd-shim-runc-v2/process/io.go`.
 
 use std::{io, os::fd::OwnedFd, time::Duration};
@@ -17,12 +17,11 @@ use super::uri::Binary;
 use crate::error::{Error, Result};
 
 /// How long a logger may take to get ready.
-const READY: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a logger may take over what it has read, after the end of the output; and after
-/// SIGTERM. Together they are what runc's shim allows.
-const FLUSH: Duration = Duration::from_secs(10);
-const LAST: Duration = Duration::from_secs(2);
+/// How long a logger may take to end after the output has, and after SIGTERM. Together they are what runc's shim allows.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+const TERM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running logger; killed when this is dropped.
 pub struct Logger {
@@ -42,7 +41,7 @@ impl Logger {
     /// ready.
     ///
     /// # Errors
-    /// When it cannot be started, is not ready in time, or ends unready where it must not.
+    /// When it cannot be started, is not ready in time, or ends unready although it must say that it is ready.
     pub async fn start(binary: &Binary, id: &str, namespace: &str) -> Result<(Logger, LogPipes)> {
         let failed = |what: &str| Error::internal(format!("logger {}: {what}", binary.path.display()));
         let pipes = || pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(&format!("make a pipe: {e}")));
@@ -54,16 +53,18 @@ impl Logger {
             .to_vec();
         let child = spawn.spawn().map_err(|e| failed(&format!("{:#}", anyhow::Error::from(e))))?;
         let logger = Logger { child: child.clone() };
-        // Reaped whenever it ends.
+        // Reaps it whenever it ends.
         tokio::spawn(async move {
             let how = child.ended().await;
             debug!("logger {} ended: {how:?}", child.pid());
         });
         let sender = |fd: OwnedFd| pipe::Sender::from_owned_fd(fd).map_err(|e| failed(&e.to_string()));
         let pipes = LogPipes { stdout: sender(out)?, stderr: sender(err)? };
-        let answered = timeout(READY, answer(ready)).await;
-        match answered.map_err(|_| failed(&format!("not ready after {READY:?}")))? {
-            Ok(false) if binary.must_answer => Err(failed("ended, or closed descriptor 5, without a word")),
+        let answered = timeout(READY_TIMEOUT, answer(ready)).await;
+        match answered.map_err(|_| failed(&format!("not ready after {READY_TIMEOUT:?}")))? {
+            Ok(false) if binary.must_answer => {
+                Err(failed("ended, or closed descriptor 5, without saying that it is ready"))
+            }
             Ok(_) => Ok((logger, pipes)),
             Err(error) => Err(failed(&format!("wait until it is ready: {error}"))),
         }
@@ -74,14 +75,14 @@ impl Logger {
         self.child.kill(Signal::SIGTERM);
     }
 
-    /// Waits for its end, which the end of the output brings; it is ended when it takes too long.
+    /// Waits until it has ended, which it does at the end of the output; one that takes too long is terminated.
     pub async fn finish(&self) {
-        if timeout(FLUSH, self.child.ended()).await.is_ok() {
+        if timeout(FLUSH_TIMEOUT, self.child.ended()).await.is_ok() {
             return;
         }
-        warn!("logger {} did not end {FLUSH:?} after the output: it is ended", self.child.pid());
+        warn!("logger {} did not end {FLUSH_TIMEOUT:?} after the output: it is terminated", self.child.pid());
         self.terminate();
-        if timeout(LAST, self.child.ended()).await.is_err() {
+        if timeout(TERM_TIMEOUT, self.child.ended()).await.is_err() {
             self.child.kill(Signal::SIGKILL);
         }
     }
@@ -89,12 +90,12 @@ impl Logger {
 
 impl Drop for Logger {
     fn drop(&mut self) {
-        // No notice is taken by one that has ended.
+        // Does nothing to one that has ended.
         self.child.kill(Signal::SIGKILL);
     }
 }
 
-/// Whether a byte came before the end.
+/// Whether a byte came before the end of file.
 async fn answer(ready: OwnedFd) -> io::Result<bool> {
     let mut ready = pipe::Receiver::from_owned_fd(ready)?;
     Ok(ready.read(&mut [0]).await? > 0)
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_ends_unready_is_an_error_only_where_it_must_answer() {
+    async fn a_logger_that_ends_unready_is_an_error_only_where_it_must_answer() {
         assert!(Logger::start(&shell("exit 1", false), "c1", "default").await.is_ok());
         let error = Logger::start(&shell("exit 1", true), "c1", "default").await.err().unwrap();
         assert!(error.to_string().contains("/bin/sh: ended"), "{error}");

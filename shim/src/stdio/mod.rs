@@ -1,4 +1,4 @@
-//! A process's input and output on the host, and the pumps between them and the guest's streams.
+//! A process's input and output on the host, and the pumps that connect them to the guest's streams.
 //!
 //! containerd's client makes FIFOs and names them. The shim opens an output both for writing and
 //! for reading, and an input also for writing, so that a client or containerd that goes away and
@@ -13,8 +13,7 @@ use guest_protocol::api;
 
 pub use pump::{Endpoints, Pumps};
 
-/// Where a process's input and output go, in containerd's words: a FIFO's path, a URI, or
-/// nothing.
+/// Where a process's input and output go, as containerd names it: a FIFO's path, a URI, or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StdioPaths {
     /// Read by the process; empty for none.
@@ -27,7 +26,7 @@ pub struct StdioPaths {
     pub terminal: bool,
 }
 
-/// Stream numbers for one process, as the guest is told them.
+/// Numbers the streams of one process, for the guest.
 pub fn streams(paths: &StdioPaths, mut next: impl FnMut() -> u32) -> api::Stdio {
     let mut number = |wanted: bool| if wanted { next() } else { 0 };
     api::Stdio {

@@ -63,12 +63,12 @@ impl Endpoints {
 /// The input of one process.
 #[derive(Default)]
 struct Stdin {
-    /// What is to flow, until it does.
+    /// The input and its stream, until the pump starts.
     waiting: Option<(Input, Writer)>,
     pump: Option<AbortHandle>,
     /// The shim's own write end of the FIFO.
     hold: Option<pipe::Sender>,
-    /// No hold is wanted any more.
+    /// Whether the client has closed the input: no hold is kept then.
     closed: bool,
 }
 
@@ -85,8 +85,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pumps {
-    /// Connects `ends` to the streams that the guest is told of. Output flows from now on, input
-    /// only from [`start_input`](Self::start_input): the guest must know the process first.
+    /// Connects `ends` to the guest's streams. Output flows from now on, input only after
+    /// [`start_input`](Self::start_input): the guest must know the process first.
     ///
     /// # Errors
     /// When a stream cannot be opened.
@@ -111,7 +111,7 @@ impl Pumps {
         })
     }
 
-    /// Lets input flow.
+    /// Starts the input.
     pub fn start_input(&self) {
         let mut stdin = lock(&self.stdin);
         let Some((input, writer)) = stdin.waiting.take() else { return };
@@ -124,20 +124,19 @@ impl Pumps {
         }
     }
 
-    /// Drops the shim's hold on the input: its end comes when its client has closed it as well.
+    /// Drops the shim's hold on the input, which ends when its client has closed it too.
     pub fn close_stdin(&self) {
         let mut stdin = lock(&self.stdin);
         stdin.closed = true;
         stdin.hold = None;
     }
 
-    /// After the process's end: stops the input, and waits until the client or the logger has the
-    /// output.
+    /// After the process has ended: stops the input, and waits until the client or the logger has the output.
     pub async fn finish(&self) {
         self.end_input();
         let outputs = std::mem::take(&mut *lock(&self.outputs));
         for output in outputs {
-            // Fails when it was given up.
+            // Fails when it was aborted.
             let _ = output.await;
         }
         if let Some(logger) = &self.logger {
@@ -150,8 +149,8 @@ impl Pumps {
         stdin.pump.iter().for_each(AbortHandle::abort);
     }
 
-    /// Drops the output that the client has not read, and ends the logger.
-    pub fn give_up(&self) {
+    /// Drops the output that the client has not read, and terminates the logger.
+    pub fn abort(&self) {
         self.aborts.iter().for_each(AbortHandle::abort);
         self.logger.iter().for_each(Logger::terminate);
     }
@@ -160,7 +159,7 @@ impl Pumps {
 impl Drop for Pumps {
     fn drop(&mut self) {
         self.end_input();
-        self.give_up();
+        self.abort();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What containerd's name for an output means: a FIFO, a file, or a program that logs it.
+//! Parses the URI of an output: a FIFO, a file, or a program that logs it. A new scheme belongs here.
 
 use std::{
     ffi::OsString,
@@ -10,14 +10,14 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Result};
 
-/// An output, by its name taken apart.
+/// Where an output goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Somebody reads this FIFO.
+    /// To a client that reads this FIFO.
     Fifo(PathBuf),
-    /// Appended to this file.
+    /// To the end of this file.
     File(PathBuf),
-    /// Read by a program.
+    /// To a program that logs it.
     Binary(Binary),
 }
 
@@ -28,12 +28,12 @@ pub struct Binary {
     pub path: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// It must say that it is ready, by a byte; else its silence will do (`binary-v2://`).
+    /// Whether it must say by a byte that it is ready (`binary-v2://`); else closing the descriptor is enough.
     pub must_answer: bool,
 }
 
 impl Target {
-    /// Takes `uri` apart; one without a scheme is a FIFO's path.
+    /// Parses `uri`; one without a scheme is a FIFO's path.
     ///
     /// # Errors
     /// `UNIMPLEMENTED` for another scheme, `INVALID_ARGUMENT` for a program without a path.
@@ -70,8 +70,7 @@ impl Target {
     }
 }
 
-/// Each key of the query and then its value, each in its turn; of a key that is there twice the
-/// first value counts. Source: containerd `cmd/containerd-shim-runc-v2/process/io_util.go`.
+/// The keys of the query, each followed by its value. The first value of a repeated key counts. Source: containerd `cmd/containerd-shim-runc-v2/process/io_util.go`.
 fn arguments(query: &str) -> Vec<OsString> {
     let mut seen: Vec<(String, String)> = Vec::new();
     for (key, value) in form_urlencoded::parse(query.as_bytes()).into_owned() {
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_files_are_taken_apart() {
+    fn paths_and_files_are_parsed() {
         assert_eq!(Target::parse("/run/fi fo%20").unwrap(), Target::Fifo("/run/fi fo%20".into()));
         assert_eq!(Target::parse("fifo:///run/fifo").unwrap(), Target::Fifo("/run/fifo".into()));
         assert_eq!(Target::parse("file:///var/log/a%20b?x=y").unwrap(), Target::File("/var/log/a b".into()));

@@ -94,7 +94,7 @@ impl Process {
             && let Some(pumps) = self.pumps()
         {
             warn!("the client did not read the output of {} within {DRAIN:?}: the rest is dropped", self.id);
-            pumps.give_up();
+            pumps.abort();
         }
         finished().await;
     }

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Where units go that name no slice. Source: runc `libcontainer/cgroups/systemd/v2.go`.
+/// The slice of a unit that names none. Source: runc `libcontainer/cgroups/systemd/v2.go`.
 const DEFAULT_SLICE: &str = "system.slice";
 
 /// The last part of a slice's name. Source: systemd.slice(5).
@@ -13,7 +13,7 @@ const SLICE: &str = ".slice";
 
 /// A cgroup as a spec names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum CgroupName {
     /// By its place.
     Path(PathBuf),
     /// As a unit of systemd.
@@ -25,18 +25,18 @@ pub enum Named {
     },
 }
 
-impl Named {
+impl CgroupName {
     /// Understands a spec's `linux.cgroupsPath`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for what begins like systemd's form and is none, and for a path with `..`.
-    pub fn parse(path: &Path) -> Result<Named> {
+    /// `INVALID_ARGUMENT` for a path with `..`, and for a malformed `slice:prefix:name`.
+    pub fn parse(path: &Path) -> Result<CgroupName> {
         let text = path.to_string_lossy();
         let invalid = |what: &str| Error::invalid(format!("linux.cgroupsPath {text}: {what}"));
         if path.components().any(|part| part == Component::ParentDir) {
             return Err(invalid("it must not leave the hierarchy by .."));
         }
-        let Some((slice, rest)) = text.split_once(':') else { return Ok(Named::Path(path.to_owned())) };
+        let Some((slice, rest)) = text.split_once(':') else { return Ok(CgroupName::Path(path.to_owned())) };
         let unit = match rest.split_once(':') {
             Some((prefix, name)) if !name.is_empty() && !rest.contains('/') && !name.contains(':') => {
                 if name.ends_with(SLICE) { name.to_owned() } else { format!("{prefix}-{name}.scope") }
@@ -45,13 +45,13 @@ impl Named {
         };
         let slice = if slice.is_empty() { DEFAULT_SLICE } else { slice };
         let parent = expand(slice).ok_or_else(|| invalid("its first part must be like a-b.slice"))?;
-        Ok(Named::Unit { name: format!("{slice}:{rest}"), path: parent.join(unit) })
+        Ok(CgroupName::Unit { name: format!("{slice}:{rest}"), path: parent.join(unit) })
     }
 
     /// Its place below the hierarchy's root.
     pub fn path(&self) -> &Path {
         match self {
-            Named::Path(path) | Named::Unit { path, .. } => path,
+            CgroupName::Path(path) | CgroupName::Unit { path, .. } => path,
         }
     }
 }
@@ -77,12 +77,15 @@ mod tests {
     use super::*;
 
     fn path(named: &str) -> PathBuf {
-        Named::parse(Path::new(named)).unwrap().path().to_owned()
+        CgroupName::parse(Path::new(named)).unwrap().path().to_owned()
     }
 
     #[test]
     fn a_path_is_itself() {
-        assert_eq!(Named::parse(Path::new("/default/c1")).unwrap(), Named::Path("/default/c1".into()));
+        assert_eq!(
+            CgroupName::parse(Path::new("/default/c1")).unwrap(),
+            CgroupName::Path("/default/c1".into())
+        );
     }
 
     #[test]
@@ -96,7 +99,9 @@ mod tests {
         assert_eq!(path(":nerdctl:c1"), Path::new("/system.slice/nerdctl-c1.scope"));
         assert_eq!(path("-.slice:a:b"), Path::new("/a-b.scope"));
         assert_eq!(path("a.slice::a-b.slice"), Path::new("/a.slice/a-b.slice"));
-        let Named::Unit { name, .. } = Named::parse(Path::new(":nerdctl:c1")).unwrap() else { panic!() };
+        let CgroupName::Unit { name, .. } = CgroupName::parse(Path::new(":nerdctl:c1")).unwrap() else {
+            panic!()
+        };
         assert_eq!(name, "system.slice:nerdctl:c1");
     }
 
@@ -112,7 +117,7 @@ mod tests {
             "a.slice:b:c:d",
             "/default/../../c1",
         ] {
-            let error = Named::parse(Path::new(bad)).unwrap_err().to_string();
+            let error = CgroupName::parse(Path::new(bad)).unwrap_err().to_string();
             assert!(error.contains(bad), "{error}");
         }
     }

@@ -1,5 +1,5 @@
-//! What a network namespace holds: its configured interfaces, and all that a guest needs to have
-//! the same.
+//! A snapshot of a network namespace: its interfaces, addresses, neighbours and routes, and the copy of them that a
+//! guest gets.
 
 use std::{fs, io, net::IpAddr};
 
@@ -22,28 +22,27 @@ pub struct Interface {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// Its hardware address; `None` for one that is not like Ethernet, and that no card of a VM
-    /// can stand for.
+    /// Its hardware address; `None` for one that is not like Ethernet, which no NIC of a VM can replace.
     pub mac: Option<[u8; 6]>,
     /// Its MTU in bytes.
     pub mtu: u32,
 }
 
-/// What the namespace of this thread holds.
+/// What this thread's namespace held when the snapshot was taken.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct Snapshot {
     links: Vec<LinkMessage>,
     addresses: Vec<AddressMessage>,
     neighbours: Vec<NeighbourMessage>,
     routes: Vec<RouteMessage>,
 }
 
-impl Survey {
-    /// Looks.
+impl Snapshot {
+    /// Takes one of this thread's namespace.
     ///
     /// # Errors
     /// Netlink's.
-    pub fn take() -> io::Result<Survey> {
+    pub fn take() -> io::Result<Snapshot> {
         use RouteNetlinkMessage as Message;
         let mut netlink = Netlink::open()?;
         let requests = [
@@ -52,19 +51,19 @@ impl Survey {
             Message::GetNeighbour(NeighbourMessage::default()),
             Message::GetRoute(RouteMessage::default()),
         ];
-        let mut survey = Survey::default();
+        let mut snapshot = Snapshot::default();
         for request in requests {
             for found in netlink.dump(request)? {
                 match found {
-                    Message::NewLink(link) => survey.links.push(link),
-                    Message::NewAddress(address) => survey.addresses.push(address),
-                    Message::NewNeighbour(neighbour) => survey.neighbours.push(neighbour),
-                    Message::NewRoute(route) => survey.routes.push(route),
+                    Message::NewLink(link) => snapshot.links.push(link),
+                    Message::NewAddress(address) => snapshot.addresses.push(address),
+                    Message::NewNeighbour(neighbour) => snapshot.neighbours.push(neighbour),
+                    Message::NewRoute(route) => snapshot.routes.push(route),
                     _ => {}
                 }
             }
         }
-        Ok(survey)
+        Ok(snapshot)
     }
 
     /// The interfaces that are up, are not the loopback's, and have an address beyond the link.
@@ -103,7 +102,7 @@ impl Survey {
         self.addresses.iter().filter(of_these).filter_map(own).collect()
     }
 
-    /// What the guest has to be told so that its cards are like `interfaces`.
+    /// How the guest configures its NICs so that they are like `interfaces`.
     pub fn for_guest(&self, interfaces: &[Interface]) -> api::Network {
         let chosen = |index: u32| interfaces.iter().any(|interface| interface.index == index);
         let mut routes: Vec<_> = self.routes.iter().filter_map(|route| copied_route(route, chosen)).collect();
@@ -156,8 +155,8 @@ fn body(message: &impl Emitable) -> Vec<u8> {
     bytes
 }
 
-/// An address as the guest is to have it: for good, since its lifetime is the host's to watch; at
-/// once; and without the route that comes with one, as all routes are copied.
+/// An address for the guest. It never expires, as the host watches its lifetime; it is usable at once; and it brings no
+/// route with it, as all routes are copied.
 fn copied_address(address: &AddressMessage) -> AddressMessage {
     let mut copy = address.clone();
     copy.attributes.retain(|attribute| {
@@ -174,7 +173,7 @@ fn copied_address(address: &AddressMessage) -> AddressMessage {
     copy
 }
 
-/// A neighbour that somebody wrote down; the others are found again.
+/// A permanent neighbour's copy; the guest finds the others itself.
 fn copied_neighbour(neighbour: &NeighbourMessage) -> Option<NeighbourMessage> {
     if neighbour.header.state != NeighbourState::Permanent
         || !matches!(neighbour.header.family, AddressFamily::Inet | AddressFamily::Inet6)
@@ -188,7 +187,7 @@ fn copied_neighbour(neighbour: &NeighbourMessage) -> Option<NeighbourMessage> {
     Some(copy)
 }
 
-/// A route of the main table that leads through the chosen interfaces, or nowhere.
+/// The copy of a route of the main table that leads through the chosen interfaces, or nowhere.
 fn copied_route(route: &RouteMessage, chosen: impl Fn(u32) -> bool) -> Option<RouteMessage> {
     let mut nowhere =
         matches!(route.header.kind, RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit);
@@ -209,7 +208,7 @@ fn copied_route(route: &RouteMessage, chosen: impl Fn(u32) -> bool) -> Option<Ro
         return None;
     }
     let mut copy = route.clone();
-    // What else there is tells of the route's state on the host.
+    // The other flags and attributes are the route's state on the host.
     copy.header.flags &= RouteFlags::Onlink;
     copy.attributes.retain(|attribute| {
         !matches!(
@@ -253,8 +252,8 @@ mod tests {
         address
     }
 
-    fn survey() -> Survey {
-        Survey {
+    fn snapshot() -> Snapshot {
+        Snapshot {
             links: vec![
                 link(1, "lo", LinkFlags::Up | LinkFlags::Loopback, LinkLayerType::Loopback),
                 link(2, "eth0", LinkFlags::Up, LinkLayerType::Ether),
@@ -269,13 +268,13 @@ mod tests {
                 address(4, AddressScope::Link),
                 address(5, AddressScope::Universe),
             ],
-            ..Survey::default()
+            ..Snapshot::default()
         }
     }
 
     #[test]
     fn configured_is_up_with_an_address_beyond_the_link() {
-        let found = survey().configured();
+        let found = snapshot().configured();
         let names: Vec<_> = found.iter().map(|i| (i.name.as_str(), i.mtu, i.mac.is_some())).collect();
         assert_eq!(names, [("eth0", 9000, true), ("wg0", 9000, false)]);
     }
@@ -301,14 +300,14 @@ mod tests {
 
     #[test]
     fn routes_of_the_main_table_are_copied_gateways_last() {
-        let mut survey = survey();
+        let mut snapshot = snapshot();
         let main = RouteHeader::RT_TABLE_MAIN;
-        survey.routes =
+        snapshot.routes =
             vec![route(main, 2, true), route(main, 2, false), route(255, 2, false), route(main, 1, false)];
-        let chosen = survey.configured();
-        let told = survey.for_guest(&chosen[..1]);
+        let chosen = snapshot.configured();
+        let told = snapshot.for_guest(&chosen[..1]);
         assert_eq!(told.routes, [body(&route(main, 2, false)), body(&route(main, 2, true))]);
         assert_eq!((told.interfaces.len(), told.addresses.len()), (1, 1));
-        assert_eq!(survey.addresses_of(&chosen[..1]), [IpAddr::from([10, 0, 0, 2])]);
+        assert_eq!(snapshot.addresses_of(&chosen[..1]), [IpAddr::from([10, 0, 0, 2])]);
     }
 }
