@@ -20,8 +20,8 @@ const KERNELS_DEVICES: [(i64, i64, &str); 9] = [
 ];
 
 /// Keeps the devices that the guest has too. Other numbers of the host name nothing, or something else, in the guest. A
-/// spec that lists a device and allows its number needs it, and is refused; other devices (a privileged container lists all
-/// that the host has) are dropped.
+/// spec that lists a device and allows its number needs it, and is refused; other devices (a privileged container lists
+/// all that the host has) are dropped.
 pub fn hosts(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
     let (kept, absent): (Vec<_>, Vec<_>) =

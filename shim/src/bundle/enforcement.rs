@@ -1,6 +1,6 @@
-//! Which limits hold where. The guest's kernel enforces a container's own limits. Limits on the host's CPUs and disks mean
-//! nothing there: for a lone container the host enforces them on the whole VM, and its CPU time again, in case the guest
-//! does not. In a pod the pod's cgroup does that. The host bounds the threads of every VM.
+//! Which limits hold where. The guest's kernel enforces a container's own limits. Limits on the host's CPUs and disks
+//! mean nothing there: for a lone container the host enforces them on the whole VM, and its CPU time again, in case the
+//! guest does not. In a pod the pod's cgroup does that. The host bounds the threads of every VM.
 
 use oci_spec::runtime::{LinuxPids, LinuxResources};
 
@@ -57,9 +57,9 @@ pub fn keep_guests(resources: &mut LinuxResources, role: Role) -> Vec<&'static s
 /// some hundreds at most. A container's own limit holds in the guest, where its processes are.
 const MAX_THREADS: i64 = 1024;
 
-/// What the host enforces on the cgroup of a container with these resources: a bound on threads where a VM is in it, and a
-/// lone container's own limits. Not its memory: the VM's size bounds that, and the host would kill a guest that uses what
-/// it sees.
+/// What the host enforces on the cgroup of a container with these resources: a bound on threads where a VM is in it,
+/// and a lone container's own limits. Not its memory: the VM's size bounds that, and the host would kill a guest that
+/// uses what it sees.
 pub fn for_host(resources: &LinuxResources, role: Role) -> Option<LinuxResources> {
     let mut hosts = LinuxResources::default();
     // By default it has device rules.

@@ -43,8 +43,8 @@ pub fn pods_shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<
     Ok(bundle)
 }
 
-/// Binds what the share has of a host's directory or file. virtiofs carries no sockets, so the guest listens on one of its
-/// own in the place of a bound socket.
+/// Binds what the share has of a host's directory or file. virtiofs carries no sockets, so the guest listens on one of
+/// its own in the place of a bound socket.
 pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let mut all = Vec::new();
     for mut mount in bundle.spec.mounts().clone().unwrap_or_default() {
@@ -93,8 +93,8 @@ fn volume(mount: &Mount, source: Pinned, is_directory: bool) -> Volume {
     Volume { source, is_directory, recursive: has("rbind"), read_only, follows }
 }
 
-/// A bind of the mount at `path` below the volume of `top`, to come after `top`. "ro" makes the top alone read-only, but
-/// the guest's kernel mounts what is below it by itself, with the options of the top.
+/// A bind of the mount at `path` below the volume of `top`, to come after `top`. "ro" makes the top alone read-only,
+/// but the guest's kernel mounts what is below it by itself, with the options of the top.
 fn writable_below(top: &Mount, shared: &Path, path: &Path) -> Mount {
     let mut mount = top.clone();
     mount.set_destination(top.destination().join(path));

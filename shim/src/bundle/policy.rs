@@ -1,4 +1,5 @@
-//! How the host treats a container: what it is to its sandbox, which limits hold, how soon it goes when memory is short.
+//! How the host treats a container: what it is to its sandbox, which limits hold, how soon it goes when memory is
+//! short.
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
@@ -36,8 +37,8 @@ pub struct HostPolicy {
     pub limits: Limits,
     /// The limits that the host enforces.
     pub hosts: Option<LinuxResources>,
-    /// How soon the kernel kills it when the host's memory runs out, from -1000 (never) to 1000; none when its VM need not
-    /// regard it.
+    /// How soon the kernel kills it when the host's memory runs out, from -1000 (never) to 1000; none when its VM need
+    /// not regard it.
     pub oom_score_adj: Option<i32>,
 }
 

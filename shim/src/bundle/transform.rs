@@ -164,8 +164,8 @@ fn host_resources(mut bundle: GuestBundle, context: &Context) -> Result<GuestBun
     Ok(bundle)
 }
 
-/// Removes limits on swap, which all hold in a guest without swap. Removes "no limit" on memory too, which is a cgroup's
-/// default: libcontainer would lift the limit on swap with it, and its file is not there.
+/// Removes limits on swap, which all hold in a guest without swap. Removes "no limit" on memory too, which is a
+/// cgroup's default: libcontainer would lift the limit on swap with it, and its file is not there.
 fn no_swap(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     let resources = bundle.spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
     if let Some(memory) = resources.and_then(|resources| resources.memory_mut().as_mut()) {

@@ -1,11 +1,12 @@
-//! Makes a cgroup before its first process, so that processes start in it. libcgroups can only move a process into a new
-//! one, and each move costs the kernel an RCU grace period: 11 virtual ms.
+//! Makes a cgroup before its first process, so that processes start in it. libcgroups can only move a process into a
+//! new one, and each move costs the kernel an RCU grace period: 11 virtual ms.
 
 use std::{fs, io, path::Path};
 
 use log::debug;
 
-/// The controllers that a cgroup can enable for its children, and those that it has enabled. Source: the kernel's cgroup-v2.rst.
+/// The controllers that a cgroup can enable for its children, and those that it has enabled. Source: the kernel's
+/// cgroup-v2.rst.
 const CONTROLLERS: &str = "cgroup.controllers";
 const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 
@@ -25,8 +26,8 @@ pub fn with_parents(root: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Enables all controllers for the children of `cgroup`. One that cannot be enabled (a cgroup with processes enables none)
-/// fails the limit that needs it, if any does.
+/// Enables all controllers for the children of `cgroup`. One that cannot be enabled (a cgroup with processes enables
+/// none) fails the limit that needs it, if any does.
 fn enable_controllers(cgroup: &Path) -> io::Result<()> {
     let enabled = fs::read_to_string(cgroup.join(SUBTREE_CONTROL))?;
     for controller in fs::read_to_string(cgroup.join(CONTROLLERS))?.split_whitespace() {

@@ -1,9 +1,9 @@
 //! The sandbox's cgroup on the host. The vmm, the anchors and a pod's shim live in it: the container's or the pod's own
 //! cgroup accounts for what the guest uses, and bounds it.
 //!
-//! Only cgroup v2. Where systemd runs, a unit (`slice:prefix:name`) is a transient scope that it delegates to us; elsewhere
-//! it is a cgroup in the place that systemd would give it. The guest has a hierarchy of its own, and sees nothing of
-//! this one.
+//! Only cgroup v2. Where systemd runs, a unit (`slice:prefix:name`) is a transient scope that it delegates to us;
+//! elsewhere it is a cgroup in the place that systemd would give it. The guest has a hierarchy of its own, and sees
+//! nothing of this one.
 
 mod make;
 mod name;
@@ -62,8 +62,8 @@ impl HostCgroup {
         Ok(HostCgroup { name, path: full, ours })
     }
 
-    /// Its directory, for starting processes in it. It is made if it is not there; none where systemd makes it, when the
-    /// first process is [added](HostCgroup::add).
+    /// Its directory, for starting processes in it. It is made if it is not there; none where systemd makes it, when
+    /// the first process is [added](HostCgroup::add).
     ///
     /// # Errors
     /// When it cannot be made, naming it.

@@ -1,8 +1,8 @@
 //! The shim's seat in a pod's cgroup: the pod is charged for what the shim uses.
 //!
-//! The shim leaves before it tells anybody that the pod has ended. The kubelet kills everything in the cgroup when it hears
-//! that, and a cgroup with a process in it cannot be removed. A lone container's shim stays where containerd put it, as
-//! other shims do: each move costs an RCU grace period, and there is no pod to charge.
+//! The shim leaves before it tells anybody that the pod has ended. The kubelet kills everything in the cgroup when it
+//! hears that, and a cgroup with a process in it cannot be removed. A lone container's shim stays where containerd put
+//! it, as other shims do: each move costs an RCU grace period, and there is no pod to charge.
 
 use std::{
     fs, io,

@@ -2,8 +2,8 @@
 //! `/etc/krun/config.d/*.toml` in order of name, the file or text of containerd's runtime
 //! options, and those annotations that the files allow.
 //!
-//! An unknown key, a value out of range, or an annotation that is not allowed is an error that names it and says what is
-//! allowed.
+//! An unknown key, a value out of range, or an annotation that is not allowed is an error that names it and says what
+//! is allowed.
 //!
 //! A new key is a field of [`Layer`] and of [`Config`]; its default is a constant here.
 

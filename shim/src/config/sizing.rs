@@ -66,8 +66,8 @@ impl Limits {
 }
 
 impl Size {
-    /// Refuses limits beyond the VM's size, unless they are no larger than those of `now`. The sandbox's other containers may
-    /// use `others` MiB together.
+    /// Refuses limits beyond the VM's size, unless they are no larger than those of `now`. The sandbox's other
+    /// containers may use `others` MiB together.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION` that says what the VM has, and which setting gives more.
@@ -78,7 +78,8 @@ impl Size {
             && now.memory_mib().is_none_or(|now| memory > now)
         {
             return Err(Error::precondition(format!(
-                "a memory limit of {memory} MiB: the VM has {all} MiB for its containers, of which others may use {others}, and cannot grow; one made with a larger max_memory_mib has room"
+                "a memory limit of {memory} MiB: the VM has {all} MiB for its containers, of which \
+                 others may use {others}, and cannot grow; one made with a larger max_memory_mib has room"
             )));
         }
         if let Some(cpus) = wanted.cpus().filter(|wanted| *wanted > self.cpus.into())

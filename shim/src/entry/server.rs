@@ -39,7 +39,8 @@ const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task
 /// The log in the bundle, which the library opens. Source: containerd `core/runtime/v2/README.md`.
 const LOG: &str = "log";
 
-/// How long the bundle is watched: containerd gives up a shim right after its start, and a user has few inotify instances.
+/// How long the bundle is watched: containerd gives up a shim right after its start, and a user has few inotify
+/// instances.
 const WATCHED: Duration = Duration::from_secs(60);
 
 /// How long the last events may take before the shim ends.
@@ -74,8 +75,8 @@ pub fn serve(flags: &Flags) -> Result<()> {
     served
 }
 
-/// The socket's file, removed when this is dropped, also when the server could not be set up: containerd may have given the
-/// server up, and then does not clean up after it.
+/// The socket's file, removed when this is dropped, also when the server could not be set up: containerd may have given
+/// the server up, and then does not clean up after it.
 struct SocketFile(Option<PathBuf>);
 
 impl SocketFile {

@@ -1,6 +1,6 @@
-//! Joins the interfaces of a namespace to a VM's NICs. Each interface has a tap beside it, and tc redirects what comes in
-//! on one to the other (an ingress qdisc, a filter that matches all, mirred). The namespace's own network stack sees none
-//! of it: the interface keeps the addresses that CNI gave it, and the guest uses them.
+//! Joins the interfaces of a namespace to a VM's NICs. Each interface has a tap beside it, and tc redirects what comes
+//! in on one to the other (an ingress qdisc, a filter that matches all, mirred). The namespace's own network stack sees
+//! none of it: the interface keeps the addresses that CNI gave it, and the guest uses them.
 
 use std::{fs, io, net::IpAddr};
 

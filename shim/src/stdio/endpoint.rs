@@ -79,8 +79,8 @@ impl Input {
         }
     }
 
-    /// Opens it. The second half keeps it open for writing, so that the reader sees no end of file while no client has it
-    /// open.
+    /// Opens it. The second half keeps it open for writing, so that the reader sees no end of file while no client has
+    /// it open.
     ///
     /// # Errors
     /// When it cannot be opened.

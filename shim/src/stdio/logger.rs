@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 /// How long a logger may take to get ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a logger may take to end after the output has, and after SIGTERM. Together they are what runc's shim allows.
+/// How long a logger may take to end after the output has, and after SIGTERM. Together they are what runc's shim
+/// allows.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 const TERM_TIMEOUT: Duration = Duration::from_secs(2);
 

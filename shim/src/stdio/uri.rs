@@ -70,7 +70,8 @@ impl Target {
     }
 }
 
-/// The keys of the query, each followed by its value. The first value of a repeated key counts. Source: containerd `cmd/containerd-shim-runc-v2/process/io_util.go`.
+/// The keys of the query, each followed by its value. The first value of a repeated key counts. Source: containerd
+/// `cmd/containerd-shim-runc-v2/process/io_util.go`.
 fn arguments(query: &str) -> Vec<OsString> {
     let mut seen: Vec<(String, String)> = Vec::new();
     for (key, value) in form_urlencoded::parse(query.as_bytes()).into_owned() {
