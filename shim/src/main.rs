@@ -4,7 +4,6 @@
 //! an action it is the server of one sandbox, and `krun-anchor` makes it a container's anchor.
 
 mod abandoned;
-mod anchor;
 mod bootstrap;
 mod bundle;
 mod cgroup;
@@ -15,6 +14,7 @@ mod error;
 mod events;
 mod files;
 mod hooks;
+mod host;
 mod info;
 mod network;
 mod pid_file;
@@ -32,8 +32,8 @@ pub const RUNTIME: &str = "io.containerd.krun.v2";
 
 fn main() -> ExitCode {
     let args: Vec<_> = env::args_os().collect();
-    if args.get(1).is_some_and(|role| role == anchor::NAME) {
-        return anchor::main();
+    if args.get(1).is_some_and(|role| role == host::anchor::NAME) {
+        return host::anchor::main();
     }
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,

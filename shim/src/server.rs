@@ -25,6 +25,7 @@ use crate::{
     bootstrap::{ADDRESS_FILE, ANSWERED, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
     error::{Error, Result},
     events::Publisher,
+    host::Linux,
     pid_file,
     sandbox::krun::KrunSandbox,
     service::Service,
@@ -101,7 +102,7 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     let group = env::var(GROUP_ENV).unwrap_or_else(|_| flags.id.clone());
     let containerd = env::var(TTRPC_ADDRESS).map_err(|e| failed(TTRPC_ADDRESS, &e))?;
     let events = Arc::new(Publisher::start(containerd, flags.namespace.clone()));
-    let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group));
+    let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group, Linux));
     let tasks = Tasks::new(sandbox, events.clone());
     let exit = Arc::new(ExitSignal::default());
     let service = Arc::new(Service::new(tasks.clone(), exit.clone()));

@@ -58,6 +58,11 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// The way to the guest of a VM that was never used, whose boot is watched by `boot`.
+    pub fn new(boot: watch::Receiver<Boot>) -> Reach {
+        Reach { boot, numbers: Numbers::default(), addresses: Arc::default() }
+    }
+
     /// The guest, once it is up.
     ///
     /// # Errors

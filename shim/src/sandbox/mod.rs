@@ -2,6 +2,7 @@
 //!
 //! The trait is small enough to fake, so the whole task state machine is tested without a VM.
 
+pub mod host;
 pub mod krun;
 
 use std::path::PathBuf;
@@ -54,6 +55,9 @@ pub struct Exit {
 impl Exit {
     /// Killed by SIGKILL.
     pub const KILLED: Exit = Exit { status: 137, oom_killed: false };
+
+    /// Nobody knows how. Source: containerd's `runtime/v2`, which tells the same of a shim that died.
+    pub const UNKNOWN: Exit = Exit { status: 255, oom_killed: false };
 }
 
 /// What is asked for when a container is made.
