@@ -149,6 +149,8 @@ impl<H: Host> Container<H> {
     /// hears of it may kill all that is in the pod's cgroup, as the kubelet does.
     pub async fn supervise(self: Arc<Self>, vm: Arc<Vm<H>>, blueprint: Blueprint) {
         let outcome = tokio::select! {
+            // The guest's own reason says more than the end that it leads to.
+            biased;
             outcome = self.make(&vm, blueprint) => outcome,
             ended = vm.ended() => Err(Error::internal(ended.reason)),
             () = self.anchor.ended() => Err(Error::precondition("the container was killed before its start")),

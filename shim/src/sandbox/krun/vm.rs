@@ -229,8 +229,8 @@ async fn attend<H: Host>(vm: Arc<Vm<H>>) {
         Ok(guest) => guest,
         Err(error) => {
             error!("the VM did not come up: {error}");
-            vm.kill();
             vm.boot.send_replace(Boot::Failed(error.to_string()));
+            vm.kill();
             return;
         }
     };
