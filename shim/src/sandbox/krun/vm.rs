@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 
 use guest_protocol::api;
 use log::{error, info, warn};
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
 use vm_launcher::Guest;
 
@@ -48,6 +48,11 @@ pub struct Vm<H: Host> {
     /// How others reach the guest.
     reach: Reach,
     sandbox: String,
+    attendant: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl<H: Host> Vm<H> {
@@ -60,6 +65,7 @@ impl<H: Host> Vm<H> {
             boot,
             reach: Reach::new(watched),
             sandbox: sandbox.to_owned(),
+            attendant: Mutex::default(),
         }
     }
 
@@ -109,7 +115,7 @@ impl<H: Host> Vm<H> {
             // It was killed before this.
             self.machine.kill();
         }
-        tokio::spawn(attend(self.clone()));
+        *lock(&self.attendant) = Some(tokio::spawn(attend(self.clone())));
         Ok(())
     }
 
@@ -214,11 +220,26 @@ impl<H: Host> Vm<H> {
     /// holds up nobody.
     pub async fn end(&self) -> Ended {
         self.kill();
-        timeout(GONE, self.ended()).await.unwrap_or_else(|_| {
+        let ended = timeout(GONE, self.ended()).await.unwrap_or_else(|_| {
             let reason = format!("the vmm was killed and has not gone within {GONE:?}");
             warn!("VM of {}: {reason}", self.sandbox);
             Ended { exit: Exit::KILLED, reason }
-        })
+        });
+        self.boot.send_if_modified(|boot| {
+            let is_under_way = matches!(boot, Boot::UnderWay);
+            if is_under_way {
+                *boot = Boot::Failed(ended.reason.clone());
+            }
+            is_under_way
+        });
+        // It would keep the VM for a moment longer.
+        let attendant = lock(&self.attendant).take();
+        if let Some(attendant) = attendant {
+            attendant.abort();
+            // It was aborted, or had ended.
+            let _ = attendant.await;
+        }
+        ended
     }
 }
 

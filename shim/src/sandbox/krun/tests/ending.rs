@@ -18,7 +18,7 @@ async fn a_vm_that_ends_without_a_record_is_the_end_of_all_in_it() {
     bed.start("a").await;
     let exec = bed.exec("a", "e").await.unwrap();
     let oom = Exit { status: 137, oom_killed: true };
-    bed.host.end_vm(oom, "out of memory").await;
+    bed.host.end_vm(oom, "out of memory");
     assert_eq!(bed.wait("pod").await, oom);
     assert_eq!(bed.wait("a").await, oom);
     assert_eq!(bed.sandbox.wait(&exec).await, oom);

@@ -95,9 +95,9 @@ impl FakeHost {
     }
 
     /// Ends the vmm.
-    pub async fn end_vm(&self, exit: Exit, reason: &str) {
+    pub fn end_vm(&self, exit: Exit, reason: &str) {
         self.0.ended.send_replace(Some(Ended { exit, reason: reason.to_owned() }));
-        self.0.guest.vanish().await;
+        self.0.guest.vanish();
     }
 
     /// Whether the vmm was killed or has ended.
@@ -234,8 +234,7 @@ impl host::Machine<FakeCgroup> for FakeMachine {
             }
             lived
         });
-        let guest = host.0.guest.clone();
-        tokio::spawn(async move { guest.vanish().await });
+        host.0.guest.vanish();
     }
 
     async fn ended(&self) -> Ended {
