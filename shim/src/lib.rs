@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod events;
 mod files;
+pub mod fuzz;
 mod hooks;
 mod info;
 mod network;

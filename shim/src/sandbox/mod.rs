@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
-use guest_protocol::api::StatsResponse;
+use guest_protocol::api::{ExitRecord, StatsResponse};
 
 use crate::{config::RuntimeOptions, error::Result, stdio::StdioPaths};
 
@@ -54,6 +54,13 @@ pub struct Exit {
 impl Exit {
     /// Killed by SIGKILL.
     pub const KILLED: Exit = Exit { status: 137, oom_killed: false };
+}
+
+impl From<&ExitRecord> for Exit {
+    /// What a guest says of it, which may be anything.
+    fn from(record: &ExitRecord) -> Exit {
+        Exit { status: record.status & 0xff, oom_killed: record.oom_killed }
+    }
 }
 
 /// What is asked for when a container is made.
