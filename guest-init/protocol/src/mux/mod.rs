@@ -42,8 +42,12 @@ pub const LOG_STREAM: u32 = 1;
 /// The first stream number that the host gives to a process.
 pub const FIRST_STREAM: u32 = 16;
 
-/// Largest payload of one data frame, in bytes.
+/// Largest payload of one data frame, in bytes. The smallest is 1: frames that count for nothing would pile up.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
+
+/// Chunks that fit into one of so many bytes are kept as one: a peer that sends byte by byte takes up no more memory
+/// than its window.
+const SMALL: usize = 4096;
 
 /// One end of a connection that carries streams. Clones share it.
 #[derive(Clone)]
@@ -188,7 +192,10 @@ impl State {
         if halves.unacknowledged > WINDOW {
             return Err(protocol_error(format!("stream {stream}: more than the {WINDOW} bytes allowed")));
         }
-        halves.chunks.push_back(payload);
+        match halves.chunks.back_mut() {
+            Some(last) if last.len() + payload.len() <= SMALL => last.extend(payload),
+            _ => halves.chunks.push_back(payload),
+        }
         self.readable.notify_one();
         Ok(())
     }

@@ -83,6 +83,29 @@ async fn a_frame_beyond_the_allowed_size_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_data_frame_without_data_ends_the_connection() {
+    let (mut hostile, conn) = duplex(1 << 10);
+    let (mux, ended) = Mux::start(conn);
+    let _open = mux.open(1).unwrap();
+    frame::write(&mut hostile, &Frame::Data { stream: 1, payload: Vec::new() }).await.unwrap();
+    assert_eq!(ended.await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_byte_by_byte_takes_up_no_more_than_its_window() {
+    let (mut hostile, conn) = duplex(1 << 20);
+    let (mux, ended) = Mux::start(conn);
+    let _open = mux.open(1).unwrap();
+    for _ in 0..2 * SMALL {
+        frame::write(&mut hostile, &Frame::Data { stream: 1, payload: vec![7] }).await.unwrap();
+    }
+    hostile.shutdown().await.unwrap();
+    let state = lock(&mux.0.streams).open[&1].clone();
+    ended.await.unwrap().unwrap();
+    assert_eq!(lock(&state.inner).chunks.len(), 2);
+}
+
+#[tokio::test]
 async fn a_stream_is_forgotten_when_both_halves_are_dropped() {
     let (a, _b) = pair();
     drop(a.open(1).unwrap());
