@@ -28,8 +28,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::path::Named;
-pub use self::{oom::OomKills, seat::Seat};
+pub use self::{oom::OomKills, path::Named, seat::Seat};
 use crate::error::{Error, Result};
 
 /// Where cgroup v2 is mounted. Source: systemd's file-hierarchy(7).

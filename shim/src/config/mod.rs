@@ -5,7 +5,7 @@
 //! An unknown key, a value out of range that somebody wrote, or an annotation that is not
 //! allowed is an error that names it and says what is allowed.
 
-mod annotations;
+pub mod annotations;
 mod options;
 mod sizing;
 
@@ -126,7 +126,11 @@ impl Config {
         self.apply(&text, &file.display().to_string())
     }
 
-    fn apply(&mut self, text: &str, origin: &str) -> Result<()> {
+    /// Applies a file's `text`, which came from `origin`.
+    ///
+    /// # Errors
+    /// As [`Config::load`]'s.
+    pub fn apply(&mut self, text: &str, origin: &str) -> Result<()> {
         let layer: Layer = toml::from_str(text)
             .map_err(|e| Error::invalid(format!("{origin}: {}", e.to_string().trim_end())))?;
         let within = |result: Result<()>| result.map_err(|e| e.context(origin));

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
-use guest_protocol::api::StatsResponse;
+use guest_protocol::api::{ExitRecord, StatsResponse};
 
 use crate::{config::RuntimeOptions, error::Result, stdio::StdioPaths};
 
@@ -58,6 +58,13 @@ impl Exit {
 
     /// Nobody knows how. Source: containerd's `runtime/v2`, which tells the same of a shim that died.
     pub const UNKNOWN: Exit = Exit { status: 255, oom_killed: false };
+}
+
+impl From<&ExitRecord> for Exit {
+    /// What a guest says of it, which may be anything.
+    fn from(record: &ExitRecord) -> Exit {
+        Exit { status: record.status & 0xff, oom_killed: record.oom_killed }
+    }
 }
 
 /// What is asked for when a container is made.

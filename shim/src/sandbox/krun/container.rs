@@ -284,7 +284,7 @@ async fn record<H: Host>(vm: &Vm<H>, process: &Process) -> Exit {
         let ended = SystemTime::UNIX_EPOCH + Duration::from_nanos(record.exited_at_ns.max(0) as u64);
         let since = SystemTime::now().duration_since(ended).unwrap_or_default();
         info!("exit: {} heard of {} us after it", process.id, since.as_micros());
-        Ok::<_, Error>(Exit { status: record.status & 0xff, oom_killed: record.oom_killed })
+        Ok::<_, Error>(Exit::from(&record))
     };
     match heard.await {
         Ok(exit) => exit,
