@@ -17,7 +17,7 @@ use guest_protocol::api::{ExitRecord, StatsResponse};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use crate::{
-    bundle::{self, Terms},
+    bundle::{self, HostPolicy},
     cgroup::Named,
     config::{Config, RuntimeOptions, annotations, host_memory_mib},
     error::{Error, Result},
@@ -94,8 +94,8 @@ pub fn bundle(data: &[u8]) {
     }
     bundle::network_namespace(&spec);
     let _ = ContainerHooks::new(&spec, ID, Path::new("/bundle"));
-    let terms = Terms::of(&spec, ID);
-    assert!(terms.hosts.is_none_or(|hosts| hosts.devices().is_none()));
+    let policy = HostPolicy::of(&spec, ID);
+    assert!(policy.hosts.is_none_or(|hosts| hosts.devices().is_none()));
     if let Some(path) = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref())
         && let Ok(named) = Named::parse(path)
     {

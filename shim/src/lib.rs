@@ -5,24 +5,20 @@
 //!
 //! A library, so that fuzz targets reach what is fed from outside; [`main`] is the executable.
 
-mod abandoned;
-mod bootstrap;
 mod bundle;
 mod cgroup;
-mod cleanup;
 mod clock;
 mod config;
+mod entry;
 mod error;
 mod events;
 mod files;
 pub mod fuzz;
 mod hooks;
 mod host;
-mod info;
+mod id;
 mod network;
-mod pid_file;
 mod sandbox;
-mod server;
 mod service;
 mod stats;
 mod stdio;
@@ -30,8 +26,8 @@ mod task;
 
 use std::{env, process::ExitCode};
 
-/// The runtime's name, as in `ctr run --runtime`.
-pub const RUNTIME: &str = "io.containerd.krun.v2";
+use entry::{delete, info, server, start};
+use id::RUNTIME;
 
 /// The executable, in the role that its arguments name.
 pub fn main() -> ExitCode {
@@ -60,8 +56,8 @@ fn run(args: &[std::ffi::OsString]) -> error::Result<()> {
         return info::print();
     }
     match flags.action.as_str() {
-        "start" => bootstrap::start(&flags),
-        "delete" => cleanup::delete(&flags),
+        "start" => start::start(&flags),
+        "delete" => delete::delete(&flags),
         "" => server::serve(&flags),
         other => Err(error::Error::invalid(format!("unknown action {other:?}: start and delete are known"))),
     }

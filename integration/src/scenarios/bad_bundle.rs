@@ -1,15 +1,21 @@
-//! A config.json that is missing, cut short, or absurdly large by the time the shim reads it.
+//! A config.json that is missing, cut short, or absurdly large by the time the shim reads it, or that names no network
+//! namespace where it should.
 //!
-//! containerd always writes a good one, so a wrapper stands in for the shim: it spoils the file, once before the shim
+//! containerd always writes a whole one, so a wrapper stands in for the shim: it spoils the file, once before the shim
 //! starts and once between its start and Create. Everything else is real: containerd, ctr, the shim, the clean-up.
 
+use crate::command::Cmd;
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::scenario::{Outcome, Scenario};
 use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-pub const SCENARIOS: &[Scenario] = &[Scenario::new("bad-config-json", bad_config_json).timeout(360)];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("bad-config-json", bad_config_json).timeout(360),
+    Scenario::new("bad-network-namespace", bad_network_namespace)
+        .krun_only("runc waits for a FIFO's writer for ever"),
+];
 
 const HUGE: &str = "of 100 MB";
 const MISHAPS: [(&str, &str); 3] = [
@@ -33,6 +39,20 @@ fn bad_config_json(ctx: &Ctx) -> Result<Outcome> {
             let output = ctx.run_as(&wrapper, &["--rm"], &[BUSYBOX, &ctx.id(when), "true"]).run()?;
             output.refused(words).with_context(|| format!("{title} {when} the shim's start"))?;
         }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Neither Create nor the clean-up after it opens what is no network namespace: a FIFO would hang both, a device may do
+/// anything.
+fn bad_network_namespace(ctx: &Ctx) -> Result<Outcome> {
+    let fifo = ctx.work("no-netns");
+    Cmd::new(&["mkfifo", &fifo.display().to_string()]).run()?.ok()?;
+    for (name, path) in [("fifo", fifo.display().to_string()), ("uts", "/proc/self/ns/uts".to_owned())] {
+        let namespace = format!("network:{path}");
+        ctx.sh(&["--with-ns", &namespace], &ctx.id(name), "true")
+            .run()?
+            .refused(&[&path, "no network namespace"])?;
     }
     Ok(Outcome::Passed)
 }

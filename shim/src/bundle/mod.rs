@@ -4,7 +4,7 @@ mod devices;
 mod enforcement;
 mod load;
 mod mounts;
-mod terms;
+mod policy;
 mod transform;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 pub use enforcement::{for_host, keep_guests};
 pub use load::{load, parse};
-pub use terms::{Role, Terms};
+pub use policy::{HostPolicy, Role};
 pub use transform::{Host, to_guest};
 
 use crate::{
@@ -56,28 +56,15 @@ pub struct GuestBundle {
 /// Source: containerd `cmd/containerd-shim-runc-v2/manager/manager_linux.go`.
 const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
-/// The sandbox that the container in `bundle` belongs to; `None` when it is its own.
-pub fn sandbox_of(bundle: &Path) -> Option<String> {
-    load(bundle).ok().as_ref().and_then(pod_of).map(str::to_owned)
-}
-
 /// The id of the container whose pod `spec`'s container belongs to, which may be its own.
-fn pod_of(spec: &Spec) -> Option<&str> {
+pub fn pod_of(spec: &Spec) -> Option<&str> {
     let annotations = spec.annotations().as_ref()?;
     GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
 }
 
-/// The host cgroup of the container in `bundle`.
-pub fn cgroups_path(bundle: &Path) -> Option<PathBuf> {
-    load(bundle).ok()?.linux().as_ref()?.cgroups_path().clone()
-}
-
-/// The network namespace that the container in `bundle` was given by path.
-pub fn network_path(bundle: &Path) -> Option<PathBuf> {
-    match network_namespace(&load(bundle).ok()?) {
-        NetworkNamespace::Path(path) => Some(path),
-        NetworkNamespace::New | NetworkNamespace::Host => None,
-    }
+/// The host cgroup that `spec` names for its container.
+pub fn cgroups_path(spec: &Spec) -> Option<&Path> {
+    spec.linux().as_ref()?.cgroups_path().as_deref()
 }
 
 /// The network namespace that a spec asks for.

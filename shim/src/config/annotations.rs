@@ -1,4 +1,5 @@
-//! Configuration by annotation, where the administrator's files allow it.
+//! Configuration by annotation, where the administrator's files allow it. A new annotation is a new line of
+//! [`ANNOTATIONS`].
 
 use super::Config;
 use crate::{
@@ -9,8 +10,51 @@ use crate::{
 /// What our annotations begin with.
 pub const PREFIX: &str = "io.containerd.krun.";
 
-/// Every annotation that exists, without its prefix.
-pub const KNOWN: [&str; 6] = ["cpus", "memory_mib", "max_cpus", "max_memory_mib", "network", "ports"];
+/// One annotation.
+struct Annotation {
+    /// Its name, without the prefix.
+    name: &'static str,
+    /// Reads its value and puts it where it belongs.
+    set: fn(&mut Config, &str) -> Result<()>,
+}
+
+/// Every annotation that exists.
+const ANNOTATIONS: [Annotation; 6] = [
+    Annotation {
+        name: "cpus",
+        set: |config, value| {
+            config.set_cpus("cpus", number("cpus", value)?)?;
+            config.cpus_fixed = true;
+            Ok(())
+        },
+    },
+    Annotation {
+        name: "memory_mib",
+        set: |config, value| {
+            config.set_memory_mib("memory_mib", number("memory_mib", value)?)?;
+            config.memory_fixed = true;
+            Ok(())
+        },
+    },
+    Annotation { name: "max_cpus", set: |config, value| config.set_max_cpus(number("max_cpus", value)?) },
+    Annotation {
+        name: "max_memory_mib",
+        set: |config, value| config.set_max_memory_mib(number("max_memory_mib", value)?),
+    },
+    Annotation { name: "network", set: Config::set_network },
+    Annotation {
+        name: "ports",
+        set: |config, value| {
+            config.ports = network::ports::parse(value)?;
+            Ok(())
+        },
+    },
+];
+
+/// The names of all annotations, without prefix.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ANNOTATIONS.iter().map(|annotation| annotation.name)
+}
 
 /// Annotations of crun's krun handler, and ours that mean the same.
 /// Source: crun's `src/libcrun/handlers/krun.c`.
@@ -31,39 +75,28 @@ pub fn apply<'a>(
 
 /// Refuses a name that no annotation has.
 pub fn check_name(name: &str) -> Result<()> {
-    match KNOWN.contains(&name) {
-        true => Ok(()),
-        false => {
-            Err(Error::invalid(format!("no annotation is named {name:?}: there are {}", KNOWN.join(", "))))
-        }
-    }
+    find(name).map(|_| ())
+}
+
+fn find(name: &str) -> Result<&'static Annotation> {
+    ANNOTATIONS.iter().find(|annotation| annotation.name == name).ok_or_else(|| {
+        let names: Vec<_> = names().collect();
+        Error::invalid(format!("no annotation is named {name:?}: there are {}", names.join(", ")))
+    })
 }
 
 fn set(config: &mut Config, name: &str, value: &str) -> Result<()> {
-    check_name(name)?;
+    let annotation = find(name)?;
     if !config.enable_annotations.iter().any(|enabled| enabled == name) {
         let allowed = config.enable_annotations.join(", ");
         return Err(Error::invalid(format!("not allowed by enable_annotations, which has: {allowed}")));
     }
-    let number = || {
-        let number = value.trim().parse();
-        number.map_err(|_| Error::invalid(format!("{name} = {value:?}: must be a whole number")))
-    };
-    match name {
-        "cpus" => {
-            config.set_cpus(name, number()?)?;
-            config.cpus_fixed = true;
-        }
-        "memory_mib" => {
-            config.set_memory_mib(name, number()?)?;
-            config.memory_fixed = true;
-        }
-        "max_cpus" => config.set_max_cpus(number()?)?,
-        "max_memory_mib" => config.set_max_memory_mib(number()?)?,
-        "ports" => config.ports = network::ports::parse(value)?,
-        _ => config.set_network(value)?,
-    }
-    Ok(())
+    (annotation.set)(config, value)
+}
+
+fn number(name: &str, value: &str) -> Result<i64> {
+    let number = value.trim().parse();
+    number.map_err(|_| Error::invalid(format!("{name} = {value:?}: must be a whole number")))
 }
 
 #[cfg(test)]
@@ -81,6 +114,25 @@ mod tests {
         assert_eq!(one("io.containerd.krun.cpus", "3").unwrap().cpus, 3);
         assert_eq!(one("krun.ram_mib", "256").unwrap().memory_mib, 256);
         assert_eq!(one("somebody.else", "x").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn each_has_its_own_target() {
+        let default = Config::default();
+        for (name, value, expected) in [
+            ("cpus", "3", Config { cpus: 3, cpus_fixed: true, ..default.clone() }),
+            ("memory_mib", "256", Config { memory_mib: 256, memory_fixed: true, ..default.clone() }),
+            ("max_cpus", "4", Config { max_cpus: 4, ..default.clone() }),
+            ("max_memory_mib", "512", Config { max_memory_mib: 512, ..default.clone() }),
+            ("network", "none", Config { network: network::Mode::None, ..default.clone() }),
+            (
+                "ports",
+                "8080:80",
+                Config { ports: network::ports::parse("8080:80").unwrap(), ..default.clone() },
+            ),
+        ] {
+            assert_eq!(one(&format!("{PREFIX}{name}"), value).unwrap(), expected, "{name}");
+        }
     }
 
     #[test]

@@ -30,6 +30,12 @@ const FILE: &str = "/etc/krun/config.toml";
 /// The directory of its drop-ins.
 const DROP_INS: &str = "/etc/krun/config.d";
 
+/// Virtual CPUs of a VM that nobody sized.
+const DEFAULT_CPUS: u8 = 1;
+
+/// Memory of a VM that nobody sized, in MiB.
+const DEFAULT_MEMORY_MIB: u32 = 1024;
+
 /// How a sandbox's VM is made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -64,8 +70,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            cpus: 1,
-            memory_mib: 1024,
+            cpus: DEFAULT_CPUS,
+            memory_mib: DEFAULT_MEMORY_MIB,
             max_cpus: 0,
             max_memory_mib: 0,
             cpus_fixed: false,
@@ -76,7 +82,7 @@ impl Default for Config {
             guest_init: None,
             vmm: None,
             debug_console: None,
-            enable_annotations: annotations::KNOWN.map(str::to_owned).to_vec(),
+            enable_annotations: annotations::names().map(str::to_owned).collect(),
         }
     }
 }
@@ -231,7 +237,7 @@ mod tests {
     fn a_file_changes_what_it_names() {
         let mut config = Config::default();
         config.apply("default_memory_mib = 512\nnetwork = \"none\"", "a.toml").unwrap();
-        assert_eq!((config.cpus, config.memory_mib), (1, 512));
+        assert_eq!((config.cpus, config.memory_mib), (DEFAULT_CPUS, 512));
         assert_eq!(config.network, network::Mode::None);
     }
 

@@ -3,9 +3,18 @@
 
 use std::path::PathBuf;
 
-use containerd_shim_protos::{protobuf::well_known_types::any::Any, shim::oci};
+use containerd_shim_protos::{
+    protobuf::{Message, well_known_types::any::Any},
+    shim::oci,
+};
 
+use self::proto::runtimeoptions;
 use crate::error::{Error, Result};
+
+/// Generated from `shim/proto`.
+mod proto {
+    include!(concat!(env!("OUT_DIR"), "/proto/mod.rs"));
+}
 
 /// What containerd's configuration or its client says of our own configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,8 +45,7 @@ impl RuntimeOptions {
         }
         let malformed = |e| Error::invalid(format!("runtime options of type {name} do not decode: {e}"));
         if name == RUNC {
-            <oci::Options as containerd_shim_protos::protobuf::Message>::parse_from_bytes(&any.value)
-                .map_err(malformed)?;
+            oci::Options::parse_from_bytes(&any.value).map_err(malformed)?;
             return Ok(Self::default());
         }
         if !GENERIC.contains(&name) {
@@ -46,28 +54,14 @@ impl RuntimeOptions {
                 "runtime options of type {name}: {known} and {RUNC} are understood"
             )));
         }
-        decode_generic(&any.value).map_err(malformed)
+        let options = runtimeoptions::Options::parse_from_bytes(&any.value).map_err(malformed)?;
+        let text = String::from_utf8(options.config_body)
+            .map_err(|e| Error::invalid(format!("runtime options of type {name}: config_body: {e}")))?;
+        Ok(RuntimeOptions {
+            config_path: Some(options.config_path).filter(|path| !path.is_empty()).map(PathBuf::from),
+            config_body: Some(text).filter(|text| !text.is_empty()),
+        })
     }
-}
-
-/// Fields 2 (config_path) and 3 (config_body) of `runtimeoptions.v1.Options`; 1 is the type_url
-/// of what the path holds.
-fn decode_generic(bytes: &[u8]) -> containerd_shim_protos::protobuf::Result<RuntimeOptions> {
-    let mut input = containerd_shim_protos::protobuf::CodedInputStream::from_bytes(bytes);
-    let mut options = RuntimeOptions::default();
-    while let Some(tag) = input.read_raw_tag_or_eof()? {
-        match tag {
-            18 => {
-                options.config_path = Some(input.read_string()?).filter(|s| !s.is_empty()).map(PathBuf::from)
-            }
-            26 => {
-                options.config_body =
-                    Some(String::from_utf8_lossy(&input.read_bytes()?).into_owned()).filter(|s| !s.is_empty())
-            }
-            tag => containerd_shim_protos::protobuf::rt::skip_field_for_tag(tag, &mut input)?,
-        }
-    }
-    Ok(options)
 }
 
 #[cfg(test)]
@@ -84,6 +78,21 @@ mod tests {
         let options = RuntimeOptions::decode(Some(&any("runtimeoptions.v1.Options", value))).unwrap();
         assert_eq!(options.config_path, Some(PathBuf::from("/a.toml")));
         assert_eq!(options.config_body.as_deref(), Some("cpus = 2"));
+    }
+
+    #[test]
+    fn what_is_empty_or_unknown_in_them_is_left_out() {
+        let value = b"\x12\x00\x1a\x00\x22\x01x";
+        let options = RuntimeOptions::decode(Some(&any("runtimeoptions.v1.Options", value))).unwrap();
+        assert_eq!(options, RuntimeOptions::default());
+    }
+
+    #[test]
+    fn what_does_not_decode_is_named() {
+        for value in [b"\x12\x07/a".as_slice(), b"\x1a\x01\xff"] {
+            let error = RuntimeOptions::decode(Some(&any("runtimeoptions.v1.Options", value))).unwrap_err();
+            assert!(error.to_string().contains("runtimeoptions.v1.Options"), "{error}");
+        }
     }
 
     #[test]

@@ -134,7 +134,12 @@ pub fn host_memory_mib() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB},
+        *,
+    };
+
+    const GUEST_NEED: u32 = GUEST_NEED_MIB as u32;
 
     fn sized(limits: Limits) -> (u8, u32) {
         let mut config = Config::default();
@@ -144,11 +149,10 @@ mod tests {
 
     #[test]
     fn without_limits_the_defaults_hold() {
-        assert_eq!(sized(Limits::default()), (1, 1024));
-        assert_eq!(
-            sized(Limits { cpu_quota: Some(-1), cpu_period: Some(100_000), memory: Some(-1) }),
-            (1, 1024)
-        );
+        let none = Limits { cpu_quota: Some(-1), cpu_period: Some(100_000), memory: Some(-1) };
+        for limits in [Limits::default(), none] {
+            assert_eq!(sized(limits), (DEFAULT_CPUS, DEFAULT_MEMORY_MIB));
+        }
     }
 
     #[test]
@@ -162,8 +166,8 @@ mod tests {
     #[test]
     fn memory_has_room_for_the_guest_and_ends_at_the_hosts() {
         let limits = |memory| Limits { memory: Some(memory), ..Limits::default() };
-        assert_eq!(sized(limits(64 << 20)).1, 1024 + 128);
-        assert_eq!(sized(limits(2 << 30)).1, 2048 + 128);
+        assert_eq!(sized(limits(64 << 20)).1, DEFAULT_MEMORY_MIB + GUEST_NEED);
+        assert_eq!(sized(limits(2 << 30)).1, 2048 + GUEST_NEED);
         assert_eq!(sized(limits(i64::MAX)).1, 4096);
     }
 
@@ -171,9 +175,9 @@ mod tests {
     fn a_ceiling_makes_room() {
         let mut config = Config { max_cpus: 4, max_memory_mib: 2048, ..Config::default() };
         config.size_on(Limits { memory: Some(64 << 20), ..Limits::default() }, 4096, 8);
-        assert_eq!((config.cpus, config.memory_mib), (4, 2048 + 128));
+        assert_eq!((config.cpus, config.memory_mib), (4, 2048 + GUEST_NEED));
         config.size_on(Limits { memory: Some(3 << 30), ..Limits::default() }, 4096, 8);
-        assert_eq!(config.memory_mib, 3072 + 128);
+        assert_eq!(config.memory_mib, 3072 + GUEST_NEED);
     }
 
     #[test]

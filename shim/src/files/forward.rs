@@ -15,7 +15,7 @@ use ttrpc::context::Context;
 use vm_launcher::Guest;
 
 use super::pin::{Socket, path_of};
-use crate::network::Numbers;
+use crate::id::StreamNumbers;
 
 /// How many clients a socket may have at once; more wait. Each costs a descriptor and up to two windows of a stream.
 const CLIENTS: usize = 128;
@@ -37,7 +37,7 @@ pub struct Forward {
 
 impl Forward {
     /// Serves clients until the guest or its container is gone. Stopped by dropping it, with all connections.
-    pub async fn serve(self, guest: Guest, numbers: Numbers) {
+    pub async fn serve(self, guest: Guest, numbers: StreamNumbers) {
         let room = Arc::new(Semaphore::new(CLIENTS));
         let mut clients = JoinSet::new();
         loop {

@@ -29,6 +29,7 @@ use crate::{
     cgroup::HostCgroup,
     error::{Error, Result},
     files::{mount::tree, pin::Pinned},
+    network::Netns,
 };
 
 /// The argument with which this executable is an anchor, and the name of its process.
@@ -161,9 +162,7 @@ fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     shim.read_exact(&mut text).context("read orders")?;
     let orders: Orders = serde_json::from_slice(&text).context("understand orders")?;
     if let Some(path) = &orders.netns {
-        let netns =
-            fs::File::open(path).with_context(|| format!("open network namespace {}", path.display()))?;
-        setns(netns, CloneFlags::CLONE_NEWNET)
+        setns(Netns::open(path)?.as_fd(), CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("enter network namespace {}", path.display()))?;
     }
     if orders.loopback {

@@ -23,7 +23,7 @@ use crate::{
         share::{ContainerShare, Share},
         state_dir::StateDir,
     },
-    network::{self, Choice, Links, Localhost, Netns, Reach, Way},
+    network::{self, Backend, Choice, Dialer, Links, Localhost, Netns},
     sandbox::{
         Exit,
         host::{Ended, Machine},
@@ -91,10 +91,10 @@ impl KrunMachine {
     }
 
     /// Makes taps for the interfaces of `netns`, and takes what dials localhost there.
-    async fn join_interfaces(&self, netns: Netns, reach: &Reach) -> Result<(Links, Option<Localhost>)> {
+    async fn join_interfaces(&self, netns: Netns, dialer: &Dialer) -> Result<(Links, Option<Localhost>)> {
         let joined = spawn_blocking(move || Links::join(&netns).map(|links| (links, netns))).await;
         let (links, netns) = joined.map_err(|e| Error::internal(format!("join the interfaces: {e}")))??;
-        let localhost = Localhost::start(&netns, reach);
+        let localhost = Localhost::start(&netns, dialer);
         let failed = |e: &io::Error| {
             warn!("what dials localhost in the network namespace does not reach the guest: sk_lookup: {e}")
         };
@@ -124,10 +124,10 @@ impl Machine<HostCgroup> for KrunMachine {
         self.share.add(container, rootfs, volumes)
     }
 
-    async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, reach: &Reach) -> Result<()> {
+    async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
         let netns = Netns::of(anchor)?;
         let links = match self.network {
-            Choice::Tap | Choice::TapAtStart => Some(self.join_interfaces(netns, reach).await?),
+            Choice::Tap | Choice::TapAtStart => Some(self.join_interfaces(netns, dialer).await?),
             Choice::Tsi | Choice::None => None,
         };
         let vm_config = VmConfig {
@@ -152,7 +152,7 @@ impl Machine<HostCgroup> for KrunMachine {
         reduced.map_err(|e| Error::internal(format!("reduce the mount namespace: {e}")))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
         if let Some((links, localhost)) = links {
-            let _ = reach.addresses.set(links.addresses.clone());
+            dialer.set_addresses(links.addresses.clone());
             if let Some(localhost) = localhost {
                 self.localhost.set(localhost).map_err(|_| again())?;
             }
@@ -169,10 +169,10 @@ impl Machine<HostCgroup> for KrunMachine {
         self.links.get().map(|links| links.guest.clone())
     }
 
-    fn way(&self, anchor: u32, reach: &Reach) -> Result<Way> {
+    fn backend(&self, anchor: u32, dialer: &Dialer) -> Result<Backend> {
         match self.network {
-            Choice::Tap | Choice::TapAtStart => Ok(Way::Guest(reach.clone())),
-            Choice::Tsi | Choice::None => Ok(Way::Namespace(Netns::of(anchor)?.into())),
+            Choice::Tap | Choice::TapAtStart => Ok(Backend::Guest(dialer.clone())),
+            Choice::Tsi | Choice::None => Ok(Backend::Namespace(Netns::of(anchor)?.into())),
         }
     }
 

@@ -12,8 +12,9 @@ use log::debug;
 use tokio::task::JoinSet;
 
 use super::{
+    dialer::Dialer,
     netns::Netns,
-    reach::Reach,
+    ports::Protocol,
     sk_lookup::{self, Steering},
 };
 
@@ -28,7 +29,7 @@ impl Localhost {
     ///
     /// # Errors
     /// The kernel's; nothing is relayed then.
-    pub fn start(netns: &Netns, reach: &Reach) -> io::Result<Localhost> {
+    pub fn start(netns: &Netns, dialer: &Dialer) -> io::Result<Localhost> {
         let (ipv4, ipv6) = netns.run(|| {
             // The ports are not of interest: no connection comes by them.
             let ipv4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -41,21 +42,21 @@ impl Localhost {
         for (listener, address) in listeners {
             let Some(listener) = listener else { continue };
             listener.set_nonblocking(true)?;
-            tasks.spawn(accept(tokio::net::TcpListener::from_std(listener)?, address, reach.clone()));
+            tasks.spawn(accept(tokio::net::TcpListener::from_std(listener)?, address, dialer.clone()));
         }
         Ok(Localhost { _steering: steering, _tasks: tasks })
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, address: IpAddr, reach: Reach) {
+async fn accept(listener: tokio::net::TcpListener, address: IpAddr, dialer: Dialer) {
     let mut connections = JoinSet::new();
     loop {
         let Some(socket) = super::accept(&listener, &mut connections).await else { continue };
-        let reach = reach.clone();
+        let dialer = dialer.clone();
         connections.spawn(async move {
             // The address that was dialled, as the program steers connections and changes none.
             let Ok(dialled) = socket.local_addr() else { return };
-            match reach.connect(Some(address), dialled.port(), false).await {
+            match dialer.connect(Some(address), dialled.port(), Protocol::Tcp).await {
                 Ok((reader, writer)) => relay::bytes(socket, reader, writer).await,
                 Err(error) => {
                     debug!("localhost port {}: {error}", dialled.port());

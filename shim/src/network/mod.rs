@@ -1,12 +1,12 @@
 //! How a sandbox reaches the network: by sockets of the host in the task's network namespace
 //! (tsi), by cards joined to that namespace's interfaces (tap), or not at all.
 
+mod dialer;
 mod links;
 mod localhost;
 mod netns;
 pub mod ports;
 mod publish;
-mod reach;
 mod sk_lookup;
 mod survey;
 mod tap;
@@ -14,11 +14,11 @@ mod udp;
 
 use std::time::Duration;
 
+pub use dialer::{AwaitGuest, Dialer};
 pub use links::{Links, remove_leftovers};
 pub use localhost::Localhost;
 pub use netns::Netns;
-pub use publish::{Bound, Way, check};
-pub use reach::{Boot, Numbers, Reach};
+pub use publish::{Backend, Bound, check};
 
 use log::{info, warn};
 use tokio::{

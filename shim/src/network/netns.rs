@@ -2,11 +2,11 @@
 //! entered another namespace must not go on to do something else.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
-        unix::fs::MetadataExt,
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::Path,
     thread,
@@ -15,12 +15,16 @@ use std::{
 use nix::{
     fcntl::{Flock, FlockArg},
     sched::{CloneFlags, setns},
+    sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 
 use crate::error::{Error, Result};
 
 /// The shim's own, which is the host's.
 const OWN: &str = "/proc/self/ns/net";
+
+/// Asks for a namespace's kind. Source: linux/nsfs.h, `NS_GET_NSTYPE`.
+const GET_KIND: u32 = 0xb703;
 
 /// A network namespace; it lives at least as long as this.
 pub struct Netns {
@@ -31,14 +35,26 @@ pub struct Netns {
 pub struct Claim(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
 
 impl Netns {
-    /// The namespace at `path`, such as `/proc/<pid>/ns/net`.
+    /// The namespace at `path`, such as `/proc/<pid>/ns/net`. A path to anything else is not opened: opening a FIFO
+    /// waits for its writer, and opening a device does what its driver likes.
     ///
     /// # Errors
-    /// The file system's, naming the path.
+    /// `INVALID_ARGUMENT` for what is no network namespace, else the file system's; both name the path.
     pub fn open(path: &Path) -> Result<Netns> {
-        let file = File::open(path)
-            .map_err(|e| Error::internal(format!("open network namespace {}: {e}", path.display())))?;
-        Ok(Netns { file })
+        let failed =
+            |e: io::Error| Error::internal(format!("open network namespace {}: {e}", path.display()));
+        let invalid = || Error::invalid(format!("{}: it is no network namespace", path.display()));
+        let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).map_err(failed)?;
+        if fstatfs(&found).map_err(|e| failed(e.into()))?.filesystem_type() != NSFS_MAGIC {
+            return Err(invalid());
+        }
+        // What was looked at, whatever the path leads to by now.
+        let same = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(same).map_err(failed)?;
+        match kind(&file).map_err(failed)? {
+            CloneFlags::CLONE_NEWNET => Ok(Netns { file }),
+            _ => Err(invalid()),
+        }
     }
 
     /// The namespace of a process.
@@ -84,11 +100,15 @@ impl Netns {
         self.file.as_fd()
     }
 
-    /// Runs `work` in the namespace, and waits for it. For what does not block.
+    /// Runs `work` in the namespace, and waits for it. For what does not block. A thread of the shim's is in the host's
+    /// already.
     ///
     /// # Errors
     /// When a thread cannot be made, or cannot enter the namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        if self.is_host()? {
+            return Ok(work());
+        }
         thread::scope(|scope| {
             let entered = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, || {
                 setns(&self.file, CloneFlags::CLONE_NEWNET)?;
@@ -99,8 +119,17 @@ impl Netns {
     }
 }
 
+/// The flag of clone(2) that makes such a namespace as `file` is.
+fn kind(file: &File) -> io::Result<CloneFlags> {
+    // SAFETY: this request takes no argument and answers a number.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), GET_KIND as _) };
+    Ok(CloneFlags::from_bits_retain(nix::errno::Errno::result(kind)?))
+}
+
 #[cfg(test)]
 mod tests {
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+
     use super::*;
 
     #[test]
@@ -112,7 +141,8 @@ mod tests {
     fn a_claim_is_one_shims_until_it_ends() {
         // A file stands in for a namespace: tests that run at once share theirs.
         let file = tempfile::NamedTempFile::new().unwrap();
-        let (one, other) = (Netns::open(file.path()).unwrap(), Netns::open(file.path()).unwrap());
+        let open = || Netns { file: File::open(file.path()).unwrap() };
+        let (one, other) = (open(), open());
         let claim = one.claim().unwrap();
         assert!(claim.is_some() && other.claim().unwrap().is_none());
         drop(claim);
@@ -123,5 +153,16 @@ mod tests {
     fn a_path_that_is_not_there_is_named() {
         let error = Netns::open(Path::new("/run/netns/absent")).err().unwrap();
         assert!(error.to_string().contains("/run/netns/absent"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_network_namespace_is_refused_unopened() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        for path in [fifo.as_path(), Path::new("/dev/null"), Path::new("/proc/self/ns/uts"), dir.path()] {
+            let error = Netns::open(path).err().unwrap().to_string();
+            assert_eq!(error, format!("{}: it is no network namespace", path.display()));
+        }
     }
 }

@@ -13,9 +13,9 @@ use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{
     Choice,
+    dialer::Dialer,
     netns::Netns,
     ports::{Port, Protocol},
-    reach::Reach,
     udp,
 };
 use crate::error::{Error, Result};
@@ -29,11 +29,11 @@ pub struct Bound {
 
 /// Where published ports lead.
 #[derive(Clone)]
-pub enum Way {
+pub enum Backend {
     /// To the sockets that the vmm has in the task's network namespace (tsi).
     Namespace(Arc<Netns>),
     /// To the guest, which has addresses of its own (tap).
-    Guest(Reach),
+    Guest(Dialer),
 }
 
 /// Refuses ports that a mode cannot serve.
@@ -75,17 +75,17 @@ impl Bound {
     ///
     /// # Errors
     /// When a socket cannot be watched.
-    pub fn serve(self, way: &Way) -> io::Result<JoinSet<()>> {
+    pub fn serve(self, backend: &Backend) -> io::Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
         for (port, listener) in self.tcp {
             listener.set_nonblocking(true)?;
-            tasks.spawn(accept(port, tokio::net::TcpListener::from_std(listener)?, way.clone()));
+            tasks.spawn(accept(port, tokio::net::TcpListener::from_std(listener)?, backend.clone()));
         }
         for (port, socket) in self.udp {
             socket.set_nonblocking(true)?;
-            if let Way::Guest(reach) = way {
+            if let Backend::Guest(dialer) = backend {
                 let socket = tokio::net::UdpSocket::from_std(socket)?;
-                tasks.spawn(udp::serve(port.task, socket, reach.clone()));
+                tasks.spawn(udp::serve(port.task, socket, dialer.clone()));
             }
         }
         Ok(tasks)
@@ -105,15 +105,15 @@ fn any<T>(port: u16, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T
     }
 }
 
-async fn accept(port: Port, listener: tokio::net::TcpListener, way: Way) {
+async fn accept(port: Port, listener: tokio::net::TcpListener, backend: Backend) {
     let mut connections = JoinSet::new();
     loop {
         let Some(socket) = super::accept(&listener, &mut connections).await else { continue };
-        let way = way.clone();
+        let backend = backend.clone();
         connections.spawn(async move {
-            let failed = match &way {
-                Way::Namespace(netns) => in_namespace(netns, port.task, socket).await.err(),
-                Way::Guest(reach) => match reach.connect(None, port.task, false).await {
+            let failed = match &backend {
+                Backend::Namespace(netns) => in_namespace(netns, port.task, socket).await.err(),
+                Backend::Guest(dialer) => match dialer.connect(None, port.task, Protocol::Tcp).await {
                     Ok((reader, writer)) => {
                         relay::bytes(socket, reader, writer).await;
                         None
@@ -185,13 +185,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (host, task) = (listener.local_addr().unwrap().port(), server.local_addr().unwrap().port());
         let port = Port { host, task, protocol: Protocol::Tcp };
-        // Tests may not enter another namespace, nor this one anew.
-        if Netns::of(std::process::id()).unwrap().run(|| ()).is_err() {
-            return;
-        }
-        let way = Way::Namespace(Netns::of(std::process::id()).unwrap().into());
+        let backend = Backend::Namespace(Netns::of(std::process::id()).unwrap().into());
         let bound = Bound { tcp: vec![(port, listener)], udp: Vec::new() };
-        let _serving = bound.serve(&way).unwrap();
+        let _serving = bound.serve(&backend).unwrap();
         let mut client = TcpStream::connect(("127.0.0.1", host)).await.unwrap();
         client.write_all(b"hello").await.unwrap();
         client.shutdown().await.unwrap();

@@ -7,7 +7,7 @@ use guest_protocol::relay::{Frames, frame};
 use log::debug;
 use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet, time::timeout};
 
-use super::reach::Reach;
+use super::{dialer::Dialer, ports::Protocol};
 
 /// Silence after which a session ends. Source: Docker's proxy, `UDPConnTrackTimeout`.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -22,7 +22,7 @@ const WAITING: usize = 64;
 const MAX_DATAGRAM: usize = 65_535;
 
 /// Serves one port.
-pub async fn serve(port: u16, socket: UdpSocket, reach: Reach) {
+pub async fn serve(port: u16, socket: UdpSocket, dialer: Dialer) {
     let socket = Arc::new(socket);
     let mut sessions = HashMap::<SocketAddr, mpsc::Sender<Vec<u8>>>::new();
     let mut tasks = JoinSet::new();
@@ -39,8 +39,8 @@ pub async fn serve(port: u16, socket: UdpSocket, reach: Reach) {
         }
         let session = sessions.entry(client).or_insert_with(|| {
             let (sender, datagrams) = mpsc::channel(WAITING);
-            let (socket, reach) = (socket.clone(), reach.clone());
-            tasks.spawn(session(port, client, socket, datagrams, reach));
+            let (socket, dialer) = (socket.clone(), dialer.clone());
+            tasks.spawn(session(port, client, socket, datagrams, dialer));
             sender
         });
         let _ = session.try_send(datagram);
@@ -52,9 +52,9 @@ async fn session(
     client: SocketAddr,
     socket: Arc<UdpSocket>,
     mut datagrams: mpsc::Receiver<Vec<u8>>,
-    reach: Reach,
+    dialer: Dialer,
 ) {
-    let (mut reader, mut writer) = match reach.connect(None, port, true).await {
+    let (mut reader, mut writer) = match dialer.connect(None, port, Protocol::Udp).await {
         Ok(halves) => halves,
         Err(error) => return debug!("published port {port}/udp: {error}"),
     };

@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Size},
     error::Result,
     files::{follow::Follower, pin::Pinned},
-    network::{Choice, Reach, Way},
+    network::{Backend, Choice, Dialer},
 };
 
 /// The host.
@@ -117,7 +117,7 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     ///
     /// # Errors
     /// What is missing or could not be done; no process and no tap stays behind.
-    async fn launch(&self, anchor: u32, cgroup: Option<&Cgroup>, reach: &Reach) -> Result<()>;
+    async fn launch(&self, anchor: u32, cgroup: Option<&Cgroup>, dialer: &Dialer) -> Result<()>;
 
     /// Waits for the guest of a launched VM to dial. To be called once.
     ///
@@ -132,7 +132,7 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     ///
     /// # Errors
     /// When there is no such namespace.
-    fn way(&self, anchor: u32, reach: &Reach) -> Result<Way>;
+    fn backend(&self, anchor: u32, dialer: &Dialer) -> Result<Backend>;
 
     /// Has the host's kernel end it sooner (up to 1000) or later (down to -1000) than others when memory runs out.
     fn set_oom_score_adj(&self, score: i32);

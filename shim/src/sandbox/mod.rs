@@ -11,37 +11,8 @@ use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
 use guest_protocol::api::{ExitRecord, StatsResponse};
 
+pub use crate::id::ProcessId;
 use crate::{config::RuntimeOptions, error::Result, stdio::StdioPaths};
-
-/// Names a process: a container's own, or an exec in it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ProcessId {
-    /// The container's id, which is also its task's.
-    pub container: String,
-    /// The exec's id; empty for the container's own process.
-    pub exec: String,
-}
-
-impl ProcessId {
-    /// The container's own process.
-    pub fn init(container: &str) -> Self {
-        ProcessId { container: container.to_owned(), exec: String::new() }
-    }
-
-    /// Whether this is the container's own process.
-    pub fn is_init(&self) -> bool {
-        self.exec.is_empty()
-    }
-}
-
-impl std::fmt::Display for ProcessId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.is_init() {
-            true => f.write_str(&self.container),
-            false => write!(f, "{}/{}", self.container, self.exec),
-        }
-    }
-}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use super::{
     logger::Logger,
     uri::Target,
 };
-use crate::{error::Result, sandbox::ProcessId};
+use crate::{error::Result, id::ProcessId};
 
 /// The host's ends, opened before the guest knows of the process.
 pub struct Endpoints {

@@ -17,7 +17,7 @@ use ttrpc::context::Context;
 
 use super::{host_side::HostSide, process::Process, vm::Vm};
 use crate::{
-    bundle::Terms,
+    bundle::HostPolicy,
     config::Limits,
     error::{Error, Result},
     files::{
@@ -43,7 +43,7 @@ pub struct Container<H: Host> {
     /// Whether the VM dies with it.
     pub is_sandbox: bool,
     /// As it was made.
-    pub terms: Terms,
+    pub policy: HostPolicy,
     pub anchor: Arc<H::Anchor>,
     pub hooks: Arc<ContainerHooks>,
     pub cgroup: Option<Arc<H::Cgroup>>,
@@ -76,7 +76,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<H: Host> Container<H> {
     /// A container whose host's side is complete.
     pub fn new(
-        terms: Terms,
+        policy: HostPolicy,
         mut relays: JoinSet<()>,
         anchor: Arc<H::Anchor>,
         follower: Follower,
@@ -89,8 +89,8 @@ impl<H: Host> Container<H> {
             init: Process::new(ProcessId::init(host.hooks.container())),
             execs: Mutex::default(),
             is_sandbox: host.vm.is_some(),
-            limits: Mutex::new(terms.limits),
-            terms,
+            limits: Mutex::new(policy.limits),
+            policy,
             anchor,
             hooks: host.hooks.clone(),
             cgroup: host.cgroup.clone(),

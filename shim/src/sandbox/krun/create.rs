@@ -13,7 +13,7 @@ use super::{
     vm::Vm,
 };
 use crate::{
-    bundle::{self, GuestBundle, NetworkNamespace, Role, Terms, Volume},
+    bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Volume},
     config::Config,
     error::{Error, Result},
     files::{follow::Follower, pin::Pinned},
@@ -33,7 +33,7 @@ struct Plan {
     cgroup: Option<PathBuf>,
     root: PathBuf,
     hooks: ContainerHooks,
-    terms: Terms,
+    policy: HostPolicy,
     guest: GuestBundle,
     /// The guest's config.json.
     spec: Vec<u8>,
@@ -51,14 +51,14 @@ impl Plan {
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let terms = Terms::of(&spec, id);
+        let policy = HostPolicy::of(&spec, id);
         let guest = bundle::to_guest(spec, id, host)?;
         for note in &guest.notes {
             info!("{id}: {note}");
         }
         let spec = serde_json::to_vec(&guest.spec)
             .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
-        Ok(Plan { config, network, cgroup, root: new.bundle.join(root), hooks, terms, guest, spec })
+        Ok(Plan { config, network, cgroup, root: new.bundle.join(root), hooks, policy, guest, spec })
     }
 }
 
@@ -78,16 +78,17 @@ impl<H: Host> KrunSandbox<H> {
             blocking("translate the bundle", move || Ok((Plan::read(&new, &host)?, new))).await?;
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
         let published = Bound::bind(&plan.config.ports)?;
-        let Plan { config, network, cgroup, root, hooks, terms, guest, spec } = plan;
+        let Plan { config, network, cgroup, root, hooks, policy, guest, spec } = plan;
         let GuestBundle { volumes, sockets, .. } = guest;
 
         let mut side = HostSide::new(Arc::new(hooks));
         let built = async {
-            let (rootfs, anchor) = self.take_place(&mut side, &new, (cgroup, root), &network, &terms).await?;
+            let (rootfs, anchor) =
+                self.take_place(&mut side, &new, (cgroup, root), &network, &policy).await?;
             let (vm, follower) =
                 self.join(&mut side, &new.id, &config, anchor.pid(), (rootfs, volumes)).await?;
-            let relays = vm.way(anchor.pid()).and_then(|way| {
-                published.serve(&way).map_err(|e| Error::internal(format!("publish ports: {e}")))
+            let relays = vm.backend(anchor.pid()).and_then(|backend| {
+                published.serve(&backend).map_err(|e| Error::internal(format!("publish ports: {e}")))
             })?;
             Ok((vm, anchor, follower, relays))
         };
@@ -106,7 +107,7 @@ impl<H: Host> KrunSandbox<H> {
             }
         };
         let pid = anchor.pid();
-        let container = Container::new(terms, relays, anchor, follower, side);
+        let container = Container::new(policy, relays, anchor, follower, side);
         self.lock().insert(new.id.clone(), container.clone());
         self.set_oom_score_adj(&vm);
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
@@ -121,7 +122,7 @@ impl<H: Host> KrunSandbox<H> {
         new: &NewContainer,
         (cgroup, root): (Option<PathBuf>, PathBuf),
         network: &NetworkNamespace,
-        terms: &Terms,
+        policy: &HostPolicy,
     ) -> Result<(Pinned, Arc<H::Anchor>)> {
         if let Some(path) = cgroup {
             let host = self.host.clone();
@@ -134,7 +135,7 @@ impl<H: Host> KrunSandbox<H> {
         let anchor = Arc::new(anchor);
         side.anchor = Some(anchor.clone());
         if let Some(cgroup) = side.cgroup.clone() {
-            let (limits, is_pod) = (terms.hosts.clone(), terms.role == Role::Sandbox);
+            let (limits, is_pod) = (policy.hosts.clone(), policy.role == Role::Sandbox);
             side.seat = blocking("limit the cgroup", move || {
                 if let Some(limits) = limits {
                     cgroup.limit(&limits)?;

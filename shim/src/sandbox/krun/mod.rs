@@ -1,5 +1,6 @@
 //! The real sandbox: a microVM and its containers, on a [`Host`].
 
+mod boot;
 mod container;
 mod create;
 mod host_side;
@@ -125,7 +126,7 @@ impl<H: Host> KrunSandbox<H> {
 
     /// Protects the VM from the host's out-of-memory killer as much as the most protected container in it.
     fn set_oom_score_adj(&self, vm: &Vm<H>) {
-        let score = self.lock().values().filter_map(|container| container.terms.oom_score_adj).min();
+        let score = self.lock().values().filter_map(|container| container.policy.oom_score_adj).min();
         vm.machine().set_oom_score_adj(score.unwrap_or(0));
     }
 
@@ -287,7 +288,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
             |other: &&Arc<Container<H>>| !Arc::ptr_eq(other, &updated) && other.init.exit().is_none();
         let others =
             self.lock().values().filter(is_other).filter_map(|other| other.limits().memory_mib()).sum();
-        let update = Update::new(&resources, updated.terms.role, vm.size(), &updated.limits(), others)?;
+        let update = Update::new(&resources, updated.policy.role, vm.size(), &updated.limits(), others)?;
         let request = api::UpdateRequest {
             container_id: container.to_owned(),
             resources: update.guest,

@@ -15,11 +15,13 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
 use vm_launcher::Guest;
 
+use super::boot::Boot;
 use crate::{
     clock,
     config::Size,
     error::{Error, Result},
-    network::{Boot, Choice, Numbers, Reach, Way},
+    id::StreamNumbers,
+    network::{Backend, Choice, Dialer},
     sandbox::{
         Exit,
         host::{Ended, Host, Machine},
@@ -45,8 +47,9 @@ pub struct Vm<H: Host> {
     /// There is a vmm, or was one.
     launched: AtomicBool,
     boot: watch::Sender<Boot>,
-    /// How others reach the guest.
-    reach: Reach,
+    /// Dials servers in the guest.
+    dialer: Dialer,
+    numbers: StreamNumbers,
     sandbox: String,
     attendant: Mutex<Option<JoinHandle<()>>>,
 }
@@ -59,11 +62,13 @@ impl<H: Host> Vm<H> {
     /// A VM of `sandbox` that is not launched yet.
     pub fn new(sandbox: &str, machine: H::Machine) -> Vm<H> {
         let (boot, watched) = watch::channel(Boot::Awaited);
+        let numbers = StreamNumbers::default();
         Vm {
             machine,
             launched: AtomicBool::new(false),
             boot,
-            reach: Reach::new(watched),
+            dialer: Dialer::new(watched, numbers.clone()),
+            numbers,
             sandbox: sandbox.to_owned(),
             attendant: Mutex::default(),
         }
@@ -85,16 +90,16 @@ impl<H: Host> Vm<H> {
     }
 
     /// Its stream numbers.
-    pub fn numbers(&self) -> Numbers {
-        self.reach.numbers.clone()
+    pub fn numbers(&self) -> StreamNumbers {
+        self.numbers.clone()
     }
 
     /// Where published ports of a container lead, whose anchor is in the task's network namespace.
     ///
     /// # Errors
     /// When there is no such namespace.
-    pub fn way(&self, anchor: u32) -> Result<Way> {
-        self.machine.way(anchor, &self.reach)
+    pub fn backend(&self, anchor: u32) -> Result<Backend> {
+        self.machine.backend(anchor, &self.dialer)
     }
 
     /// Launches it; see [`Machine::launch`].
@@ -102,7 +107,7 @@ impl<H: Host> Vm<H> {
     /// # Errors
     /// As there.
     pub async fn launch(self: &Arc<Self>, anchor: u32, cgroup: Option<&H::Cgroup>) -> Result<()> {
-        self.machine.launch(anchor, cgroup, &self.reach).await?;
+        self.machine.launch(anchor, cgroup, &self.dialer).await?;
         self.launched.store(true, Ordering::Release);
         let is_wanted = self.boot.send_if_modified(|boot| {
             let is_wanted = matches!(boot, Boot::Awaited);
@@ -141,7 +146,7 @@ impl<H: Host> Vm<H> {
     /// # Errors
     /// Why it did not come up.
     pub async fn guest(&self) -> Result<Guest> {
-        self.reach.clone().guest().await
+        self.dialer.guest().await
     }
 
     /// Calls the guest for what it should do within [`CALL`].

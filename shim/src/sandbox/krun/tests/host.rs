@@ -25,7 +25,7 @@ use crate::{
         follow::Follower,
         pin::{Pinned, fake},
     },
-    network::{Choice, Reach, Way},
+    network::{Backend, Choice, Dialer},
     sandbox::{
         Exit,
         host::{self, Ended, Host},
@@ -191,7 +191,7 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         Ok(FakeShare(self.made.host.step("share")?, Follower::default()))
     }
 
-    async fn launch(&self, anchor: u32, _: Option<&FakeCgroup>, _: &Reach) -> Result<()> {
+    async fn launch(&self, anchor: u32, _: Option<&FakeCgroup>, _: &Dialer) -> Result<()> {
         assert_eq!(anchor, PID);
         *self.launched.lock().unwrap() = Some(self.made.host.step("launch")?);
         Ok(())
@@ -213,9 +213,9 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         None
     }
 
-    fn way(&self, _: u32, reach: &Reach) -> Result<Way> {
+    fn backend(&self, _: u32, dialer: &Dialer) -> Result<Backend> {
         self.made.host.step("way")?;
-        Ok(Way::Guest(reach.clone()))
+        Ok(Backend::Guest(dialer.clone()))
     }
 
     fn set_oom_score_adj(&self, score: i32) {

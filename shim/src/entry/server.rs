@@ -20,13 +20,15 @@ use containerd_shim_protos::{
 };
 use log::{info, warn};
 
-use crate::{
+use super::{
     abandoned::{self, Bundle},
-    bootstrap::{ADDRESS_FILE, ANSWERED, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
+    address, pid_file,
+    start::{ANSWERED, GROUP_ENV, LISTENER_FD, TTRPC_ADDRESS},
+};
+use crate::{
     error::{Error, Result},
     events::Publisher,
     host::Linux,
-    pid_file,
     sandbox::krun::KrunSandbox,
     service::Service,
     task::Tasks,
@@ -100,7 +102,9 @@ fn is_wanted(mut starter: impl Read) -> bool {
 async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> Result<()> {
     let failed = |what: &str, e: &dyn std::fmt::Display| Error::internal(format!("{what}: {e}"));
     let group = env::var(GROUP_ENV).unwrap_or_else(|_| flags.id.clone());
-    let containerd = env::var(TTRPC_ADDRESS).map_err(|e| failed(TTRPC_ADDRESS, &e))?;
+    let containerd = env::var(TTRPC_ADDRESS).ok().filter(|address| !address.is_empty());
+    let containerd =
+        containerd.ok_or_else(|| failed(TTRPC_ADDRESS, &"containerd did not say where it takes events"))?;
     let events = Arc::new(Publisher::start(containerd, flags.namespace.clone()));
     let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group, Linux));
     let tasks = Tasks::new(sandbox, events.clone());
@@ -127,7 +131,7 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     }
     events.drain(LAST_EVENTS).await;
     drop(socket);
-    remove(Path::new(ADDRESS_FILE));
+    remove(Path::new(address::FILE));
     remove(Path::new(pid_file::NAME));
     abandoned::remove_rest(&flags.id);
     if tokio::time::timeout(LAST_EVENTS, server.shutdown()).await.is_err() {

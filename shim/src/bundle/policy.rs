@@ -1,4 +1,4 @@
-//! On which terms a container runs on the host.
+//! How the host treats a container: what it is to its sandbox, which limits hold, how soon it goes when memory is short.
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
@@ -27,9 +27,9 @@ impl Role {
     }
 }
 
-/// What the host has to know of a container besides what it shares with it.
+/// How the host treats a container, apart from what it shares with it.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct HostPolicy {
     /// What it is to its sandbox.
     pub role: Role,
     /// Its limits, which the guest enforces.
@@ -41,12 +41,12 @@ pub struct Terms {
     pub oom_score_adj: Option<i32>,
 }
 
-impl Terms {
+impl HostPolicy {
     /// Those of `spec`'s container, which is called `id`.
-    pub fn of(spec: &Spec, id: &str) -> Terms {
+    pub fn of(spec: &Spec, id: &str) -> HostPolicy {
         let role = Role::of(pod_of(spec), id);
         let asked = spec.process().as_ref().and_then(|process| process.oom_score_adj());
-        Terms {
+        HostPolicy {
             role,
             limits: own_limits(spec),
             hosts: for_host(&resources(spec).cloned().unwrap_or_default(), role),
@@ -64,18 +64,18 @@ mod tests {
 
     #[test]
     fn a_pods_first_container_is_not_what_is_protected() {
-        let terms = |id, pod: Option<&str>| {
+        let policy = |id, pod: Option<&str>| {
             let mut spec = json!({"ociVersion": "1.0.2", "annotations": {}, "process": {
                 "cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}, "oomScoreAdj": -998,
             }});
             if let Some(pod) = pod {
                 spec["annotations"]["io.kubernetes.cri.sandbox-id"] = json!(pod);
             }
-            let terms = Terms::of(&serde_json::from_value(spec).unwrap(), id);
-            (terms.role, terms.oom_score_adj)
+            let policy = HostPolicy::of(&serde_json::from_value(spec).unwrap(), id);
+            (policy.role, policy.oom_score_adj)
         };
-        assert_eq!(terms("a", None), (Role::Lone, Some(-998)));
-        assert_eq!(terms("a", Some("a")), (Role::Sandbox, None));
-        assert_eq!(terms("b", Some("a")), (Role::Member, Some(-998)));
+        assert_eq!(policy("a", None), (Role::Lone, Some(-998)));
+        assert_eq!(policy("a", Some("a")), (Role::Sandbox, None));
+        assert_eq!(policy("b", Some("a")), (Role::Member, Some(-998)));
     }
 }
