@@ -37,7 +37,7 @@ check: own-cache ## format, lints and unit tests
 	cargo test --workspace
 	deploy/installer/test
 
-test: check build ## check, then the scenarios in boxes with containerd 2.1, 1.7 and 1.6
+test: check build ## check, then the scenarios in boxes with containerd 2.1, 2.3, 1.7 and 1.6
 	hack/test-box
 
 test-full: check build ## test, but every scenario with every containerd
