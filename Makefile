@@ -51,7 +51,7 @@ dev: ## make dev NAME=stdin: builds quickly, puts that into the box named dev, r
 fuzz: ## every fuzz target for ten minutes, with cargo-fuzz; `hack/fuzz SECONDS TARGET` for one
 	@hack/fuzz
 
-test: deps check build ## check, then the scenarios in boxes with containerd 2.1, 1.7 and 1.6
+test: deps check build ## check, then the scenarios in boxes with containerd 2.1, 2.3, 1.7 and 1.6
 	hack/test-box
 
 test-full: deps check build ## test, but every scenario with every containerd
