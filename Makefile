@@ -1,6 +1,10 @@
 # Builds, tests and shows containerd-shim-krun-v2. `make help` lists the targets.
 SHELL := /bin/bash
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/krun-shim
+# Whoever sets it looks after it.
+ifndef CARGO_TARGET_DIR
+SHARED_TARGET := yes
+endif
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
 # How the binaries are built: `release` is what is shipped, `box` links in seconds for trying a change in a box.
@@ -12,9 +16,9 @@ STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-
 	RUSTFLAGS="-C target-feature=+crt-static"
 
 # What is built here, as against what is fetched.
-PACKAGES := $(addprefix -p ,shim vmm vm-launcher guest-init guest-protocol linux integration runtimetest)
+PACKAGES := $(addprefix -p ,shim vmm vm-launcher guest-init guest-protocol linux integration runtimetest fuzz-targets)
 
-.PHONY: help deps own-cache build check test test-full test-critest test-kubernetes demo bench clean
+.PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes demo bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,29 +27,34 @@ deps: ## install what building and testing need and this Debian machine lacks
 	@hack/deps
 
 # Cargo goes by times: a clone would take what another one, made later or earlier, has built into the same cache.
-own-cache: deps
+own-cache:
+ifdef SHARED_TARGET
 	@mkdir -p $(CARGO_TARGET_DIR)
 	@[ "$$(cat $(CARGO_TARGET_DIR)/clone 2>/dev/null)" = "$(CURDIR)" ] || { cargo clean -q $(PACKAGES) && \
 		cargo clean -q --release $(PACKAGES) && \
 		cargo clean -q --profile box $(PACKAGES) && cargo clean -q --release --target x86_64-unknown-linux-gnu $(PACKAGES) && \
 		cargo clean -q --profile box --target x86_64-unknown-linux-gnu $(PACKAGES) && \
 		echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/clone; }
+endif
 
-build: own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
+build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
 	cargo build --profile $(PROFILE) -p shim -p vmm -p integration
 	$(STATIC) cargo build --profile $(PROFILE) -p guest-init --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p runtimetest --target x86_64-unknown-linux-gnu
 
-check: own-cache ## format, lints and unit tests
-	cargo fmt --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --workspace
-	deploy/installer/test
+check: own-cache ## format, lints and every test, with Rust and a C compiler; installs nothing, and needs no root
+	@hack/check
 
-test: check build ## check, then the scenarios in boxes with containerd 2.1, 1.7 and 1.6
+dev: ## make dev NAME=stdin: builds quickly, puts that into the box named dev, runs the scenarios with such names there
+	@PROFILE=box hack/dev "$(NAME)"
+
+fuzz: ## every fuzz target for ten minutes, with cargo-fuzz; `hack/fuzz SECONDS TARGET` for one
+	@hack/fuzz
+
+test: deps check build ## check, then the scenarios in boxes with containerd 2.1, 2.3, 1.7 and 1.6
 	hack/test-box
 
-test-full: check build ## test, but every scenario with every containerd
+test-full: deps check build ## test, but every scenario with every containerd
 	hack/test-box --full
 
 test-critest: build ## critest against the CRI of a box's containerd, with runc and with krun; a table of both

@@ -84,8 +84,8 @@ drop_in() { # that of the version in which the rest, the file $1, is written; ev
 		sed '/^#/d; /^version/d' "$DROP_INS/krun-1.7.toml"
 		grep -q 'containerd\.runtimes\.' "$1" || default_runtime
 		;;
-	3) sed '/^#/d; /^version/d' "$DROP_INS/krun-2.toml" ;;
-	*) fail "$CONFIG says version = ${version:-nothing}; what is known is 2 (containerd 1.6, 1.7) and 3 (2.x)" ;;
+	3 | 4) sed '/^#/d; /^version/d' "$DROP_INS/krun-2.toml" ;;
+	*) fail "$CONFIG says version = ${version:-nothing}; what is known is 2 (containerd 1.6, 1.7), 3 (2.x) and 4 (from 2.3)" ;;
 	esac
 }
 

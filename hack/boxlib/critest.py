@@ -11,7 +11,7 @@ from .errors import BoxError, output, run
 
 FILES = cache.HACK / "critest"
 # Those that understand the configuration there.
-CONTAINERDS = ("2.1",)
+CONTAINERDS = ("2.1", "2.3")
 DROP_IN = cache.HACK.parent / "deploy/containerd/krun-2.toml"
 # Where `setup` looks for all of this in the box.
 THERE = "/usr/local/lib/critest"

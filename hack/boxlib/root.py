@@ -3,16 +3,13 @@
 import shutil
 import threading
 
-from . import cache, debian, images, kernel, remote
+from . import cache, containerds, debian, images, kernel, remote
 from .errors import BoxError, run
 
 PACKAGES = (
     "busybox-static", "ca-certificates", "containernetworking-plugins", "dbus", "iproute2", "iptables", "kmod",
     "libkrunfw5", "openssh-server", "procps", "python3", "redis-tools", "runc", "socat", "strace", "systemd",
 )
-# Which Debian suite has which containerd.
-CONTAINERDS = {"1.6": "bookworm", "1.7": "trixie", "2.1": "sid"}
-DEFAULT_CONTAINERD = "2.1"
 DISK_SIZE = "6G"  # sparse
 FILES = cache.HACK / "box-root"
 BAKE = cache.HACK / "bake"
@@ -20,8 +17,9 @@ BAKE = cache.HACK / "bake"
 
 def base():
     """The directory with disk.img, vmlinuz, initrd, the ssh keys; built if need be."""
-    sources = [cache.HACK / "boxlib" / f"{name}.py" for name in ("debian", "images", "kernel", "oci", "root")]
-    key = cache.recipe(*sources, kernel.INIT, FILES, BAKE)
+    names = ("containerds", "debian", "golang", "images", "kernel", "oci", "root")
+    sources = [cache.HACK / "boxlib" / f"{name}.py" for name in names]
+    key = cache.recipe(*sources, containerds.MODULE, kernel.INIT, FILES, BAKE)
     return cache.stage("base", key, _build)
 
 
@@ -31,12 +29,12 @@ def _build(scratch):
     work.mkdir()
     log = cache.directory() / "base.log"
     log.write_bytes(b"")
-    box, image = _both(box_tree, image_tree)
+    box, image, _ = _together(box_tree, image_tree, containerds.pinned)
 
     tree = work / "root"
     run("cp", "-a", "--reflink=auto", box, tree, log=log)
     apt = debian.Apt(work / "apt", log)
-    _add_containerds(apt, tree)
+    containerds.add(apt, tree)
     vmlinuz, version = kernel.unpack(apt, tree)
     shutil.move(vmlinuz, scratch / "vmlinuz")
     kernel.initramfs(tree, version, scratch / "initrd", log)
@@ -49,8 +47,8 @@ def _build(scratch):
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n", encoding="utf-8")
 
     archive = images.build(apt, box, image, work)
-    for containerd in CONTAINERDS:
-        run(BAKE, tree / f"opt/containerd-{containerd}/bin", tree / f"var/lib/containerd-{containerd}", archive, log=log)
+    for one in containerds.VERSIONS:
+        run(BAKE, containerds.folder(tree, one), tree / f"var/lib/containerd-{one}", archive, log=log)
 
     # No journal (a box is never repaired), no checksums (they want a module before there is a disk).
     run("mke2fs", "-q", "-t", "ext4", "-O", "^metadata_csum,^has_journal,^64bit", "-m", "0",
@@ -74,15 +72,15 @@ def _tree(name, packages):
     return cache.stage(name, key, lambda scratch: debian.debootstrap(scratch / "root", packages, log)) / "root"
 
 
-def _both(first, second):
-    """Runs two functions at the same time and returns what both return."""
-    results = [None, None]
+def _together(*functions):
+    """Runs functions at the same time and returns what they return."""
+    results = [None] * len(functions)
     def call(number, function):
         try:
             results[number] = function()
         except BoxError as error:
             results[number] = error
-    threads = [threading.Thread(target=call, args=pair) for pair in enumerate((first, second))]
+    threads = [threading.Thread(target=call, args=pair) for pair in enumerate(functions)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -91,15 +89,6 @@ def _both(first, second):
         if isinstance(result, BoxError):
             raise result
     return results
-
-
-def _add_containerds(apt, tree):
-    for version, suite in CONTAINERDS.items():
-        unpacked = apt.folder / f"containerd-{version}"
-        apt.extract("containerd", suite, unpacked)
-        target = tree / f"opt/containerd-{version}"
-        target.mkdir(parents=True)
-        shutil.move(unpacked / "usr/bin", target / "bin")
 
 
 def _add_keys(scratch, tree, log):

@@ -38,6 +38,11 @@ impl Error {
         self.code
     }
 
+    /// Whether the shim, the vmm or the guest failed.
+    pub fn is_internal(&self) -> bool {
+        self.code == Code::UNKNOWN
+    }
+
     /// The same error once more, for another of those who wait for the same outcome.
     pub fn repeated(&self) -> Self {
         Error { code: self.code, message: self.message.clone() }

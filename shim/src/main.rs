@@ -1,60 +1,7 @@
-//! containerd-shim-krun-v2: runs containers and pods in libkrun microVMs for containerd.
-//!
-//! One executable, several roles: `start` and `delete` are short calls of containerd's, without
-//! an action it is the server of one sandbox, and `krun-anchor` makes it a container's anchor.
+//! containerd-shim-krun-v2, the executable: all of it is in the library.
 
-mod anchor;
-mod bundle;
-mod cgroup;
-mod clock;
-mod config;
-mod entry;
-mod error;
-mod events;
-mod files;
-mod hooks;
-mod id;
-mod network;
-mod sandbox;
-mod service;
-mod stats;
-mod stdio;
-mod task;
-
-use std::{env, process::ExitCode};
-
-use entry::{delete, info, server, start};
-use id::RUNTIME;
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: Vec<_> = env::args_os().collect();
-    if args.get(1).is_some_and(|role| role == anchor::NAME) {
-        return anchor::main();
-    }
-    match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // containerd shows stderr to the caller when the call fails.
-            eprintln!("{RUNTIME}: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(args: &[std::ffi::OsString]) -> error::Result<()> {
-    let flags = containerd_shim::parse(args.get(1..).unwrap_or_default())
-        .map_err(|e| error::Error::invalid(e.to_string()))?;
-    if flags.version {
-        println!("{RUNTIME}:\n  Version: {}", env!("CARGO_PKG_VERSION"));
-        return Ok(());
-    }
-    if flags.info {
-        return info::print();
-    }
-    match flags.action.as_str() {
-        "start" => start::start(&flags),
-        "delete" => delete::delete(&flags),
-        "" => server::serve(&flags),
-        other => Err(error::Error::invalid(format!("unknown action {other:?}: start and delete are known"))),
-    }
+    shim::main()
 }

@@ -27,15 +27,24 @@ pub fn load(bundle: &Path) -> Result<Spec> {
     if text.len() as u64 > MAX_CONFIG {
         return Err(invalid(format!("more than the {MAX_CONFIG} bytes allowed")));
     }
-    let spec: Spec = serde_json::from_slice(&text).map_err(|e| invalid(format!("not an OCI spec: {e}")))?;
+    parse(&text).map_err(|error| error.context(path.display()))
+}
+
+/// Understands a config.json.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` that says what is wrong with it.
+pub fn parse(text: &[u8]) -> Result<Spec> {
+    let spec: Spec =
+        serde_json::from_slice(text).map_err(|e| Error::invalid(format!("not an OCI spec: {e}")))?;
     if spec.process().is_none() {
-        return Err(invalid("process is missing".to_owned()));
+        return Err(Error::invalid("process is missing"));
     }
     if spec.root().is_none() {
-        return Err(invalid("root is missing".to_owned()));
+        return Err(Error::invalid("root is missing"));
     }
     if spec.linux().is_none() {
-        return Err(invalid("linux is missing: only Linux containers run here".to_owned()));
+        return Err(Error::invalid("linux is missing: only Linux containers run here"));
     }
     Ok(spec)
 }

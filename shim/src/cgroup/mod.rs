@@ -28,8 +28,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::name::CgroupName;
-pub use self::{oom::OomKills, seat::Seat};
+pub use self::{name::CgroupName, oom::OomKills, seat::Seat};
 use crate::error::{Error, Result};
 
 /// Where cgroup v2 is mounted. Source: systemd's file-hierarchy(7).

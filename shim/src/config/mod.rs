@@ -7,7 +7,7 @@
 //!
 //! A new key is a field of [`Layer`] and of [`Config`]; its default is a constant here.
 
-mod annotations;
+pub mod annotations;
 mod options;
 mod sizing;
 
@@ -134,7 +134,11 @@ impl Config {
         self.apply(&text, &file.display().to_string())
     }
 
-    fn apply(&mut self, text: &str, origin: &str) -> Result<()> {
+    /// Applies a file's `text`, which came from `origin`.
+    ///
+    /// # Errors
+    /// As [`Config::load`]'s.
+    pub fn apply(&mut self, text: &str, origin: &str) -> Result<()> {
         let layer: Layer = toml::from_str(text)
             .map_err(|e| Error::invalid(format!("{origin}: {}", e.to_string().trim_end())))?;
         let within = |result: Result<()>| result.map_err(|e| e.context(origin));

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     events::Publisher,
+    host::Linux,
     sandbox::krun::KrunSandbox,
     service::Service,
     task::Tasks,
@@ -106,7 +107,7 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     let containerd =
         containerd.ok_or_else(|| failed(TTRPC_ADDRESS, &"containerd did not say where it takes events"))?;
     let events = Arc::new(Publisher::start(containerd, flags.namespace.clone()));
-    let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group));
+    let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group, Linux));
     let tasks = Tasks::new(sandbox, events.clone());
     let exit = Arc::new(ExitSignal::default());
     let service = Arc::new(Service::new(tasks.clone(), exit.clone()));

@@ -2,13 +2,14 @@
 //!
 //! The trait is small enough to fake, so the whole task state machine is tested without a VM.
 
+pub mod host;
 pub mod krun;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
-use guest_protocol::api::StatsResponse;
+use guest_protocol::api::{ExitRecord, StatsResponse};
 
 pub use crate::id::ProcessId;
 use crate::{config::RuntimeOptions, error::Result, stdio::StdioPaths};
@@ -25,6 +26,16 @@ pub struct Exit {
 impl Exit {
     /// Killed by SIGKILL.
     pub const KILLED: Exit = Exit { status: 137, oom_killed: false };
+
+    /// Nobody knows how. Source: containerd's `runtime/v2`, which tells the same of a shim that died.
+    pub const UNKNOWN: Exit = Exit { status: 255, oom_killed: false };
+}
+
+impl From<&ExitRecord> for Exit {
+    /// What a guest says of it, which may be anything.
+    fn from(record: &ExitRecord) -> Exit {
+        Exit { status: record.status & 0xff, oom_killed: record.oom_killed }
+    }
 }
 
 /// What is asked for when a container is made.

@@ -7,7 +7,7 @@
 mod endpoint;
 mod logger;
 mod pump;
-mod uri;
+pub mod uri;
 
 use guest_protocol::api;
 

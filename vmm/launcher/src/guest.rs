@@ -10,7 +10,8 @@ use guest_protocol::{
     mux::{self, Mux},
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
     sync::watch,
 };
 use ttrpc::r#async::{Client, transport::Socket};
@@ -60,7 +61,20 @@ impl Guest {
         }
     }
 
-    fn new(control: UnixStream, streams: UnixStream) -> Self {
+    /// A guest over two connections that are past their hello: calls (ttrpc) go over `control`, byte streams (the mux)
+    /// over `streams`.
+    ///
+    /// [`crate::Vm::guest`] makes a VM's guest of the two that PID 1 dialled. A test makes a guest without a VM of any
+    /// pair, such as `tokio::net::UnixStream::pair` or `tokio::io::duplex`, and is PID 1 on the other ends: a ttrpc
+    /// server (`ttrpc::asynchronous::Server` takes a connected socket through `transport::Listener::new`) and a
+    /// [`Mux`] of its own. The guest is lost when `streams` ends.
+    ///
+    /// To be called within a tokio runtime, which runs the connections' tasks.
+    pub fn over<C, S>(control: C, streams: S) -> Self
+    where
+        C: AsyncRead + AsyncWrite + Send + Sync + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
         let (streams, ended) = Mux::start(streams);
         let (announce, lost) = watch::channel(None);
         tokio::spawn(async move {
@@ -123,7 +137,7 @@ impl Listener {
             }
         }
         // Both are there, by the loop's condition.
-        control.zip(streams).map(|(control, streams)| Guest::new(control, streams)).ok_or(GuestError::Taken)
+        control.zip(streams).map(|(control, streams)| Guest::over(control, streams)).ok_or(GuestError::Taken)
     }
 }
 
@@ -135,7 +149,33 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{io::AsyncReadExt, net::UnixStream};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_guest_needs_no_vm_but_two_streams() {
+        let (control, mut their_control) = tokio::io::duplex(1024);
+        let (streams, their_streams) = UnixStream::pair().unwrap();
+        let guest = Guest::over(control, streams);
+        let (theirs, _) = Mux::start(their_streams);
+        let (mut from_guest, _) = guest.streams.open(mux::FIRST_STREAM).unwrap();
+        let (_, mut to_host) = theirs.open(mux::FIRST_STREAM).unwrap();
+        to_host.send(b"hello").await.unwrap();
+        assert_eq!(from_guest.recv().await.unwrap(), b"hello"[..]);
+        let request = guest_protocol::api::ConfigureRequest::new();
+        let call = guest.client.configure(ttrpc::context::with_duration(Duration::from_secs(60)), &request);
+        let (answer, head) = tokio::join!(call, async {
+            let mut head = [0; 10];
+            their_control.read_exact(&mut head).await.unwrap();
+            drop(their_control);
+            head
+        });
+        // A ttrpc request: length, stream 1, type 1 (PROTOCOL.md of ttrpc).
+        assert_eq!(head[4..], [0, 0, 0, 1, 1, 0]);
+        assert!(answer.is_err());
+        drop((theirs, to_host));
+    }
 
     #[tokio::test]
     async fn two_connections_with_the_nonce_are_the_guest_and_others_are_dropped() {

@@ -9,7 +9,7 @@ mod console;
 mod end;
 pub mod find;
 mod guest;
-mod lines;
+pub mod lines;
 mod nonce;
 pub mod order;
 pub mod probe;

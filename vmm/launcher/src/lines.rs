@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// Longest line passed on, in bytes; the rest of it is dropped.
-const MAX_LINE: usize = 1024;
+pub const MAX_LINE: usize = 1024;
 
 /// Lines passed on at once after a pause.
 const BURST: u32 = 500;
@@ -20,7 +20,14 @@ pub struct Lines {
     dropped: u64,
 }
 
+impl Default for Lines {
+    fn default() -> Self {
+        Lines::new()
+    }
+}
+
 impl Lines {
+    /// Has seen nothing yet.
     pub fn new() -> Self {
         Lines { partial: Vec::new(), allowance: BURST, refilled: Instant::now(), dropped: 0 }
     }

@@ -45,12 +45,14 @@ pub async fn read(conn: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Fram
     let stream = u32::from_le_bytes([s0, s1, s2, s3]);
     let number = u32::from_le_bytes([n0, n1, n2, n3]) as usize;
     match kind {
-        DATA if number <= MAX_PAYLOAD => {
+        DATA if (1..=MAX_PAYLOAD).contains(&number) => {
             let mut payload = vec![0; number];
             conn.read_exact(&mut payload).await?;
             Ok(Some(Frame::Data { stream, payload }))
         }
-        DATA => Err(protocol_error(format!("a data frame of {number} bytes; {MAX_PAYLOAD} are allowed"))),
+        DATA => {
+            Err(protocol_error(format!("a data frame of {number} bytes; 1 to {MAX_PAYLOAD} are allowed")))
+        }
         CREDIT => Ok(Some(Frame::Credit { stream, bytes: number })),
         EOF => Ok(Some(Frame::Eof { stream })),
         STOP => Ok(Some(Frame::Stop { stream })),

@@ -5,7 +5,8 @@
 //! dropped or finished: the reader sees end of file) or at its reader's ([`Reader`] dropped: the
 //! writer gets `BrokenPipe`). A writer may have [`WINDOW`] bytes on the way and then waits, so a
 //! reader that stalls holds up its own stream only and memory stays bounded. The connection
-//! itself is always read: a peer that sends more than it was allowed to ends the connection.
+//! itself is always read: a peer that sends more than it was allowed to ends the connection, and one
+//! that reads nothing itself stops all writers once [`ROOM`] bytes wait for it.
 //!
 //! A frame is a header of 12 bytes, little-endian, and a payload:
 //!
@@ -27,7 +28,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter},
-    sync::{Notify, mpsc},
+    sync::{Notify, Semaphore, mpsc},
 };
 
 use frame::Frame;
@@ -42,8 +43,15 @@ pub const LOG_STREAM: u32 = 1;
 /// The first stream number that the host gives to a process.
 pub const FIRST_STREAM: u32 = 16;
 
-/// Largest payload of one data frame, in bytes.
+/// Largest payload of one data frame, in bytes. The smallest is 1: frames that count for nothing would pile up.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
+
+/// Bytes of all streams that may wait to be written to the connection.
+const ROOM: usize = 4 * WINDOW;
+
+/// Chunks that fit into one of so many bytes are kept as one: a peer that sends byte by byte takes up no more memory
+/// than its window.
+const SMALL: usize = 4096;
 
 /// One end of a connection that carries streams. Clones share it.
 #[derive(Clone)]
@@ -51,7 +59,16 @@ pub struct Mux(Arc<Shared>);
 
 struct Shared {
     streams: Mutex<Table>,
-    frames: mpsc::UnboundedSender<Frame>,
+    queue: mpsc::UnboundedSender<Queued>,
+    /// What is left of [`ROOM`].
+    room: Arc<Semaphore>,
+}
+
+/// What waits to be written.
+enum Queued {
+    Frame(Frame),
+    /// All that the stream's reader owes by the time that this is written: it waits once for each stream.
+    Credit(u32, Arc<State>),
 }
 
 #[derive(Default)]
@@ -76,6 +93,8 @@ struct Halves {
     chunks: VecDeque<Vec<u8>>,
     /// Bytes received and not yet granted again.
     unacknowledged: usize,
+    /// Bytes granted again, which the peer was not told yet.
+    owed: usize,
     read_ended: bool,
     reader_gone: bool,
     credit: usize,
@@ -97,9 +116,13 @@ impl Mux {
         C: AsyncRead + AsyncWrite + Send + 'static,
     {
         let (read, write) = tokio::io::split(conn);
-        let (frames, queue) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { streams: Mutex::default(), frames });
-        let sender = tokio::spawn(send_all(write, queue));
+        let (queue, queued) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(ROOM));
+        let shared = Arc::new(Shared { streams: Mutex::default(), queue, room: room.clone() });
+        let sender = tokio::spawn(async move {
+            let _ = send_all(write, queued, &room).await;
+            room.close();
+        });
         let receiver = tokio::spawn({
             let shared = shared.clone();
             async move {
@@ -133,8 +156,12 @@ impl Mux {
 
 impl Shared {
     fn send(&self, frame: Frame) {
+        self.enqueue(Queued::Frame(frame));
+    }
+
+    fn enqueue(&self, queued: Queued) {
         // Fails only when the connection has ended, which the stream learns from its state.
-        let _ = self.frames.send(frame);
+        let _ = self.queue.send(queued);
     }
 
     /// Forgets a stream once neither of its halves is in use.
@@ -152,6 +179,7 @@ impl Shared {
             table.ended = true;
             std::mem::take(&mut table.open)
         };
+        self.room.close();
         for state in streams.into_values() {
             state.end_read();
             state.refuse_write();
@@ -188,7 +216,10 @@ impl State {
         if halves.unacknowledged > WINDOW {
             return Err(protocol_error(format!("stream {stream}: more than the {WINDOW} bytes allowed")));
         }
-        halves.chunks.push_back(payload);
+        match halves.chunks.back_mut() {
+            Some(last) if last.len() + payload.len() <= SMALL => last.extend(payload),
+            _ => halves.chunks.push_back(payload),
+        }
         self.readable.notify_one();
         Ok(())
     }
@@ -229,11 +260,21 @@ async fn receive_all(mut conn: impl AsyncRead + Unpin, shared: &Shared) -> io::R
 
 async fn send_all(
     conn: impl AsyncWrite + Unpin,
-    mut queue: mpsc::UnboundedReceiver<Frame>,
+    mut queue: mpsc::UnboundedReceiver<Queued>,
+    room: &Semaphore,
 ) -> io::Result<()> {
     let mut conn = BufWriter::with_capacity(frame::HEADER_LEN + 4096, conn);
-    while let Some(frame) = queue.recv().await {
+    while let Some(queued) = queue.recv().await {
+        let frame = match queued {
+            Queued::Frame(frame) => frame,
+            Queued::Credit(stream, state) => {
+                Frame::Credit { stream, bytes: std::mem::take(&mut lock(&state.inner).owed) }
+            }
+        };
         frame::write(&mut conn, &frame).await?;
+        if let Frame::Data { payload, .. } = &frame {
+            room.add_permits(payload.len());
+        }
         if queue.is_empty() {
             conn.flush().await?;
         }

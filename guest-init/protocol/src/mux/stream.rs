@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use super::{MAX_PAYLOAD, Shared, State, frame::Frame, lock};
+use super::{MAX_PAYLOAD, Queued, Shared, State, frame::Frame, lock};
 
 /// The half of a stream that receives. Dropping it tells the peer to stop sending.
 pub struct Reader {
@@ -47,8 +47,16 @@ impl Reader {
     fn grant(&mut self) {
         let bytes = std::mem::take(&mut self.handed_out);
         if bytes > 0 {
-            lock(&self.state.inner).unacknowledged -= bytes;
-            self.shared.send(Frame::Credit { stream: self.id, bytes });
+            let queued = {
+                let mut halves = lock(&self.state.inner);
+                halves.unacknowledged -= bytes;
+                let queued = halves.owed > 0;
+                halves.owed += bytes;
+                queued
+            };
+            if !queued {
+                self.shared.enqueue(Queued::Credit(self.id, self.state.clone()));
+            }
         }
     }
 }
@@ -73,7 +81,8 @@ impl Writer {
         Writer { id, state, shared }
     }
 
-    /// Sends all of `data`, waiting for credit where it must.
+    /// Sends all of `data`, waiting for credit, and for the connection to take what waits, where it must. One that is
+    /// cancelled may lose credit.
     ///
     /// # Errors
     /// `BrokenPipe` when the peer does not want more, or the connection has ended.
@@ -81,6 +90,9 @@ impl Writer {
         while !data.is_empty() {
             let allowed = self.credit(data.len().min(MAX_PAYLOAD)).await?;
             let (now, later) = data.split_at(allowed);
+            // At most MAX_PAYLOAD, so it fits. The bytes are given back when they are written.
+            let room = self.shared.room.acquire_many(allowed as u32).await;
+            room.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?.forget();
             self.shared.send(Frame::Data { stream: self.id, payload: now.to_vec() });
             data = later;
         }

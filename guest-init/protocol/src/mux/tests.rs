@@ -83,6 +83,64 @@ async fn a_frame_beyond_the_allowed_size_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_data_frame_without_data_ends_the_connection() {
+    let (mut hostile, conn) = duplex(1 << 10);
+    let (mux, ended) = Mux::start(conn);
+    let _open = mux.open(1).unwrap();
+    frame::write(&mut hostile, &Frame::Data { stream: 1, payload: Vec::new() }).await.unwrap();
+    assert_eq!(ended.await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_byte_by_byte_takes_up_no_more_than_its_window() {
+    let (mut hostile, conn) = duplex(1 << 20);
+    let (mux, ended) = Mux::start(conn);
+    let _open = mux.open(1).unwrap();
+    for _ in 0..2 * SMALL {
+        frame::write(&mut hostile, &Frame::Data { stream: 1, payload: vec![7] }).await.unwrap();
+    }
+    hostile.shutdown().await.unwrap();
+    let state = lock(&mux.0.streams).open[&1].clone();
+    ended.await.unwrap().unwrap();
+    assert_eq!(lock(&state.inner).chunks.len(), 2);
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_is_owed_its_credit_in_one_frame() {
+    let (mut hostile, conn) = duplex(64);
+    let (mux, _ended) = Mux::start(conn);
+    let (mut reader, _writer) = mux.open(1).unwrap();
+    let sent = 1000;
+    for _ in 0..sent {
+        frame::write(&mut hostile, &Frame::Data { stream: 1, payload: vec![7] }).await.unwrap();
+        assert_eq!(reader.recv().await.unwrap(), [7]);
+    }
+    // The last byte is granted when the next is asked for.
+    let (mut granted, mut frames) = (0, 0);
+    while granted < sent - 1 {
+        let Ok(Some(Frame::Credit { bytes, .. })) = frame::read(&mut hostile).await else { panic!() };
+        (granted, frames) = (granted + bytes, frames + 1);
+    }
+    // Those that the connection and its buffer had room for, and one.
+    assert!(frames < sent / 2, "{frames} frames of credit");
+}
+
+#[tokio::test]
+async fn a_peer_that_grants_credit_and_reads_nothing_stops_the_writer() {
+    let (mut hostile, conn) = duplex(64);
+    let (mux, _ended) = Mux::start(conn);
+    let (_reader, mut writer) = mux.open(1).unwrap();
+    for _ in 0..ROOM / WINDOW {
+        writer.send(&vec![0; WINDOW]).await.unwrap();
+        frame::write(&mut hostile, &Frame::Credit { stream: 1, bytes: WINDOW }).await.unwrap();
+    }
+    let more = tokio::time::timeout(Duration::from_millis(50), writer.send(&vec![0; WINDOW])).await;
+    assert!(more.is_err(), "a writer went on although nothing is read");
+    drop(hostile);
+    assert_eq!(writer.send(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
 async fn a_stream_is_forgotten_when_both_halves_are_dropped() {
     let (a, _b) = pair();
     drop(a.open(1).unwrap());

@@ -42,6 +42,11 @@ pub fn restrict(tree: &OwnedFd, recursive: bool, read_only: ReadOnly) -> io::Res
     }
 }
 
+/// Cuts `tree` off from what is mounted and unmounted elsewhere.
+pub fn isolate(tree: &OwnedFd) -> io::Result<()> {
+    set_attributes(tree, true, 0, libc::MS_PRIVATE)
+}
+
 /// Has what is mounted and unmounted where `tree` was copied from be so in it as well, and nothing go back.
 pub fn follow(tree: &OwnedFd) -> io::Result<()> {
     set_attributes(tree, true, 0, libc::MS_SLAVE)

@@ -1,63 +1,63 @@
-//! One container: what was made for it on the host, and its life in the guest.
+//! One container's life in the guest, from its making to its end.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
 
 use guest_protocol::api;
-use log::{info, warn};
-use tokio::{sync::watch, task::JoinSet};
-use ttrpc::context;
-
-use super::{
-    machine::{CALL, Machine},
-    process::Process,
+use log::{error, info, warn};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, timeout_at},
 };
+use ttrpc::context::Context;
+
+use super::{host_side::HostSide, process::Process, vm::Vm};
 use crate::{
-    anchor::Anchor,
     bundle::HostPolicy,
-    cgroup::{HostCgroup, Seat},
     config::Limits,
     error::{Error, Result},
     files::{
         follow::Follower,
         forward::{self, Forward},
-        mount::Mounted,
         pin::Socket,
-        share::ContainerShare,
     },
     hooks::ContainerHooks,
-    sandbox::{Exit, ProcessId},
+    sandbox::{
+        Exit, ProcessId,
+        host::{Anchor, Cgroup, Host},
+    },
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
-/// How long the guest may take to report the end of a container that was killed, before its
-/// silence counts as one.
-const LAST_WORD: Duration = Duration::from_secs(10);
+/// How long the guest may take to report the end of a process that was killed, before its silence counts as one.
+pub const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// A container.
-pub struct Container {
+pub struct Container<H: Host> {
     pub init: Arc<Process>,
-    pub execs: Mutex<HashMap<String, Arc<Process>>>,
+    execs: Mutex<HashMap<String, Arc<Process>>>,
     /// Whether the VM dies with it.
     pub is_sandbox: bool,
     /// As it was made.
     pub policy: HostPolicy,
-    pub anchor: Anchor,
-    pub hooks: ContainerHooks,
+    pub anchor: Arc<H::Anchor>,
+    pub hooks: Arc<ContainerHooks>,
+    pub cgroup: Option<Arc<H::Cgroup>>,
+    /// What has its volumes follow the host.
+    pub follower: Follower,
+    /// Somebody has killed its init.
+    killed: Notify,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
-    host: Mutex<Option<Host>>,
+    host: Mutex<Option<HostSide<H>>>,
     /// What relays its published ports and the host's sockets, and has its volumes follow the host.
     relays: Mutex<JoinSet<()>>,
     /// Its limits now.
     limits: Mutex<Limits>,
 }
-
-/// What was made for a container on the host: its part of the share, its rootfs's mounts, its
-/// cgroup; undone in this order when it is dropped, once its processes are gone.
-pub type Host = (ContainerShare, Vec<Mounted>, Option<Arc<HostCgroup>>);
 
 /// What the guest needs to make a container.
 pub struct Blueprint {
@@ -69,22 +69,33 @@ pub struct Blueprint {
     pub sockets: Vec<Socket>,
 }
 
-impl Container {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl<H: Host> Container<H> {
+    /// A container whose host's side is complete.
     pub fn new(
-        is_sandbox: bool,
         policy: HostPolicy,
-        (anchor, hooks): (Anchor, ContainerHooks),
-        host: Host,
-        relays: JoinSet<()>,
-    ) -> Arc<Container> {
+        mut relays: JoinSet<()>,
+        anchor: Arc<H::Anchor>,
+        follower: Follower,
+        host: HostSide<H>,
+    ) -> Arc<Container<H>> {
+        if !follower.is_idle() {
+            relays.spawn(follower.clone().keep());
+        }
         Arc::new(Container {
-            init: Process::new(ProcessId::init(hooks.container())),
+            init: Process::new(ProcessId::init(host.hooks.container())),
             execs: Mutex::default(),
-            is_sandbox,
+            is_sandbox: host.vm.is_some(),
             limits: Mutex::new(policy.limits),
             policy,
             anchor,
-            hooks,
+            hooks: host.hooks.clone(),
+            cgroup: host.cgroup.clone(),
+            follower,
+            killed: Notify::new(),
             created: watch::Sender::new(None),
             host: Mutex::new(Some(host)),
             relays: Mutex::new(relays),
@@ -92,30 +103,23 @@ impl Container {
     }
 
     /// Takes what was made on the host, for undoing it.
-    pub fn take_host(&self) -> Option<Host> {
-        self.host.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
-    }
-
-    /// Its cgroup on the host.
-    pub fn cgroup(&self) -> Option<Arc<HostCgroup>> {
-        let host = self.host.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        host.as_ref().and_then(|(_, _, cgroup)| cgroup.clone())
+    pub fn take_host(&self) -> Option<HostSide<H>> {
+        lock(&self.host).take()
     }
 
     /// Its limits.
     pub fn limits(&self) -> Limits {
-        *self.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *lock(&self.limits)
     }
 
     /// Remembers its limits.
     pub fn set_limits(&self, limits: Limits) {
-        *self.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = limits;
+        *lock(&self.limits) = limits;
     }
 
-    /// What has its volumes follow the host.
-    pub fn follower(&self) -> Option<Follower> {
-        let host = self.host.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        host.as_ref().map(|(share, _, _)| share.follower().clone())
+    /// Its execs by their ids.
+    pub fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Process>>> {
+        lock(&self.execs)
     }
 
     /// Waits until the guest has made the container.
@@ -124,12 +128,10 @@ impl Container {
     /// Why it could not.
     pub async fn created(&self) -> Result<()> {
         let mut changes = self.created.subscribe();
-        loop {
-            if let Some(outcome) = &*changes.borrow_and_update() {
-                return outcome.clone().map_err(|error| error.repeated());
-            }
-            // The sender lives in `self`, so this cannot fail.
-            let _ = changes.changed().await;
+        // The sender lives in `self`, so this cannot fail.
+        match changes.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(Err(error))) => Err(error.repeated()),
+            _ => Ok(()),
         }
     }
 
@@ -138,81 +140,106 @@ impl Container {
         matches!(&*self.created.borrow(), Some(Ok(())))
     }
 
-    /// Follows the container from its making in the guest to its end. `seat` is given up before that is told: who hears of
-    /// it may kill all that is in the pod's cgroup, as the kubelet does.
-    pub async fn supervise(self: Arc<Self>, machine: Arc<Machine>, blueprint: Blueprint, seat: Option<Seat>) {
+    /// Has its end expected within [`LAST_WORD`]: it was killed.
+    pub fn expect_end(&self) {
+        self.killed.notify_one();
+    }
+
+    /// Follows the container from its making in the guest to its end. The shim's seat is given up before that is told: who
+    /// hears of it may kill all that is in the pod's cgroup, as the kubelet does.
+    pub async fn supervise(self: Arc<Self>, vm: Arc<Vm<H>>, blueprint: Blueprint) {
         let outcome = tokio::select! {
-            outcome = self.make(&machine, blueprint) => outcome,
-            (_, reason) = machine.died() => Err(Error::internal(reason)),
+            // The guest's own reason says more than the end that it leads to.
+            biased;
+            outcome = self.make(&vm, blueprint) => outcome,
+            ended = vm.ended() => Err(Error::internal(ended.reason)),
             () = self.anchor.ended() => Err(Error::precondition("the container was killed before its start")),
         };
         let failed = outcome.as_ref().err().map(Error::exit_status);
         self.created.send_replace(Some(outcome.map_err(Arc::new)));
         let exit = match failed {
             Some(status) => Exit { status, oom_killed: false },
-            None => self.end(&machine).await,
+            None => self.end(&vm).await,
         };
-        drop(seat);
+        drop(self.take_seat());
         self.init.set_exit(exit);
         self.anchor.kill();
-        self.finish(&machine).await;
+        self.finish(&vm).await;
     }
 
-    async fn make(&self, machine: &Machine, blueprint: Blueprint) -> Result<()> {
-        let guest = machine.guest().await?;
-        let stdio = streams(&blueprint.stdio, || machine.numbers().next());
+    fn take_seat(&self) -> Option<<H::Cgroup as Cgroup>::Seat> {
+        lock(&self.host).as_mut().and_then(|host| host.seat.take())
+    }
+
+    async fn make(&self, vm: &Vm<H>, blueprint: Blueprint) -> Result<()> {
+        let id = &self.init.id.container;
+        let guest = vm.guest().await?;
+        let stdio = streams(&blueprint.stdio, || vm.numbers().next());
         let pumps = Pumps::connect(blueprint.endpoints, &stdio, &guest.streams)
-            .map_err(|e| Error::internal(format!("open the streams of {}: {e}", self.init.id)))?;
+            .map_err(|e| Error::internal(format!("open the streams of {id}: {e}")))?;
         let request = api::CreateContainerRequest {
-            container_id: self.init.id.container.clone(),
+            container_id: id.clone(),
             spec: blueprint.spec,
             stdio: Some(stdio).into(),
             sockets: blueprint.sockets.iter().map(forward::describe).collect(),
             ..Default::default()
         };
-        guest.client.create_container(context::with_duration(CALL), &request).await?;
+        vm.call(&format!("make {id}"), async |guest, limit| {
+            guest.client.create_container(limit, &request).await
+        })
+        .await?;
         pumps.start_input();
         self.init.set_pumps(pumps);
-        let mut relays = self.relays();
+        let mut relays = lock(&self.relays);
         for (number, socket) in blueprint.sockets.into_iter().enumerate() {
-            let forward = Forward { container: self.init.id.container.clone(), number, socket };
-            relays.spawn(forward.serve(guest.clone(), machine.numbers()));
+            let forward = Forward { container: id.clone(), number, socket };
+            relays.spawn(forward.serve(guest.clone(), vm.numbers()));
         }
         Ok(())
     }
 
-    fn relays(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
-        self.relays.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Waits for the container's end: what the guest says, or what its silence means.
-    async fn end(&self, machine: &Machine) -> Exit {
+    /// Waits for the container's end: what the guest says, or what its silence means. A kill that the guest does not answer
+    /// with an end is one of the whole VM.
+    async fn end(&self, vm: &Vm<H>) -> Exit {
+        let record = record(vm, &self.init);
+        tokio::pin!(record);
         tokio::select! {
-            exit = record(machine, &self.init) => exit,
+            exit = &mut record => return exit,
+            () = self.killed.notified() => {}
             () = self.anchor.ended() => {
                 warn!("the anchor of {} was killed: so is the container", self.init.id);
                 let kill = signal_request(&self.init.id, libc::SIGKILL as u32, true);
-                let killed = async {
-                    let guest = machine.guest().await?;
-                    guest.client.signal(context::with_duration(CALL), &kill).await?;
-                    Ok::<_, Error>(record(machine, &self.init).await)
-                };
-                match tokio::time::timeout(LAST_WORD, killed).await {
-                    Ok(Ok(exit)) => exit,
-                    _ => Exit::KILLED,
-                }
+                let deadline = Instant::now() + LAST_WORD;
+                // One that does not take it does not end either.
+                let _ = timeout_at(deadline, async {
+                    let guest = vm.guest().await?;
+                    guest.client.signal(Context::default(), &kill).await?;
+                    Ok::<_, Error>(())
+                })
+                .await;
+            }
+        }
+        match timeout_at(Instant::now() + LAST_WORD, &mut record).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                let id = &self.init.id;
+                error!(
+                    "{id} was killed, and the guest has not told its end within {LAST_WORD:?}: its VM is killed"
+                );
+                vm.end().await.exit
             }
         }
     }
 
     /// After the container's end: its ports are free and its relays gone, its execs ended with it, its output is read,
     /// and a sandbox's VM goes.
-    async fn finish(&self, machine: &Machine) {
-        let mut relays = std::mem::take(&mut *self.relays());
+    async fn finish(&self, vm: &Vm<H>) {
+        let mut relays = std::mem::take(&mut *lock(&self.relays));
         relays.shutdown().await;
-        let execs: Vec<_> = self.lock_execs().values().cloned().collect();
+        let execs: Vec<_> = self.execs().values().cloned().collect();
+        let deadline = Instant::now() + LAST_WORD;
         for exec in execs {
-            if tokio::time::timeout(LAST_WORD, exec.ended()).await.is_err() {
+            if timeout_at(deadline, exec.ended()).await.is_err() {
                 exec.set_exit(Exit::KILLED);
             }
         }
@@ -220,32 +247,27 @@ impl Container {
             pumps.finish().await;
         }
         if self.is_sandbox {
-            machine.kill();
+            vm.kill();
         }
         self.init.set_finished();
     }
 
-    pub fn lock_execs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Process>>> {
-        self.execs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// Removes the container from a guest that goes on.
-    pub async fn leave(&self, machine: &Machine) {
-        let reference =
-            api::ContainerRef { container_id: self.init.id.container.clone(), ..Default::default() };
-        let removed = async {
-            machine.guest().await?.client.delete_container(context::with_duration(CALL), &reference).await?;
-            Ok::<_, Error>(())
-        };
-        if let Err(error) = removed.await {
-            warn!("remove {} from the guest: {error}", self.init.id);
+    pub async fn leave(&self, vm: &Vm<H>) {
+        let id = &self.init.id.container;
+        let reference = api::ContainerRef { container_id: id.clone(), ..Default::default() };
+        let what = format!("remove {id}");
+        let removed =
+            vm.call(&what, async |guest, limit| guest.client.delete_container(limit, &reference).await).await;
+        if let Err(error) = removed {
+            warn!("remove {id} from the guest: {error}");
         }
     }
 }
 
 /// Follows an exec from its start to its end.
-pub async fn follow_exec(machine: Arc<Machine>, exec: Arc<Process>) {
-    let exit = record(&machine, &exec).await;
+pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, exec: Arc<Process>) {
+    let exit = record(&vm, &exec).await;
     exec.set_exit(exit);
     if let Some(pumps) = exec.pumps() {
         pumps.finish().await;
@@ -253,25 +275,24 @@ pub async fn follow_exec(machine: Arc<Machine>, exec: Arc<Process>) {
     exec.set_finished();
 }
 
-/// The guest's word on the end of a process; a VM that dies without one is the end as well.
-async fn record(machine: &Machine, process: &Process) -> Exit {
+/// The guest's word on the end of a process; a VM that ends without one is the end as well.
+async fn record<H: Host>(vm: &Vm<H>, process: &Process) -> Exit {
     let heard = async {
-        let guest = machine.guest().await?;
-        let record = guest.client.wait(context::Context::default(), &process.reference()).await?;
+        let guest = vm.guest().await?;
+        let record = guest.client.wait(Context::default(), &process.reference()).await?;
         // The guest's clock was set from ours at boot.
         let ended = SystemTime::UNIX_EPOCH + Duration::from_nanos(record.exited_at_ns.max(0) as u64);
         let since = SystemTime::now().duration_since(ended).unwrap_or_default();
         info!("exit: {} heard of {} us after it", process.id, since.as_micros());
-        Ok::<_, Error>(Exit { status: record.status & 0xff, oom_killed: record.oom_killed })
+        Ok::<_, Error>(Exit::from(&record))
     };
     match heard.await {
         Ok(exit) => exit,
         Err(error) => {
             // The connection ends with the VM. One that lives on without it is of no use.
-            machine.kill();
-            let (exit, reason) = machine.died().await;
-            log::error!("{} ended without a record ({error}): {reason}", process.id);
-            exit
+            let ended = vm.end().await;
+            error!("{} ended without a record ({error}): {}", process.id, ended.reason);
+            ended.exit
         }
     }
 }

@@ -1,77 +1,70 @@
-//! The real sandbox: a libkrun microVM.
+//! The real sandbox: a microVM and its containers, on a [`Host`].
 
 mod boot;
 mod container;
-mod machine;
+mod create;
+mod host_side;
 mod process;
+#[cfg(test)]
+mod tests;
 mod update;
+mod vm;
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use guest_protocol::api;
-use log::{info, warn};
-use tokio::task::spawn_blocking;
-use ttrpc::context;
+use log::warn;
+use tokio::time::timeout;
 
 use self::{
-    container::{Blueprint, Container, follow_exec, signal_request},
-    machine::{CALL, Machine},
+    container::{Container, LAST_WORD, follow_exec, signal_request},
+    create::blocking,
     process::Process,
     update::Update,
+    vm::Vm,
 };
-use super::{Exit, NewContainer, ProcessId, Sandbox};
+use super::{
+    Exit, NewContainer, ProcessId, Sandbox,
+    host::{Anchor, Cgroup, Host, Machine},
+};
 use crate::{
-    anchor::Anchor,
-    bundle::{self, HostPolicy, Role},
-    cgroup::HostCgroup,
-    config::Config,
+    bundle,
     error::{Error, Result},
-    files::{
-        mount::Mounted,
-        pin::{Pinned, Source},
-        share::{ContainerShare, open_rootfs},
-        state_dir::make_dir,
-    },
-    hooks::ContainerHooks,
-    network::{self, Choice, Netns},
+    files::pin::Source,
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
-
-/// How long the guest may take over a SIGKILL before the whole sandbox is killed.
-const KILL: Duration = Duration::from_secs(10);
 
 /// How long an exec waits for what the host has mounted below volumes.
 const FOLLOWING: Duration = Duration::from_secs(2);
 
 /// A sandbox whose VM starts with its first container.
-pub struct KrunSandbox {
+pub struct KrunSandbox<H: Host> {
+    host: Arc<H>,
     namespace: String,
     sandbox: String,
     /// Held while the VM is made; later containers wait here for it.
-    machine: tokio::sync::Mutex<Option<Arc<Machine>>>,
-    containers: Mutex<HashMap<String, Arc<Container>>>,
+    vm: tokio::sync::Mutex<Option<Arc<Vm<H>>>>,
+    containers: Mutex<HashMap<String, Arc<Container<H>>>>,
 }
 
-impl KrunSandbox {
-    /// The sandbox `sandbox` in containerd's `namespace`; nothing is made yet.
-    pub fn new(namespace: &str, sandbox: &str) -> Self {
+impl<H: Host> KrunSandbox<H> {
+    /// The sandbox `sandbox` in containerd's `namespace`, on `host`; nothing is made yet.
+    pub fn new(namespace: &str, sandbox: &str, host: H) -> Self {
         KrunSandbox {
+            host: Arc::new(host),
             namespace: namespace.to_owned(),
             sandbox: sandbox.to_owned(),
-            machine: tokio::sync::Mutex::default(),
+            vm: tokio::sync::Mutex::default(),
             containers: Mutex::default(),
         }
     }
-}
 
-impl KrunSandbox {
-    fn container(&self, id: &str) -> Result<Arc<Container>> {
+    fn container(&self, id: &str) -> Result<Arc<Container<H>>> {
         let containers = self.lock();
         containers
             .get(id)
@@ -79,12 +72,12 @@ impl KrunSandbox {
             .ok_or_else(|| Error::not_found(format!("no container {id} in the sandbox")))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Container>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Container<H>>>> {
         self.containers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// What a container's spec may refer to.
-    fn host(&self) -> Result<bundle::Host> {
+    fn bundle_host(&self) -> Result<bundle::Host> {
         let uname = nix::sys::utsname::uname()
             .map_err(|e| Error::internal(format!("ask for the host's name: {e}")))?;
         Ok(bundle::Host {
@@ -98,9 +91,9 @@ impl KrunSandbox {
         })
     }
 
-    async fn machine(&self) -> Result<Arc<Machine>> {
-        let machine = self.machine.lock().await;
-        machine.clone().ok_or_else(|| Error::precondition(format!("sandbox {} has no VM", self.sandbox)))
+    async fn vm(&self) -> Result<Arc<Vm<H>>> {
+        let vm = self.vm.lock().await;
+        vm.clone().ok_or_else(|| Error::precondition(format!("sandbox {} has no VM", self.sandbox)))
     }
 
     fn process(&self, id: &ProcessId) -> Result<Arc<Process>> {
@@ -108,73 +101,74 @@ impl KrunSandbox {
         if id.is_init() {
             return Ok(container.init.clone());
         }
-        let execs = container.lock_execs();
+        let execs = container.execs();
         execs.get(&id.exec).cloned().ok_or_else(|| Error::not_found(format!("no exec {id}")))
     }
 
-    /// Shows a container to the VM, which starts now for the first of them, or when that is
-    /// started. Says whether it is the first.
-    async fn join(
-        &self,
-        id: &str,
-        config: &Config,
-        anchor: &Anchor,
-        cgroup: Option<&HostCgroup>,
-        root: &Pinned,
-        volumes: &[bundle::Volume],
-    ) -> Result<(Arc<Machine>, ContainerShare, bool)> {
-        let mut slot = self.machine.lock().await;
-        if let Some(machine) = &*slot {
-            network::check(&config.ports, machine.network)?;
-            return Ok((machine.clone(), machine.share.add(id, root, volumes)?, false));
-        }
-        let names = (self.namespace.as_str(), self.sandbox.as_str());
-        let choice = network::choose(config.network, &Netns::of(anchor.pid())?)?;
-        network::check(&config.ports, choice)?;
-        let machine = Arc::new(Machine::new(names, config, choice)?);
-        if choice != Choice::TapAtStart {
-            machine.launch(anchor.pid(), cgroup).await?;
-        }
-        let share = machine.share.add(id, root, volumes)?;
-        *slot = Some(machine.clone());
-        Ok((machine, share, true))
-    }
-
     /// Has a created container's process run, in a VM that is launched now if it waited for this.
-    async fn release(&self, container: &Container) -> Result<()> {
-        let machine = self.machine().await?;
-        if container.is_sandbox && machine.awaits_launch() {
-            machine.launch(container.anchor.pid(), container.cgroup().as_deref()).await?;
-            self.rank(&machine);
+    async fn release(&self, container: &Container<H>) -> Result<()> {
+        let vm = self.vm().await?;
+        if container.is_sandbox && vm.awaits_launch() {
+            vm.launch(container.anchor.pid(), container.cgroup.as_deref()).await?;
+            self.set_oom_score_adj(&vm);
         }
         let id = &container.init.id.container;
-        let guest = self.guest_for(id).await?;
+        container.created().await?;
         if let Some(exit) = container.init.exit() {
             return Err(Error::precondition(format!("container {id} has ended with status {}", exit.status)));
         }
-        guest.client.start(in_time(), &container.init.reference()).await?;
+        let reference = container.init.reference();
+        vm.call(&format!("start {id}"), async |guest, limit| guest.client.start(limit, &reference).await)
+            .await?;
         container.hooks.poststart(container.anchor.pid()).await;
         Ok(())
     }
 
-    /// Has the host's kernel end the VM, when memory runs out, as late as the one that it is to end last of those in it.
-    fn rank(&self, machine: &Machine) {
+    /// Protects the VM from the host's out-of-memory killer as much as the most protected container in it.
+    fn set_oom_score_adj(&self, vm: &Vm<H>) {
         let score = self.lock().values().filter_map(|container| container.policy.oom_score_adj).min();
-        machine.rank(score.unwrap_or(0));
+        vm.machine().set_oom_score_adj(score.unwrap_or(0));
     }
 
-    /// The guest, for a call on a container that was made there.
-    async fn guest_for(&self, container: &str) -> Result<vm_launcher::Guest> {
+    /// The VM, for a call of its guest on a container that was made there.
+    async fn vm_of(&self, container: &str) -> Result<Arc<Vm<H>>> {
         let container = self.container(container)?;
-        let machine = self.machine().await?;
-        if machine.awaits_launch() {
+        let vm = self.vm().await?;
+        if vm.awaits_launch() {
             return Err(Error::precondition(format!(
                 "container {} is not started: its VM waits for that",
                 container.init.id
             )));
         }
         container.created().await?;
-        machine.guest().await
+        Ok(vm)
+    }
+
+    /// Kills a process. One that the guest does not end is ended with its VM.
+    async fn kill(&self, id: &ProcessId, all: bool) -> Result<()> {
+        let container = self.container(&id.container)?;
+        if id.is_init() && !container.is_created() {
+            // There may be no guest to ask yet, or never.
+            container.anchor.kill();
+            return Ok(());
+        }
+        let vm = self.vm_of(&id.container).await?;
+        if id.is_init() {
+            container.expect_end();
+        }
+        let request = signal_request(id, libc::SIGKILL as u32, all);
+        let what = format!("kill {id}");
+        let killed = vm
+            .call_within(LAST_WORD, &what, async |guest, limit| guest.client.signal(limit, &request).await)
+            .await;
+        match killed {
+            // It is gone with its VM, or will be.
+            Err(error) if error.is_internal() && id.is_init() => {
+                warn!("{error}");
+                Ok(())
+            }
+            killed => killed.map(|_| ()),
+        }
     }
 }
 
@@ -182,90 +176,18 @@ fn container_ref(id: &str) -> api::ContainerRef {
     api::ContainerRef { container_id: id.to_owned(), ..Default::default() }
 }
 
-fn in_time() -> context::Context {
-    context::with_duration(CALL)
-}
-
 #[async_trait]
-impl Sandbox for KrunSandbox {
+impl<H: Host> Sandbox for KrunSandbox<H> {
     async fn create(&self, new: NewContainer) -> Result<u32> {
-        let id = new.id.as_str();
-        let spec = bundle::load(&new.bundle)?;
-        let annotations = spec.annotations().clone().unwrap_or_default();
-        let mut config = Config::load(&new.options, &annotations)?;
-        config.size_for(bundle::limits(&spec));
-        let network = bundle::network_namespace(&spec);
-        let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-        let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
-        let root = new.bundle.join(root);
-        let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let policy = HostPolicy::of(&spec, id);
-        let (own_id, host) = (new.id.clone(), self.host()?);
-        // The sources of its volumes are resolved here, which may hang with a file system of the host.
-        let translated = spawn_blocking(move || bundle::to_guest(spec, &own_id, &host)).await;
-        let guest = translated.map_err(|e| Error::internal(format!("translate the bundle: {e}")))??;
-        for note in &guest.notes {
-            info!("{id}: {note}");
-        }
-        let spec = serde_json::to_vec(&guest.spec)
-            .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
-        let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(id), &self.namespace).await?;
-        let published = network::Bound::bind(&config.ports)?;
-
-        // Each step undoes itself when a later one fails, last made first.
-        let cgroup = cgroup.as_deref().map(HostCgroup::new).transpose()?.map(Arc::new);
-        let (rootfs, root) = mount_rootfs(&new, root).await?;
-        let anchor = Anchor::start(id, &root, &network, cgroup.as_deref()).await?;
-        if let (Some(cgroup), Some(limits)) = (&cgroup, &policy.hosts) {
-            cgroup.limit(limits)?;
-        }
-        let seat = match &cgroup {
-            Some(cgroup) if policy.role == Role::Sandbox => Some(cgroup.seat()?),
-            _ => None,
-        };
-        hooks.create_runtime(anchor.pid()).await?;
-        let joined = self.join(id, &config, &anchor, cgroup.as_deref(), &root, &guest.volumes).await;
-        let (machine, share, is_sandbox) = match joined {
-            Ok(joined) => joined,
-            Err(error) => {
-                hooks.poststop().await;
-                return Err(error);
-            }
-        };
-        let pid = anchor.pid();
-        let served = machine.backend(pid).and_then(|backend| {
-            published.serve(&backend).map_err(|e| Error::internal(format!("publish ports: {e}")))
-        });
-        let mut relays = match served {
-            Ok(relays) => relays,
-            Err(error) => {
-                if is_sandbox {
-                    self.machine.lock().await.take();
-                }
-                hooks.poststop().await;
-                return Err(error);
-            }
-        };
-        if !share.follower().is_idle() {
-            relays.spawn(share.follower().clone().keep());
-        }
-        let host = (share, rootfs, cgroup);
-        let container = Container::new(is_sandbox, policy, (anchor, hooks), host, relays);
-        self.lock().insert(new.id.clone(), container.clone());
-        self.rank(&machine);
-        let sockets = guest.sockets;
-        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
-        tokio::spawn(container.supervise(machine, blueprint, seat));
-        Ok(pid)
+        self.make(new).await
     }
 
     async fn exec(&self, id: &ProcessId, process: Vec<u8>, stdio: StdioPaths) -> Result<()> {
         let container = self.container(&id.container)?;
-        container.created().await?;
-        let machine = self.machine().await?;
-        let guest = machine.guest().await?;
+        let vm = self.vm_of(&id.container).await?;
+        let guest = vm.guest().await?;
         let endpoints = Endpoints::open(&stdio, id, &self.namespace).await?;
-        let numbers = streams(&stdio, || machine.numbers().next());
+        let numbers = streams(&stdio, || vm.numbers().next());
         let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
             .map_err(|e| Error::internal(format!("open the streams of {id}: {e}")))?;
         let request = api::ExecRequest {
@@ -276,15 +198,13 @@ impl Sandbox for KrunSandbox {
             ..Default::default()
         };
         let exec = Process::new(id.clone());
-        // What the host has mounted before an exec, that sees; unless a source hangs.
-        if let Some(follower) = container.follower() {
-            let _ = tokio::time::timeout(FOLLOWING, follower.update()).await;
-        }
-        guest.client.exec(in_time(), &request).await?;
+        // An exec sees what the host has mounted before it, unless a source hangs.
+        let _ = timeout(FOLLOWING, container.follower.update()).await;
+        vm.call(&format!("exec {id}"), async |guest, limit| guest.client.exec(limit, &request).await).await?;
         pumps.start_input();
         exec.set_pumps(pumps);
-        container.lock_execs().insert(id.exec.clone(), exec.clone());
-        tokio::spawn(follow_exec(machine, exec));
+        container.execs().insert(id.exec.clone(), exec.clone());
+        tokio::spawn(follow_exec(vm, exec));
         Ok(())
     }
 
@@ -302,29 +222,19 @@ impl Sandbox for KrunSandbox {
     async fn wait(&self, id: &ProcessId) -> Exit {
         match self.process(id) {
             Ok(process) => process.ended().await,
-            Err(_) => Exit { status: 255, oom_killed: false },
+            Err(_) => Exit::UNKNOWN,
         }
     }
 
     async fn signal(&self, id: &ProcessId, signal: u32, all: bool) -> Result<()> {
-        let container = self.container(&id.container)?;
-        let kill = signal == libc::SIGKILL as u32;
-        if kill && id.is_init() && !container.is_created() {
-            // There may be no guest to ask yet, or never.
-            container.anchor.kill();
-            return Ok(());
+        if signal == libc::SIGKILL as u32 {
+            return self.kill(id, all).await;
         }
-        let guest = self.guest_for(&id.container).await?;
         let request = signal_request(id, signal, all);
-        let limit = if kill { KILL } else { CALL };
-        match guest.client.signal(context::with_duration(limit), &request).await {
-            Err(error) if kill && !matches!(error, ttrpc::Error::RpcStatus(_)) && container.is_sandbox => {
-                warn!("the guest did not kill {id} ({error}): its VM is killed");
-                self.machine().await?.kill();
-                Ok(())
-            }
-            other => other.map(|_| ()).map_err(Error::from),
-        }
+        let vm = self.vm_of(&id.container).await?;
+        vm.call(&format!("signal {id}"), async |guest, limit| guest.client.signal(limit, &request).await)
+            .await?;
+        Ok(())
     }
 
     async fn close_stdin(&self, id: &ProcessId) -> Result<()> {
@@ -340,7 +250,6 @@ impl Sandbox for KrunSandbox {
     }
 
     async fn resize(&self, id: &ProcessId, width: u32, height: u32) -> Result<()> {
-        let guest = self.guest_for(&id.container).await?;
         let request = api::ResizeRequest {
             container_id: id.container.clone(),
             exec_id: id.exec.clone(),
@@ -348,103 +257,97 @@ impl Sandbox for KrunSandbox {
             height,
             ..Default::default()
         };
-        guest.client.resize(in_time(), &request).await?;
+        let vm = self.vm_of(&id.container).await?;
+        vm.call(&format!("resize {id}"), async |guest, limit| guest.client.resize(limit, &request).await)
+            .await?;
         Ok(())
     }
 
     async fn pause(&self, container: &str) -> Result<()> {
-        let guest = self.guest_for(container).await?;
-        guest.client.pause(in_time(), &container_ref(container)).await?;
+        let (vm, reference) = (self.vm_of(container).await?, container_ref(container));
+        vm.call(&format!("pause {container}"), async |guest, limit| {
+            guest.client.pause(limit, &reference).await
+        })
+        .await?;
         Ok(())
     }
 
     async fn resume(&self, container: &str) -> Result<()> {
-        let guest = self.guest_for(container).await?;
-        guest.client.resume(in_time(), &container_ref(container)).await?;
+        let (vm, reference) = (self.vm_of(container).await?, container_ref(container));
+        vm.call(&format!("resume {container}"), async |guest, limit| {
+            guest.client.resume(limit, &reference).await
+        })
+        .await?;
         Ok(())
     }
 
     async fn update(&self, container: &str, resources: Vec<u8>) -> Result<()> {
-        let size = self.machine().await?.size();
         let updated = self.container(container)?;
-        let is_other = |other: &&Arc<Container>| !Arc::ptr_eq(other, &updated) && other.init.exit().is_none();
+        let vm = self.vm_of(container).await?;
+        let is_other =
+            |other: &&Arc<Container<H>>| !Arc::ptr_eq(other, &updated) && other.init.exit().is_none();
         let others =
             self.lock().values().filter(is_other).filter_map(|other| other.limits().memory_mib()).sum();
-        let update = Update::new(&resources, updated.policy.role, size, &updated.limits(), others)?;
-        let guest = self.guest_for(container).await?;
+        let update = Update::new(&resources, updated.policy.role, vm.size(), &updated.limits(), others)?;
         let request = api::UpdateRequest {
             container_id: container.to_owned(),
             resources: update.guest,
             ..Default::default()
         };
-        guest.client.update(in_time(), &request).await?;
+        vm.call(&format!("update {container}"), async |guest, limit| {
+            guest.client.update(limit, &request).await
+        })
+        .await?;
         updated.set_limits(update.limits);
-        if let (Some(cgroup), Some(limits)) = (updated.cgroup(), update.host) {
-            cgroup.limit(&limits)?;
+        if let (Some(cgroup), Some(limits)) = (updated.cgroup.clone(), update.host) {
+            blocking("limit the cgroup", move || cgroup.limit(&limits)).await?;
         }
         Ok(())
     }
 
     async fn stats(&self, container: &str) -> Result<api::StatsResponse> {
-        let guest = self.guest_for(container).await?;
-        Ok(guest.client.stats(in_time(), &container_ref(container)).await?)
+        let (vm, reference) = (self.vm_of(container).await?, container_ref(container));
+        vm.call(&format!("stats of {container}"), async |guest, limit| {
+            guest.client.stats(limit, &reference).await
+        })
+        .await
     }
 
     async fn delete_exec(&self, id: &ProcessId) {
         let Ok(process) = self.process(id) else { return };
         process.finished().await;
-        if let Ok(container) = self.container(&id.container) {
-            container.lock_execs().remove(&id.exec);
-            if container.init.exit().is_none()
-                && let Ok(guest) = self.guest_for(&id.container).await
-                && let Err(error) = guest.client.delete_exec(in_time(), &process.reference()).await
-            {
-                warn!("forget {id} in the guest: {error}");
-            }
+        let Ok(container) = self.container(&id.container) else { return };
+        container.execs().remove(&id.exec);
+        if container.init.exit().is_some() {
+            return;
+        }
+        let reference = process.reference();
+        let forgotten = async {
+            let vm = self.vm_of(&id.container).await?;
+            vm.call(&format!("forget {id}"), async |guest, limit| {
+                guest.client.delete_exec(limit, &reference).await
+            })
+            .await
+        };
+        if let Err(error) = forgotten.await {
+            warn!("{error}");
         }
     }
 
     async fn delete(&self, container: &str) {
         let Ok(held) = self.container(container) else { return };
         held.init.finished().await;
-        held.anchor.kill();
-        held.anchor.ended().await;
-        let machine = self.machine().await.ok();
-        if let Some(machine) = &machine {
-            if held.is_sandbox {
-                machine.kill();
-                machine.ended().await;
-                self.machine.lock().await.take();
-            } else {
-                held.leave(machine).await;
-            }
+        if held.is_sandbox {
+            self.vm.lock().await.take();
+        } else if let Ok(vm) = self.vm().await {
+            held.leave(&vm).await;
         }
         self.lock().remove(container);
-        if let Some(machine) = &machine {
-            self.rank(machine);
+        if let Ok(vm) = self.vm().await {
+            self.set_oom_score_adj(&vm);
         }
-        // Unmounting and removing block.
-        let host = held.take_host();
-        let undone = spawn_blocking(move || drop((host, machine))).await;
-        if let Err(error) = undone {
-            warn!("clean up after {container}: {error}");
+        if let Some(side) = held.take_host() {
+            side.undo().await;
         }
-        held.hooks.poststop().await;
     }
-}
-
-/// Mounts what containerd wants at `root`, if anything, and resolves it.
-async fn mount_rootfs(new: &NewContainer, root: PathBuf) -> Result<(Vec<Mounted>, Pinned)> {
-    let mounts = new.rootfs.clone();
-    let mounting = spawn_blocking(move || {
-        let mounted = match mounts.is_empty() {
-            true => Vec::new(),
-            false => {
-                make_dir(&root, 0o711)?;
-                Mounted::rootfs(&mounts, &root)?
-            }
-        };
-        Ok((mounted, open_rootfs(&root)?))
-    });
-    mounting.await.map_err(|e| Error::internal(format!("mount the rootfs: {e}")))?
 }

@@ -79,6 +79,7 @@ impl Anchor {
             namespaces |= CloneFlags::CLONE_NEWNET;
         }
         let tree = tree::clone(rootfs, true)
+            .and_then(|tree| tree::isolate(&tree).map(|()| tree))
             .map_err(|e| failed(&format!("copy the mounts of {}", rootfs.path().display()), e))?;
         let mut spawn =
             Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD).fd(tree, ROOTFS_FD);
@@ -182,6 +183,5 @@ fn enter_root(rootfs: OwnedFd) -> anyhow::Result<()> {
     fchdir(rootfs).context("enter the rootfs")?;
     pivot_root(".", ".").context("make the rootfs the root")?;
     umount2(".", MntFlags::MNT_DETACH).context("detach the host's root")?;
-    env::set_current_dir("/").context("enter /")?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make the rootfs private")
+    env::set_current_dir("/").context("enter /")
 }

@@ -1,0 +1,246 @@
+//! A libkrun VM: its directory and share on the host, its taps and its vmm.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use guest_protocol::api;
+use log::{info, warn};
+use tokio::task::spawn_blocking;
+use vm_launcher::{Guest, Vm, VmConfig, VmEnd, find};
+
+use crate::{
+    bundle::Volume,
+    cgroup::{HostCgroup, OomKills},
+    config::{Config, Size},
+    error::{Error, Result},
+    files::{
+        pin::Pinned,
+        share::{ContainerShare, Share},
+        state_dir::StateDir,
+    },
+    network::{self, Backend, Choice, Dialer, Links, Localhost, Netns},
+    sandbox::{
+        Exit,
+        host::{Ended, Machine},
+    },
+};
+
+/// A VM. Ends with all that belongs to it when it is dropped.
+pub struct KrunMachine {
+    // Dropped in this order: the vmm must be dead before its taps and its share go.
+    vm: OnceLock<Vm>,
+    /// What tells whether the host's kernel ended the vmm for memory.
+    oom: OnceLock<OomKills>,
+    localhost: OnceLock<Localhost>,
+    links: OnceLock<Links>,
+    network: Choice,
+    /// As far as it is known before the launch.
+    plan: VmConfig,
+    vmm: Option<PathBuf>,
+    sandbox: String,
+    share: Share,
+    _state: StateDir,
+}
+
+impl KrunMachine {
+    /// Makes what a VM of `sandbox` in containerd's `namespace` needs, without launching it. `anchor` is a pid in the task's
+    /// network namespace.
+    ///
+    /// # Errors
+    /// What is missing or could not be done; nothing stays behind.
+    pub fn new((namespace, sandbox): (&str, &str), config: &Config, anchor: u32) -> Result<KrunMachine> {
+        let network = network::choose(config.network, &Netns::of(anchor)?)?;
+        network::check(&config.ports, network)?;
+        vm_launcher::probe::device().map_err(|e| Error::precondition(chain(e)))?;
+        let missing = |e: find::NotFound| Error::precondition(chain(e));
+        let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
+        let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
+        let state = StateDir::create(namespace, sandbox)?;
+        let share = Share::create(state.path(), state.share())?;
+        let plan = VmConfig {
+            cpus: config.cpus,
+            memory_mib: config.memory_mib,
+            share: share.path().to_owned(),
+            socket_dir: state.sockets(),
+            mount_namespace: Some(share.namespace().path()),
+            cgroup: None,
+            netns: None,
+            network: vm_launcher::Network::None,
+            libkrunfw,
+            guest_init,
+            debug: log::max_level() >= log::LevelFilter::Debug,
+            debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
+        };
+        Ok(KrunMachine {
+            vm: OnceLock::new(),
+            oom: OnceLock::new(),
+            localhost: OnceLock::new(),
+            links: OnceLock::new(),
+            network,
+            plan,
+            vmm: config.vmm.clone(),
+            sandbox: sandbox.to_owned(),
+            share,
+            _state: state,
+        })
+    }
+
+    /// Makes taps for the interfaces of `netns`, and takes what dials localhost there.
+    async fn join_interfaces(&self, netns: Netns, dialer: &Dialer) -> Result<(Links, Option<Localhost>)> {
+        let joined = spawn_blocking(move || Links::join(&netns).map(|links| (links, netns))).await;
+        let (links, netns) = joined.map_err(|e| Error::internal(format!("join the interfaces: {e}")))??;
+        let localhost = Localhost::start(&netns, dialer);
+        let failed = |e: &io::Error| {
+            warn!("what dials localhost in the network namespace does not reach the guest: sk_lookup: {e}")
+        };
+        Ok((links, localhost.inspect_err(failed).ok()))
+    }
+
+    fn launched(&self) -> Result<&Vm> {
+        self.vm
+            .get()
+            .ok_or_else(|| Error::precondition(format!("the VM of {} was not launched", self.sandbox)))
+    }
+}
+
+#[async_trait]
+impl Machine<HostCgroup> for KrunMachine {
+    type Share = ContainerShare;
+
+    fn size(&self) -> Size {
+        Size { cpus: self.plan.cpus, memory_mib: self.plan.memory_mib }
+    }
+
+    fn network(&self) -> Choice {
+        self.network
+    }
+
+    fn share(&self, container: &str, rootfs: &Pinned, volumes: &[Volume]) -> Result<ContainerShare> {
+        self.share.add(container, rootfs, volumes)
+    }
+
+    async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
+        let netns = Netns::of(anchor)?;
+        let links = match self.network {
+            Choice::Tap | Choice::TapAtStart => Some(self.join_interfaces(netns, dialer).await?),
+            Choice::Tsi | Choice::None => None,
+        };
+        let vm_config = VmConfig {
+            netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
+            network: match (&links, self.network) {
+                (Some((links, _)), _) => vm_launcher::Network::Tap(links.taps.clone()),
+                (None, Choice::None) => vm_launcher::Network::None,
+                (None, _) => vm_launcher::Network::Tsi,
+            },
+            cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
+            ..self.plan.clone()
+        };
+        info!(
+            "VM of {}: {} cpus, {} MiB, network {:?}",
+            self.sandbox, vm_config.cpus, vm_config.memory_mib, vm_config.network
+        );
+        let vm = launch(self.vmm.as_deref(), vm_config).await.map_err(|e| Error::internal(chain(e)))?;
+        if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
+            let _ = self.oom.set(oom);
+        }
+        let reduced = self.share.namespace().reduce();
+        reduced.map_err(|e| Error::internal(format!("reduce the mount namespace: {e}")))?;
+        let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
+        if let Some((links, localhost)) = links {
+            dialer.set_addresses(links.addresses.clone());
+            if let Some(localhost) = localhost {
+                self.localhost.set(localhost).map_err(|_| again())?;
+            }
+            self.links.set(links).map_err(|_| again())?;
+        }
+        self.vm.set(vm).map_err(|_| again())
+    }
+
+    async fn guest(&self, patience: Duration) -> Result<Guest> {
+        self.launched()?.guest(patience).await.map_err(|e| Error::internal(chain(e)))
+    }
+
+    fn guest_network(&self) -> Option<api::Network> {
+        self.links.get().map(|links| links.guest.clone())
+    }
+
+    fn backend(&self, anchor: u32, dialer: &Dialer) -> Result<Backend> {
+        match self.network {
+            Choice::Tap | Choice::TapAtStart => Ok(Backend::Guest(dialer.clone())),
+            Choice::Tsi | Choice::None => Ok(Backend::Namespace(Netns::of(anchor)?.into())),
+        }
+    }
+
+    fn set_oom_score_adj(&self, score: i32) {
+        if let Some(Err(error)) = self.vm.get().map(|vm| vm.set_oom_score_adj(score)) {
+            warn!("set the vmm's oom_score_adj to {score}: {error}");
+        }
+    }
+
+    fn kill(&self) {
+        if let Some(vm) = self.vm.get() {
+            vm.kill();
+        }
+    }
+
+    async fn ended(&self) -> Ended {
+        match self.launched() {
+            Ok(vm) => meaning(vm.ended().await, self.oom.get().is_some_and(OomKills::more)),
+            Err(error) => Ended { exit: Exit::UNKNOWN, reason: error.to_string() },
+        }
+    }
+}
+
+/// What the end of a vmm means for the processes in its guest.
+fn meaning(end: VmEnd, is_out_of_memory: bool) -> Ended {
+    let killed = end.how == vm_launcher::How::Killed(libc::SIGKILL);
+    match (killed, is_out_of_memory) {
+        (true, true) => {
+            let why = "the memory that its cgroup may use on the host was not enough";
+            Ended {
+                exit: Exit { oom_killed: true, ..Exit::KILLED },
+                reason: format!("{}: {why}", end.reason),
+            }
+        }
+        (true, false) => Ended { exit: Exit::KILLED, reason: end.reason },
+        (false, _) => Ended { exit: Exit::UNKNOWN, reason: end.reason },
+    }
+}
+
+/// Launches the configured vmm, or the one in its usual place.
+async fn launch(vmm: Option<&Path>, vm: VmConfig) -> Result<Vm, vm_launcher::LaunchError> {
+    match vmm {
+        Some(vmm) => Vm::launch_with(vmm, vm).await,
+        None => Vm::launch(vm).await,
+    }
+}
+
+/// An error with all that caused it, in one line.
+fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_launcher::How;
+
+    use super::*;
+
+    #[test]
+    fn only_a_vmm_that_was_killed_can_have_run_out_of_memory() {
+        let end = |how, more| {
+            let reason = "it ended".to_owned();
+            let Ended { exit, reason } = meaning(VmEnd { how, last_words: Vec::new(), reason }, more);
+            (exit.status, exit.oom_killed, reason.contains("memory"))
+        };
+        assert_eq!(end(How::Killed(libc::SIGKILL), true), (137, true, true));
+        assert_eq!(end(How::Killed(libc::SIGKILL), false), (137, false, false));
+        assert_eq!(end(How::Killed(libc::SIGSEGV), true), (255, false, false));
+        assert_eq!(end(How::Exited(0), false), (255, false, false));
+    }
+}

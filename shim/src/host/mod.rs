@@ -1,0 +1,98 @@
+//! The real host of a sandbox: Linux, with mounts, cgroups, namespaces and the vmm.
+
+pub mod anchor;
+mod machine;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use containerd_shim_protos::types::mount::Mount;
+use oci_spec::runtime::LinuxResources;
+
+use self::{anchor::Anchor, machine::KrunMachine};
+use crate::{
+    bundle::NetworkNamespace,
+    cgroup::{HostCgroup, Seat},
+    config::Config,
+    error::Result,
+    files::{
+        mount::Mounted,
+        pin::Pinned,
+        share::{ContainerShare, open_rootfs},
+        state_dir::make_dir,
+    },
+    sandbox::host::{self, Cgroup, Host},
+};
+
+/// This host.
+pub struct Linux;
+
+#[async_trait]
+impl Host for Linux {
+    type Cgroup = HostCgroup;
+    type Rootfs = Vec<Mounted>;
+    type Anchor = Anchor;
+    type Machine = KrunMachine;
+
+    fn cgroup(&self, path: &Path) -> Result<HostCgroup> {
+        HostCgroup::new(path)
+    }
+
+    fn rootfs(&self, mounts: &[Mount], path: &Path) -> Result<(Vec<Mounted>, Pinned)> {
+        let mounted = match mounts {
+            [] => Vec::new(),
+            mounts => {
+                make_dir(path, 0o711)?;
+                Mounted::rootfs(mounts, path)?
+            }
+        };
+        Ok((mounted, open_rootfs(path)?))
+    }
+
+    async fn anchor(
+        &self,
+        container: &str,
+        rootfs: &Pinned,
+        network: &NetworkNamespace,
+        cgroup: Option<&HostCgroup>,
+    ) -> Result<Anchor> {
+        Anchor::start(container, rootfs, network, cgroup).await
+    }
+
+    fn machine(&self, sandbox: (&str, &str), config: &Config, anchor: u32) -> Result<KrunMachine> {
+        KrunMachine::new(sandbox, config, anchor)
+    }
+}
+
+impl Cgroup for HostCgroup {
+    type Seat = Seat;
+
+    fn limit(&self, limits: &LinuxResources) -> Result<()> {
+        HostCgroup::limit(self, limits)
+    }
+
+    fn seat(&self) -> Result<Seat> {
+        HostCgroup::seat(self)
+    }
+}
+
+#[async_trait]
+impl host::Anchor for Anchor {
+    fn pid(&self) -> u32 {
+        Anchor::pid(self)
+    }
+
+    fn kill(&self) {
+        Anchor::kill(self);
+    }
+
+    async fn ended(&self) {
+        Anchor::ended(self).await;
+    }
+}
+
+impl host::Share for ContainerShare {
+    fn follower(&self) -> &crate::files::follow::Follower {
+        ContainerShare::follower(self)
+    }
+}

@@ -1,0 +1,190 @@
+//! Making a container: the bundle is read and translated, then each of its parts is made on the host, and whatever fails
+//! undoes the parts before it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use log::info;
+use tokio::task::spawn_blocking;
+
+use super::{
+    KrunSandbox,
+    container::{Blueprint, Container},
+    host_side::HostSide,
+    vm::Vm,
+};
+use crate::{
+    bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Volume},
+    config::Config,
+    error::{Error, Result},
+    files::{follow::Follower, pin::Pinned},
+    hooks::ContainerHooks,
+    network::{self, Bound, Choice},
+    sandbox::{
+        NewContainer, ProcessId,
+        host::{Anchor, Cgroup, Host, Machine, Share},
+    },
+    stdio::Endpoints,
+};
+
+/// A container as its bundle describes it.
+struct Plan {
+    config: Config,
+    network: NetworkNamespace,
+    cgroup: Option<PathBuf>,
+    root: PathBuf,
+    hooks: ContainerHooks,
+    policy: HostPolicy,
+    guest: GuestBundle,
+    /// The guest's config.json.
+    spec: Vec<u8>,
+}
+
+impl Plan {
+    /// Reads the bundle. The sources of volumes are resolved here, which may hang with a file system of the host.
+    fn read(new: &NewContainer, host: &bundle::Host) -> Result<Plan> {
+        let id = new.id.as_str();
+        let spec = bundle::load(&new.bundle)?;
+        let annotations = spec.annotations().clone().unwrap_or_default();
+        let mut config = Config::load(&new.options, &annotations)?;
+        config.size_for(bundle::limits(&spec));
+        let network = bundle::network_namespace(&spec);
+        let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+        let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+        let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
+        let policy = HostPolicy::of(&spec, id);
+        let guest = bundle::to_guest(spec, id, host)?;
+        for note in &guest.notes {
+            info!("{id}: {note}");
+        }
+        let spec = serde_json::to_vec(&guest.spec)
+            .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
+        Ok(Plan { config, network, cgroup, root: new.bundle.join(root), hooks, policy, guest, spec })
+    }
+}
+
+/// Runs what may block on a thread where it blocks nobody.
+pub async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work).await.map_err(|e| Error::internal(format!("{what}: {e}")))?
+}
+
+impl<H: Host> KrunSandbox<H> {
+    /// Makes a container, and gives its pid on the host.
+    pub(super) async fn make(&self, new: NewContainer) -> Result<u32> {
+        let host = self.bundle_host()?;
+        let (plan, new) =
+            blocking("translate the bundle", move || Ok((Plan::read(&new, &host)?, new))).await?;
+        let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
+        let published = Bound::bind(&plan.config.ports)?;
+        let Plan { config, network, cgroup, root, hooks, policy, guest, spec } = plan;
+        let GuestBundle { volumes, sockets, .. } = guest;
+
+        let mut side = HostSide::new(Arc::new(hooks));
+        let built = async {
+            let (rootfs, anchor) =
+                self.take_place(&mut side, &new, (cgroup, root), &network, &policy).await?;
+            let (vm, follower) =
+                self.join(&mut side, &new.id, &config, anchor.pid(), (rootfs, volumes)).await?;
+            let relays = vm.backend(anchor.pid()).and_then(|backend| {
+                published.serve(&backend).map_err(|e| Error::internal(format!("publish ports: {e}")))
+            })?;
+            Ok((vm, anchor, follower, relays))
+        };
+        let (vm, anchor, follower, relays) = match built.await {
+            Ok(built) => built,
+            Err(error) => {
+                let mut slot = self.vm.lock().await;
+                if let (Some(ours), Some(theirs)) = (&side.vm, &*slot)
+                    && Arc::ptr_eq(ours, theirs)
+                {
+                    slot.take();
+                }
+                drop(slot);
+                side.undo().await;
+                return Err(error);
+            }
+        };
+        let pid = anchor.pid();
+        let container = Container::new(policy, relays, anchor, follower, side);
+        self.lock().insert(new.id.clone(), container.clone());
+        self.set_oom_score_adj(&vm);
+        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
+        tokio::spawn(container.supervise(vm, blueprint));
+        Ok(pid)
+    }
+
+    /// Makes the container's cgroup, rootfs and anchor, and runs its hooks.
+    async fn take_place(
+        &self,
+        side: &mut HostSide<H>,
+        new: &NewContainer,
+        (cgroup, root): (Option<PathBuf>, PathBuf),
+        network: &NetworkNamespace,
+        policy: &HostPolicy,
+    ) -> Result<(Pinned, Arc<H::Anchor>)> {
+        if let Some(path) = cgroup {
+            let host = self.host.clone();
+            side.cgroup = Some(Arc::new(blocking("find the cgroup", move || host.cgroup(&path)).await?));
+        }
+        let (host, mounts) = (self.host.clone(), new.rootfs.clone());
+        let (mounted, rootfs) = blocking("mount the rootfs", move || host.rootfs(&mounts, &root)).await?;
+        side.rootfs = Some(mounted);
+        let anchor = self.host.anchor(&new.id, &rootfs, network, side.cgroup.as_deref()).await?;
+        let anchor = Arc::new(anchor);
+        side.anchor = Some(anchor.clone());
+        if let Some(cgroup) = side.cgroup.clone() {
+            let (limits, is_pod) = (policy.hosts.clone(), policy.role == Role::Sandbox);
+            side.seat = blocking("limit the cgroup", move || {
+                if let Some(limits) = limits {
+                    cgroup.limit(&limits)?;
+                }
+                is_pod.then(|| cgroup.seat()).transpose()
+            })
+            .await?;
+        }
+        side.hooked = true;
+        side.hooks.create_runtime(anchor.pid()).await?;
+        Ok((rootfs, anchor))
+    }
+
+    /// Shows a container to the VM, which is made now for the first of them, and launched unless that waits for its start.
+    async fn join(
+        &self,
+        side: &mut HostSide<H>,
+        id: &str,
+        config: &Config,
+        anchor: u32,
+        (rootfs, volumes): (Pinned, Vec<Volume>),
+    ) -> Result<(Arc<Vm<H>>, Follower)> {
+        let mut slot = self.vm.lock().await;
+        let vm = match &*slot {
+            Some(vm) => {
+                network::check(&config.ports, vm.network())?;
+                vm.clone()
+            }
+            None => {
+                let (host, config) = (self.host.clone(), config.clone());
+                let names = (self.namespace.clone(), self.sandbox.clone());
+                let machine =
+                    blocking("prepare the VM", move || host.machine((&names.0, &names.1), &config, anchor));
+                let vm = Arc::new(Vm::new(&self.sandbox, machine.await?));
+                // From here on the VM is undone with the container.
+                side.vm = Some(vm.clone());
+                if vm.network() != Choice::TapAtStart {
+                    vm.launch(anchor, side.cgroup.as_deref()).await?;
+                }
+                *slot = Some(vm.clone());
+                vm
+            }
+        };
+        drop(slot);
+        let (sharing, id) = (vm.clone(), id.to_owned());
+        let share = blocking("share the files", move || sharing.machine().share(&id, &rootfs, &volumes));
+        let share = share.await?;
+        let follower = share.follower().clone();
+        side.share = Some(share);
+        Ok((vm, follower))
+    }
+}

@@ -1,0 +1,286 @@
+//! A sandbox's VM from its launch to its end, and calls of its guest, which are never waited for without a bound.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use guest_protocol::api;
+use log::{error, info, warn};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use ttrpc::context::{self, Context};
+use vm_launcher::Guest;
+
+use super::boot::Boot;
+use crate::{
+    clock,
+    config::Size,
+    error::{Error, Result},
+    id::StreamNumbers,
+    network::{Backend, Choice, Dialer},
+    sandbox::{
+        Exit,
+        host::{Ended, Host, Machine},
+    },
+};
+
+/// How long a VM may take from its launch to its guest's first words. A guest boots in half a second; on an emulated
+/// machine under load it has been seen to take twenty.
+pub const BOOT: Duration = Duration::from_secs(60);
+
+/// How long the guest may take over a call that does not wait for anything.
+pub const CALL: Duration = Duration::from_secs(30);
+
+/// How long a guest that was late may take to show that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+/// How long the vmm may take to go when it was killed.
+pub const GONE: Duration = Duration::from_secs(10);
+
+/// A VM. Ends with all that belongs to it when it is dropped.
+pub struct Vm<H: Host> {
+    machine: H::Machine,
+    /// There is a vmm, or was one.
+    launched: AtomicBool,
+    boot: watch::Sender<Boot>,
+    /// Dials servers in the guest.
+    dialer: Dialer,
+    numbers: StreamNumbers,
+    sandbox: String,
+    attendant: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl<H: Host> Vm<H> {
+    /// A VM of `sandbox` that is not launched yet.
+    pub fn new(sandbox: &str, machine: H::Machine) -> Vm<H> {
+        let (boot, watched) = watch::channel(Boot::Awaited);
+        let numbers = StreamNumbers::default();
+        Vm {
+            machine,
+            launched: AtomicBool::new(false),
+            boot,
+            dialer: Dialer::new(watched, numbers.clone()),
+            numbers,
+            sandbox: sandbox.to_owned(),
+            attendant: Mutex::default(),
+        }
+    }
+
+    /// Its place on the host.
+    pub fn machine(&self) -> &H::Machine {
+        &self.machine
+    }
+
+    /// Its CPUs and memory.
+    pub fn size(&self) -> Size {
+        self.machine.size()
+    }
+
+    /// How it reaches the network.
+    pub fn network(&self) -> Choice {
+        self.machine.network()
+    }
+
+    /// Its stream numbers.
+    pub fn numbers(&self) -> StreamNumbers {
+        self.numbers.clone()
+    }
+
+    /// Where published ports of a container lead, whose anchor is in the task's network namespace.
+    ///
+    /// # Errors
+    /// When there is no such namespace.
+    pub fn backend(&self, anchor: u32) -> Result<Backend> {
+        self.machine.backend(anchor, &self.dialer)
+    }
+
+    /// Launches it; see [`Machine::launch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn launch(self: &Arc<Self>, anchor: u32, cgroup: Option<&H::Cgroup>) -> Result<()> {
+        self.machine.launch(anchor, cgroup, &self.dialer).await?;
+        self.launched.store(true, Ordering::Release);
+        let is_wanted = self.boot.send_if_modified(|boot| {
+            let is_wanted = matches!(boot, Boot::Awaited);
+            if is_wanted {
+                *boot = Boot::UnderWay;
+            }
+            is_wanted
+        });
+        if !is_wanted {
+            // It was killed before this.
+            self.machine.kill();
+        }
+        *lock(&self.attendant) = Some(tokio::spawn(attend(self.clone())));
+        Ok(())
+    }
+
+    /// Whether nobody has launched it, nor killed it.
+    pub fn awaits_launch(&self) -> bool {
+        matches!(*self.boot.borrow(), Boot::Awaited)
+    }
+
+    async fn greet(&self) -> Result<Guest> {
+        let guest = self.machine.guest(BOOT).await?;
+        let request = api::ConfigureRequest {
+            realtime_ns: clock::now_ns(),
+            network: self.machine.guest_network().into(),
+            ..Default::default()
+        };
+        let configured = guest.client.configure(context::with_duration(CALL), &request).await?;
+        info!("guest kernel {}", configured.kernel);
+        Ok(guest)
+    }
+
+    /// The guest, once it is up.
+    ///
+    /// # Errors
+    /// Why it did not come up.
+    pub async fn guest(&self) -> Result<Guest> {
+        self.dialer.guest().await
+    }
+
+    /// Calls the guest for what it should do within [`CALL`].
+    ///
+    /// # Errors
+    /// The guest's; when it was too late; when it does not live, for which its VM is killed.
+    pub async fn call<T, F>(&self, what: &str, call: impl FnOnce(Guest, Context) -> F) -> Result<T>
+    where
+        F: Future<Output = ttrpc::Result<T>>,
+    {
+        self.call_within(CALL, what, call).await
+    }
+
+    /// As [`Vm::call`], with another limit.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call_within<T, F>(
+        &self,
+        limit: Duration,
+        what: &str,
+        call: impl FnOnce(Guest, Context) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = ttrpc::Result<T>>,
+    {
+        let guest = self.guest().await?;
+        match call(guest.clone(), context::with_duration(limit)).await {
+            Ok(answer) => Ok(answer),
+            Err(error) if is_late(&error) => Err(self.late(&guest, limit, what).await),
+            Err(error) => Err(Error::from(error)),
+        }
+    }
+
+    /// What to tell of a guest that did not answer in time. One that does not live either is of no more use.
+    async fn late(&self, guest: &Guest, limit: Duration, what: &str) -> Error {
+        let request = api::SetClockRequest { realtime_ns: clock::now_ns(), ..Default::default() };
+        let sign = guest.client.set_clock(context::with_duration(SIGN_OF_LIFE), &request).await;
+        if sign.is_ok() {
+            return Error::internal(format!("{what}: the guest did not do it within {limit:?}"));
+        }
+        let message = format!("{what}: the guest did not answer within {limit:?}: its VM is killed");
+        error!("VM of {}: {message}", self.sandbox);
+        self.kill();
+        Error::internal(message)
+    }
+
+    /// Ends the VM at once, also one that is not launched yet. Idempotent.
+    pub fn kill(&self) {
+        self.boot.send_if_modified(|boot| {
+            let is_awaited = matches!(boot, Boot::Awaited);
+            if is_awaited {
+                *boot = Boot::Failed("the VM was killed before it was launched".to_owned());
+            }
+            is_awaited
+        });
+        if self.launched.load(Ordering::Acquire) {
+            self.machine.kill();
+        }
+    }
+
+    /// Waits until the vmm process is gone, or will never be.
+    pub async fn ended(&self) -> Ended {
+        let mut changes = self.boot.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        let boot = changes.wait_for(|boot| !matches!(boot, Boot::Awaited)).await.map(|boot| boot.clone());
+        match boot {
+            Ok(Boot::Failed(reason)) if !self.launched.load(Ordering::Acquire) => {
+                Ended { exit: Exit::UNKNOWN, reason }
+            }
+            _ => self.machine.ended().await,
+        }
+    }
+
+    /// Kills the VM and waits until its process is gone, for [`GONE`] at most: one that the host's kernel does not let go
+    /// holds up nobody.
+    pub async fn end(&self) -> Ended {
+        self.kill();
+        let ended = timeout(GONE, self.ended()).await.unwrap_or_else(|_| {
+            let reason = format!("the vmm was killed and has not gone within {GONE:?}");
+            warn!("VM of {}: {reason}", self.sandbox);
+            Ended { exit: Exit::KILLED, reason }
+        });
+        self.boot.send_if_modified(|boot| {
+            let is_under_way = matches!(boot, Boot::UnderWay);
+            if is_under_way {
+                *boot = Boot::Failed(ended.reason.clone());
+            }
+            is_under_way
+        });
+        // It would keep the VM for a moment longer.
+        let attendant = lock(&self.attendant).take();
+        if let Some(attendant) = attendant {
+            attendant.abort();
+            // It was aborted, or had ended.
+            let _ = attendant.await;
+        }
+        ended
+    }
+}
+
+/// Takes the guest's call and tells it what it needs to know, then watches over it to its end.
+async fn attend<H: Host>(vm: Arc<Vm<H>>) {
+    let launched = Instant::now();
+    let guest = match vm.greet().await {
+        Ok(guest) => guest,
+        Err(error) => {
+            error!("the VM did not come up: {error}");
+            vm.boot.send_replace(Boot::Failed(error.to_string()));
+            vm.kill();
+            return;
+        }
+    };
+    info!("boot: guest answered after {} us", launched.elapsed().as_micros());
+    vm.boot.send_replace(Boot::Done(guest.clone()));
+    // The VM goes when its containers do; who watches over it must not keep it.
+    let watched = Arc::downgrade(&vm);
+    drop(vm);
+    let ended = async {
+        let reason = guest.lost().await;
+        if let Some(vm) = watched.upgrade() {
+            info!("VM of {}: {reason}: it is ended", vm.sandbox);
+            vm.kill();
+        }
+    };
+    let clock = async {
+        if let Err(error) = clock::keep(&guest).await {
+            warn!("the guest's clock no longer follows the host's: {error}");
+        }
+    };
+    tokio::join!(ended, clock);
+}
+
+/// What ttrpc's client says of a call that nobody answered in time. Source: ttrpc 0.10, `asynchronous/connection.rs`.
+fn is_late(error: &ttrpc::Error) -> bool {
+    matches!(error, ttrpc::Error::Others(said) if said == "Request deadline elapsed")
+}
