@@ -64,8 +64,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            cpus: 1,
-            memory_mib: 1024,
+            cpus: vm_launcher::config::DEFAULT_CPUS,
+            memory_mib: vm_launcher::config::DEFAULT_MEMORY_MIB,
             max_cpus: 0,
             max_memory_mib: 0,
             cpus_fixed: false,

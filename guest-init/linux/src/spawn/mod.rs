@@ -26,7 +26,7 @@ use nix::{
     unistd::{Pid, pipe2},
 };
 
-use crate::pidfd::{How, Pidfd};
+use crate::pidfd::{ExitStatus, Pidfd};
 use child::{Failure, Plan};
 
 /// A program to start.
@@ -196,12 +196,12 @@ struct Process {
     pid: Pid,
     pidfd: Pidfd,
     /// Set once the process has been reaped.
-    how: Mutex<Option<How>>,
+    status: Mutex<Option<ExitStatus>>,
 }
 
 impl Child {
     fn new(pid: Pid, pidfd: Pidfd) -> Self {
-        Child(Arc::new(Process { pid, pidfd, how: Mutex::default() }))
+        Child(Arc::new(Process { pid, pidfd, status: Mutex::default() }))
     }
 
     /// Its pid here.
@@ -226,8 +226,8 @@ impl Child {
     /// The kernel's, which wants `CAP_SYS_RESOURCE` for less than before.
     pub fn set_oom_score_adj(&self, score: i32) -> io::Result<()> {
         // While this is held nobody reaps it, so the pid is its own.
-        let how = self.0.how.lock().unwrap_or_else(PoisonError::into_inner);
-        match *how {
+        let status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match *status {
             Some(_) => Ok(()),
             None => fs::write(format!("/proc/{}/oom_score_adj", self.0.pid), score.to_string()),
         }
@@ -237,7 +237,7 @@ impl Child {
     ///
     /// # Errors
     /// When the pidfd cannot be watched.
-    pub async fn ended(&self) -> io::Result<How> {
+    pub async fn ended(&self) -> io::Result<ExitStatus> {
         self.0.pidfd.ended().await?;
         self.wait()
     }
@@ -246,13 +246,13 @@ impl Child {
     ///
     /// # Errors
     /// When the wait fails.
-    pub fn wait(&self) -> io::Result<How> {
-        let mut how = self.0.how.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(how) = *how {
-            return Ok(how);
+    pub fn wait(&self) -> io::Result<ExitStatus> {
+        let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = *status {
+            return Ok(status);
         }
         let found = self.0.pidfd.reap()?;
-        *how = Some(found);
+        *status = Some(found);
         Ok(found)
     }
 }

@@ -5,7 +5,7 @@ use nix::unistd::Uid;
 use super::*;
 
 /// Runs a shell command and returns how it ended and what it printed.
-fn shell(spawn: impl FnOnce(Spawn) -> Spawn, command: &str) -> (How, String) {
+fn shell(spawn: impl FnOnce(Spawn) -> Spawn, command: &str) -> (ExitStatus, String) {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let child = spawn(Spawn::new("/bin/sh").arg("-c").arg(command).fd(write, 1)).spawn().unwrap();
     let mut output = String::new();
@@ -17,7 +17,7 @@ fn shell(spawn: impl FnOnce(Spawn) -> Spawn, command: &str) -> (How, String) {
 fn a_program_runs_with_its_arguments_and_no_environment() {
     let (how, output) =
         shell(|spawn| spawn.arg("zero").arg("a b"), "echo $1; tr '\\0' '\\n' </proc/self/environ; exit 7");
-    assert_eq!(how, How::Exited(7));
+    assert_eq!(how, ExitStatus::Exited(7));
     assert_eq!(output.lines().next(), Some("a b"));
     assert!(!output.contains("HOME="), "{output}");
 }
@@ -75,8 +75,8 @@ async fn any_number_may_wait_and_a_signal_is_told_apart() {
     tokio::task::yield_now().await;
     child.kill(Signal::SIGKILL);
     child.kill(Signal::SIGKILL);
-    assert_eq!(waiters.0.await.unwrap().unwrap(), How::Killed(9));
-    assert_eq!(waiters.1.await.unwrap().unwrap(), How::Killed(9));
+    assert_eq!(waiters.0.await.unwrap().unwrap(), ExitStatus::Killed(9));
+    assert_eq!(waiters.1.await.unwrap().unwrap(), ExitStatus::Killed(9));
     child.kill(Signal::SIGKILL);
 }
 
@@ -96,5 +96,5 @@ fn namespaces_are_made() {
     }
     let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
     let (how, output) = shell(|spawn| Spawn { namespaces, ..spawn }, "echo $$");
-    assert_eq!((how, output.as_str()), (How::Exited(0), "1\n"));
+    assert_eq!((how, output.as_str()), (ExitStatus::Exited(0), "1\n"));
 }

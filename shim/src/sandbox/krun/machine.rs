@@ -65,16 +65,10 @@ impl Machine {
         let plan = VmConfig {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
-            share: share.path().to_owned(),
-            socket_dir: state.sockets(),
             mount_namespace: Some(share.namespace().path()),
-            cgroup: None,
-            netns: None,
-            network: vm_launcher::Network::None,
-            libkrunfw,
-            guest_init,
             debug: log::max_level() >= log::LevelFilter::Debug,
             debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
+            ..VmConfig::new(share.path(), state.sockets(), libkrunfw, guest_init)
         };
         let (boot, watched) = watch::channel(Boot::Awaited);
         Ok(Machine {
@@ -265,8 +259,8 @@ impl Machine {
             }
             if let Boot::Failed(reason) = &*changes.borrow_and_update() {
                 return VmEnd {
-                    how: vm_launcher::How::Unknown,
-                    last_words: Vec::new(),
+                    status: vm_launcher::ExitStatus::Unknown,
+                    last_lines: Vec::new(),
                     reason: reason.clone(),
                 };
             }
@@ -279,7 +273,7 @@ impl Machine {
     /// what that means for it.
     pub async fn died(&self) -> (Exit, String) {
         let end = self.ended().await;
-        let killed = end.how == vm_launcher::How::Killed(libc::SIGKILL);
+        let killed = end.status == vm_launcher::ExitStatus::Killed(libc::SIGKILL);
         if killed && self.oom.get().is_some_and(OomKills::more) {
             let reason =
                 format!("{}: the memory that its cgroup may use on the host was not enough", end.reason);
