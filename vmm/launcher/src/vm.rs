@@ -120,6 +120,8 @@ impl Vm {
             .fd(order_read, order::ORDER_FD)
             .fd(life_read, order::LIFE_FD);
         spawn.namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+        // A vmm that a guest has taken over must not change the program of later vmms.
+        spawn.read_only_exe = true;
         match &config.mount_namespace {
             Some(path) => {
                 spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);

@@ -47,6 +47,9 @@ pub struct Spawn {
     /// The directory of the cgroup (version 2) that it is started in. Moving it there later would take the kernel a grace
     /// period of RCU.
     pub cgroup: Option<OwnedFd>,
+    /// Execute `exe` from a read-only mount, so that the program cannot write or change its own file through
+    /// /proc/self/exe, whatever its capabilities (compare CVE-2019-5736). It needs a mount namespace of its own.
+    pub read_only_exe: bool,
 }
 
 /// Why a program was not started.
@@ -85,6 +88,7 @@ impl Spawn {
             namespaces: CloneFlags::empty(),
             mount_namespace: None,
             cgroup: None,
+            read_only_exe: false,
         }
     }
 
@@ -118,6 +122,7 @@ impl Spawn {
             namespaces: self.namespaces,
             mount_namespace: self.mount_namespace.as_ref().map(AsRawFd::as_raw_fd),
             cgroup: self.cgroup.as_ref().map(AsRawFd::as_raw_fd),
+            read_only_exe: self.read_only_exe,
         };
         let child = child::start(&plan).map_err(|error| SpawnError::Clone(exe.clone(), error))?;
         drop(prepared.errors_write);

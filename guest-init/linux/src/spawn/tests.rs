@@ -98,3 +98,25 @@ fn namespaces_are_made() {
     let (how, output) = shell(|spawn| Spawn { namespaces, ..spawn }, "echo $$");
     assert_eq!((how, output.as_str()), (ExitStatus::Exited(0), "1\n"));
 }
+
+#[test]
+fn a_program_cannot_change_its_file_when_that_is_mounted_read_only() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: making namespaces needs root");
+        return;
+    }
+    let exe = std::env::temp_dir().join(format!("linux-spawn-sh-{}", std::process::id()));
+    fs::copy("/bin/sh", &exe).unwrap();
+    let chmod = |read_only_exe| {
+        let namespaces = CloneFlags::CLONE_NEWNS;
+        let made = |spawn| Spawn { exe: exe.clone(), namespaces, read_only_exe, ..spawn };
+        shell(made, "chmod 700 /proc/$$/exe 2>&1; readlink /proc/$$/exe")
+    };
+    let (writable, read_only) = (chmod(false), chmod(true));
+    fs::remove_file(&exe).unwrap();
+    let path = format!("{}\n", exe.display());
+    assert_eq!(writable, (ExitStatus::Exited(0), path.clone()));
+    assert!(read_only.1.contains("Read-only file system") && read_only.1.ends_with(&path), "{read_only:?}");
+    // The mount is the program's own.
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains("linux-spawn-sh"));
+}
