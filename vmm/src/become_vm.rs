@@ -1,7 +1,7 @@
 //! `krun-vmm vm`: turns this process into a VM.
 //!
-//! The order of the steps is the point: what needs the host is done first, then the jail closes,
-//! then libkrun is called. Nothing but stderr and the exit status tells the parent of a failure.
+//! The order of the steps matters: first those that need the host, then the jail, then libkrun. The parent learns of a
+//! failure only through stderr and the exit status.
 
 use std::{
     convert::Infallible,
@@ -19,7 +19,7 @@ use vm_launcher::order::{self, Order};
 
 use crate::{guest_memory, jail, krun, parts};
 
-/// Never returns once there is a VM: libkrun ends the process.
+/// Returns only if there is no VM: libkrun ends the process.
 pub fn main() -> ExitCode {
     let error = match become_vm() {
         Ok(never) => match never {},
@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
 }
 
 fn become_vm() -> Result<Infallible> {
-    // SAFETY: our parent put a pipe at this number; nothing else in this process uses it.
+    // SAFETY: the parent put a pipe at this number; nothing else in this process uses it.
     let order = unsafe { inherited(order::ORDER_FD) };
     let order = read_order(File::from(order)).context("reading the order")?;
     let config = &order.config;
@@ -53,7 +53,7 @@ fn become_vm() -> Result<Infallible> {
     krun::run(config, init, &boot, console)
 }
 
-/// Anything else would be a panic of the guest's kernel, which says less.
+/// Maps guest-init, and checks it: a bad one would make the guest's kernel panic, with a worse message.
 fn guest_init(path: &Path) -> Result<&'static [u8]> {
     let program = parts::map_file(path)?;
     parts::check_static(program)?;
@@ -74,13 +74,13 @@ fn read_order(mut pipe: File) -> Result<Order> {
     Ok(serde_json::from_slice(&order)?)
 }
 
-/// The vmm must never outlive its parent, however that ends: nobody writes to this pipe, so a read
-/// returns when the last writer is gone.
+/// Ends this process when its parent ends, for whatever reason. Nobody writes to the pipe, so a read returns when its last
+/// writer is gone.
 fn end_with_parent(life: OwnedFd) -> io::Result<()> {
     let mut life = File::from(life);
     thread::Builder::new().name("life".into()).stack_size(64 * 1024).spawn(move || {
         while life.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
-        // SAFETY: ends the process at once, without handlers that could wait for libkrun's threads.
+        // SAFETY: ends the process at once. It runs no handlers, which could wait for libkrun's threads.
         unsafe { libc::_exit(order::ORPHANED) }
     })?;
     Ok(())

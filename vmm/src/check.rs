@@ -1,5 +1,5 @@
-//! `krun-vmm check`: whether this host can run VMs, one line for each thing that a run needs, and
-//! what to do where it is not so. Changes nothing.
+//! `krun-vmm check`: says whether this host can run VMs. It prints one line per requirement, with advice if the host does
+//! not meet it. It changes nothing.
 
 use std::{
     fs,
@@ -22,11 +22,11 @@ use vm_launcher::{
 
 use crate::parts::{self, Libkrunfw};
 
-/// The oldest kernel with all that is used: mount_setattr came with 5.12 (clone3 with 5.3,
-/// close_range's CLOSE_RANGE_CLOEXEC with 5.11).
+/// The oldest kernel that works: mount_setattr came with 5.12 (clone3 with 5.3, close_range's CLOSE_RANGE_CLOEXEC with
+/// 5.11).
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
 
-/// Namespaces that a vmm gets (names in /proc/self/ns).
+/// The kinds of namespaces of a vmm, by their names in /proc/self/ns.
 const NAMESPACES: [&str; 5] = ["pid", "mnt", "ipc", "uts", "net"];
 
 #[derive(Args)]
@@ -39,16 +39,16 @@ pub struct Arguments {
     guest_init: Option<PathBuf>,
 }
 
-/// What was found about one thing.
+/// The result of one check.
 enum Finding {
     Good(String),
-    /// A run works, but something else does not.
+    /// A VM runs, but something else does not work.
     Warning(String),
 }
 
 type Check<'a> = (&'static str, Box<dyn Fn() -> Result<Finding> + 'a>);
 
-/// Exits with 0 if a run would work.
+/// Exits with 0 if a VM would run.
 pub fn main(arguments: &Arguments) -> ExitCode {
     let checks: [Check<'_>; 8] = [
         ("user", Box::new(user)),
@@ -62,7 +62,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     ];
     let mut failed = 0;
     for (name, check) in checks {
-        let (word, text) = match check() {
+        let (result, text) = match check() {
             Ok(Finding::Good(text)) => ("ok", text),
             Ok(Finding::Warning(text)) => ("warning", text),
             Err(error) => {
@@ -70,7 +70,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
                 ("FAILED", format!("{error:#}"))
             }
         };
-        println!("{word:8} {name:11} {text}");
+        println!("{result:8} {name:11} {text}");
     }
     if failed == 0 {
         println!("This host can run microVMs.");
@@ -141,7 +141,7 @@ fn guests() -> Result<Finding> {
     let start = Instant::now();
     match probe::guest() {
         Ok(()) => good(format!("run (a few instructions took {} ms)", start.elapsed().as_millis())),
-        // Said above.
+        // The check of /dev/kvm printed it.
         Err(probe::ProbeError::Missing | probe::ProbeError::Forbidden(_)) => bail!("not tried"),
         Err(error) => Err(error.into()),
     }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_are_understood() {
+    fn a_kernel_release_is_parsed() {
         assert_eq!(parse_release("6.1.0-50-cloud-amd64"), Some((6, 1)));
         assert_eq!(parse_release("5.12-rc1"), Some((5, 12)));
         assert_eq!(parse_release("linux"), None);

@@ -1,10 +1,9 @@
-//! Where the guest's memory lies in this process: so that the host can back it with huge pages.
+//! Places the guest's memory in this process so that the host can back it with huge pages.
 //!
-//! KVM maps 2 MiB at a time into the guest only where the guest's address and ours agree modulo
-//! 2 MiB. libkrun maps guest memory wherever the kernel likes, and the part after the guest's
-//! kernel starts at an odd guest address, so that every page of it was faulted in by itself: ten
-//! thousand exits per boot. libkrun cannot be told an address; so its call of `mmap` (by vm-memory)
-//! is answered here, and everybody else's passed on.
+//! KVM maps 2 MiB at a time into the guest only where the guest's address and ours are equal modulo 2 MiB. libkrun maps
+//! guest memory at addresses that the kernel chooses, and the part after the guest's kernel starts at a guest address that
+//! is not a multiple of 2 MiB. Then every 4 KiB page faults by itself: ten thousand exits per boot. libkrun does not take
+//! an address, so this module replaces `mmap` for the calls of vm-memory, and passes all others on.
 
 use std::{
     collections::VecDeque,
@@ -18,15 +17,14 @@ use libc::{MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, off
 /// A huge page of x86-64, in bytes.
 const HUGE: usize = 2 << 20;
 
-/// The flags of vm-memory's mappings of guest memory (`GuestMemoryMmap::from_ranges`, 0.17).
+/// The flags with which vm-memory maps guest memory. Source: `GuestMemoryMmap::from_ranges`, 0.17.
 const GUEST_MEMORY: c_int = MAP_ANONYMOUS | MAP_NORESERVE | MAP_PRIVATE;
 
-/// The guest addresses of the mappings to come.
+/// The guest addresses of the next mappings.
 static COMING: Mutex<VecDeque<u64>> = Mutex::new(VecDeque::new());
 
-/// Says at which guest addresses the next mappings of guest memory will be, in their order: at 0,
-/// after the guest's kernel, which libkrun maps from the library, and above 4 GiB if the memory
-/// reaches there (krun-arch, `arch_memory_regions`).
+/// Sets the guest addresses of the next mappings of guest memory, in order: 0; the end of the guest's kernel, which
+/// libkrun maps from the library; and 4 GiB, if the guest's memory reaches it. Source: krun-arch, `arch_memory_regions`.
 pub fn expect(kernel_end: u64) {
     *coming() = VecDeque::from([0, kernel_end, 1 << 32]);
 }
@@ -35,7 +33,7 @@ fn coming() -> MutexGuard<'static, VecDeque<u64>> {
     COMING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The C library's `mmap`, but for guest memory, which is laid out for huge pages.
+/// Replaces the C library's `mmap`: it aligns guest memory for huge pages, and does no more than mmap(2) otherwise.
 ///
 /// # Safety
 /// As mmap(2).
@@ -69,7 +67,7 @@ pub unsafe extern "C" fn mmap(
 /// # Safety
 /// As mmap(2) of new anonymous memory; `residue` is a multiple of the page size.
 unsafe fn congruent(residue: usize, length: usize, protection: c_int) -> *mut c_void {
-    // SAFETY: address space that nothing else has.
+    // SAFETY: a new mapping.
     let space = unsafe { libc::mmap64(ptr::null_mut(), length + HUGE, libc::PROT_NONE, GUEST_MEMORY, -1, 0) };
     if space == MAP_FAILED {
         return MAP_FAILED;
@@ -90,7 +88,7 @@ unsafe fn congruent(residue: usize, length: usize, protection: c_int) -> *mut c_
         if before < HUGE {
             libc::munmap(end, HUGE - before);
         }
-        // Hosts whose default is `madvise`; one without huge pages refuses, and does without.
+        // For hosts whose default is `madvise`. A host without huge pages refuses, which does no harm.
         libc::madvise(mapped, length, libc::MADV_HUGEPAGE);
         mapped
     }

@@ -1,8 +1,8 @@
-//! Every call of libkrun is in this module, and all that it does is make them: krun_start_enter
-//! ends the process, so nothing that has to be cleaned up may be alive in it.
+//! The only module that calls libkrun. krun_start_enter ends the process without destructors, so this module must not
+//! hold anything that needs clean-up.
 //!
-//! Nothing of a user's is ever put on the kernel command line: libkrun does not escape what goes
-//! there and the guest's kernel obeys it.
+//! Nothing that a user controls may go on the kernel command line: libkrun does not escape it, and the guest's kernel
+//! obeys it.
 
 use std::{
     convert::Infallible,
@@ -24,12 +24,12 @@ const ROOT_TAG: &CStr = c"/dev/root";
 
 /// Our own kernel parameters.
 ///
-/// The jitter-entropy self-test costs a third of the boot and guards a generator that the guest
-/// does not use; a kernel without KALLSYMS ignores the name. Measured and left out, as they save no
-/// more than 2 %: skipping the RAID initcalls, and short RCU grace periods.
+/// The self-test of the jitter-entropy generator takes a third of the boot, and the guest does not use the generator. A
+/// kernel without KALLSYMS ignores the name. Two more parameters save no more than 2 % and are left out: skipping the
+/// RAID initcalls, and short RCU grace periods.
 const KERNEL_PARAMETERS: [&CStr; 1] = [c"initcall_blacklist=jent_mod_init"];
 
-/// With a console: all of the kernel's messages (libkrun's own parameters say "quiet").
+/// With a console, show all kernel messages: libkrun's own parameters contain "quiet".
 const SHOW_EVERYTHING: &CStr = c"ignore_loglevel";
 
 /// Mode of PID 1's executable: a regular file, rwxr-xr-x.
@@ -38,15 +38,14 @@ const INIT_MODE: u32 = 0o100_755;
 /// Mode of the boot file: a regular file, r--------.
 const BOOT_MODE: u32 = 0o100_400;
 
-/// `KRUN_TSI_HIJACK_INET` of libkrun.h. The flag for unix sockets (2) is never used: through it a
-/// guest could name socket paths.
+/// Source: `KRUN_TSI_HIJACK_INET` of libkrun.h. The flag for unix sockets (2) is never used: with it a guest could name
+/// socket paths.
 const TSI_INET: u32 = 1;
 
-/// What a card may leave to the host: checksums and the cutting up of TCP's segments, both ways.
-/// They are the tap's offloads too; with them the guest's driver also takes frames larger than
-/// Ethernet's 1500 bytes. (`NET_FEATURE_*` of libkrun.h: CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6,
-/// HOST_TSO4, HOST_TSO6.)
-const CARD_FEATURES: u32 = 1 | 1 << 1 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
+/// The offloads of a NIC: checksums and TCP segmentation, in both directions. libkrun sets the same offloads on the tap.
+/// With them the guest's driver also accepts frames larger than Ethernet's 1500 bytes.
+/// Source: `NET_FEATURE_*` of libkrun.h: CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6.
+const NIC_FEATURES: u32 = 1 | 1 << 1 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
 
 /// Log levels, targets and options of libkrun.h (`KRUN_LOG_*`).
 const LOG_TARGET_STDERR: RawFd = 2;
@@ -71,13 +70,13 @@ pub fn run(
     call("krun_set_vm_config", ffi::krun_set_vm_config(ctx, config.cpus, config.memory_mib))?;
     call("krun_disable_implicit_console", ffi::krun_disable_implicit_console(ctx))?;
     call("krun_disable_implicit_vsock", ffi::krun_disable_implicit_vsock(ctx))?;
-    // Before the root is added: it would get libkrun's own init otherwise.
+    // This comes before the root is added, or the root gets libkrun's own init.
     call("krun_disable_implicit_init", ffi::krun_disable_implicit_init(ctx))?;
 
     add_root(ctx, init, boot)?;
     add_vsock(ctx, &config.network)?;
     if let Network::Tap(taps) = &config.network {
-        taps.iter().try_for_each(|tap| add_card(ctx, tap))?;
+        taps.iter().try_for_each(|tap| add_nic(ctx, tap))?;
     }
     let mut parameters = KERNEL_PARAMETERS.to_vec();
     if let Some(terminal) = console {
@@ -98,7 +97,7 @@ fn add_root(ctx: u32, init: &'static [u8], boot: &BootConfig) -> Result<()> {
     })?;
     // Not one-shot: guest-init executes itself again for each container.
     overlay(ctx, boot::INIT_NAME, init, INIT_MODE, false)?;
-    // libkrun does not copy it, and this process has no other use for it.
+    // libkrun does not copy it, so it must live as long as the process.
     let boot: &'static [u8] = serde_json::to_vec(boot)?.leak();
     overlay(ctx, boot::FILE_NAME, boot, BOOT_MODE, false)
 }
@@ -128,25 +127,25 @@ fn add_vsock(ctx: u32, network: &Network) -> Result<()> {
     };
     call("krun_add_vsock", ffi::krun_add_vsock(ctx, tsi))?;
     let socket = CString::new(format!("{}/{SOCKET_NAME}", jail::SOCKETS))?;
-    // SAFETY: a string. The guest dials; the socket's listener is our parent.
+    // SAFETY: a string. The guest connects; our parent listens on the socket.
     call("krun_add_vsock_port2", unsafe {
         ffi::krun_add_vsock_port2(ctx, boot::VSOCK_PORT, socket.as_ptr(), false)
     })?;
     Ok(())
 }
 
-/// A card; libkrun opens its tap by name when the guest's driver starts.
-fn add_card(ctx: u32, tap: &Tap) -> Result<()> {
+/// Adds a NIC. libkrun opens its tap by name when the guest's driver starts.
+fn add_nic(ctx: u32, tap: &Tap) -> Result<()> {
     let name = CString::new(tap.name.as_str())?;
     // SAFETY: a string, an address of six bytes, and numbers.
-    let result = unsafe { ffi::krun_add_net_tap(ctx, name.as_ptr(), tap.mac.as_ptr(), CARD_FEATURES, 0) };
+    let result = unsafe { ffi::krun_add_net_tap(ctx, name.as_ptr(), tap.mac.as_ptr(), NIC_FEATURES, 0) };
     call("krun_add_net_tap", result).with_context(|| format!("adding {}", tap.name))?;
     Ok(())
 }
 
-/// A virtio console, which is what the kernels of libkrunfw have a driver for.
+/// Adds a virtio console: the kernels of libkrunfw have a driver for it.
 fn add_console(ctx: u32, terminal: OwnedFd) -> Result<()> {
-    // SAFETY: a number.
+    // SAFETY: the argument is a number.
     let console =
         call("krun_add_virtio_console_multiport", unsafe { ffi::krun_add_virtio_console_multiport(ctx) })?;
     // SAFETY: an empty string, and a descriptor that is given away.
@@ -156,7 +155,7 @@ fn add_console(ctx: u32, terminal: OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// What libkrun calls environment it puts on the kernel command line word by word.
+/// libkrun puts its "environment" on the kernel command line, word by word.
 fn set_kernel_parameters(ctx: u32, parameters: &[&'static CStr]) -> Result<()> {
     let parameters: Vec<_> =
         parameters.iter().map(|parameter| parameter.as_ptr()).chain([ptr::null()]).collect();
@@ -165,7 +164,7 @@ fn set_kernel_parameters(ctx: u32, parameters: &[&'static CStr]) -> Result<()> {
     Ok(())
 }
 
-/// libkrun answers with a negative errno, or with zero or a positive id.
+/// libkrun returns a negative errno, zero, or a positive id.
 fn call(name: &str, result: c_int) -> Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)).with_context(|| name.to_owned())
 }

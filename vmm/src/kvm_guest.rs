@@ -1,8 +1,8 @@
 //! `krun-vmm probe`: a guest of a few instructions, run on KVM directly.
 //!
-//! Machines exist whose /dev/kvm opens and makes VMs, and then interprets the guest's kernel until
-//! an instruction comes that its interpreter lacks. The guest here runs two of these, in 64-bit
-//! mode. It may hang, so this is to be run in a process that can be killed.
+//! On some machines /dev/kvm opens and makes VMs, but then emulates the guest's kernel and stops at an instruction that
+//! its emulator lacks. The guest here executes two such instructions in 64-bit mode. It may hang, so it must run in a
+//! process that can be killed.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_segment, kvm_userspace_memory_regi
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
-// Where things are in the guest's memory. Its first 2 MiB are mapped one to one.
+// The layout of the guest's memory. Its first 2 MiB are mapped one to one.
 const PAGE_MAP: usize = 0x1000;
 const PAGE_POINTERS: usize = 0x2000;
 const PAGE_DIRECTORY: usize = 0x3000;
@@ -44,7 +44,7 @@ const CR0: u64 = 1 | 1 << 4 | 1 << 31;
 const CR4: u64 = 1 << 5 | 1 << 9;
 const EFER: u64 = 1 << 8 | 1 << 10;
 
-/// Three pages that Intel's KVM wants somewhere below 4 GiB.
+/// Three pages below 4 GiB that KVM needs on Intel. Source: Documentation/virt/kvm/api.rst, KVM_SET_TSS_ADDR.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// lock cmpxchg16b [rdi]; setz [rdi+16]; int3; hlt
@@ -56,7 +56,7 @@ const HANDLER_BYTES: [u8; 6] = [0xc6, 0x47, 0x11, 0x01, 0x48, 0xcf];
 /// What the exchange stores.
 const STORED: [u64; 2] = [0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00];
 
-/// Exits with 0 if the guest ran, else says why not.
+/// Exits with 0 if the guest ran, otherwise prints why not.
 pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,

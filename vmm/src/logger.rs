@@ -1,5 +1,4 @@
-//! Log lines to stderr, for the commands that a person runs. Never for `krun-vmm vm`, where
-//! libkrun sets the logger.
+//! Writes the log to stderr, for the commands that a user runs. Not for `krun-vmm vm`, where libkrun sets the logger.
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -17,7 +16,7 @@ impl Log for Stderr {
     fn flush(&self) {}
 }
 
-/// Passes on everything.
+/// Logs everything.
 pub fn set() {
     if log::set_logger(&Stderr).is_ok() {
         log::set_max_level(LevelFilter::Debug);

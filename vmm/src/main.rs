@@ -1,5 +1,5 @@
-//! krun-vmm: becomes a VM (`vm`, started by the launcher only), runs a directory in one (`run`),
-//! and says whether this host can (`check`).
+//! krun-vmm: becomes a VM (`vm`, which only the launcher starts), runs a command in a VM (`run`), or checks whether this
+//! host can run VMs (`check`).
 
 mod become_vm;
 mod check;

@@ -1,5 +1,5 @@
-//! The parts of a VM that are files of the host: libkrunfw, which holds the guest's kernel, and
-//! guest-init. Both stay mapped for as long as the process lives.
+//! The parts of a VM that are files of the host: libkrunfw, which contains the guest's kernel, and guest-init. Both stay
+//! mapped as long as the process lives.
 
 use std::{
     ffi::{CStr, CString, c_char, c_void},
@@ -14,12 +14,12 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use vm_launcher::find::LIBKRUNFW;
 
-/// The library that holds the guest's kernel, loaded.
+/// The loaded library that contains the guest's kernel.
 pub struct Libkrunfw(NonNull<c_void>);
 
 impl Libkrunfw {
-    /// Loads it. libkrun loads it by its bare name later, when the jail has no such file; the
-    /// dynamic loader then finds it loaded already.
+    /// Loads the library. libkrun loads it by name later, in the jail, which has no such file; the dynamic loader then
+    /// finds that it is already loaded.
     pub fn load(path: &Path) -> Result<Self> {
         let c_path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: a string; the library holds data and has no constructors.
@@ -32,12 +32,12 @@ impl Libkrunfw {
         Ok(Libkrunfw(handle))
     }
 
-    /// The version of the kernel, as `uname -r` would say.
+    /// The version of the kernel, as `uname -r` shows it.
     pub fn kernel_version(&self) -> Result<String> {
-        version(self.kernel()?.image).context("no version in libkrunfw's kernel")
+        version(self.kernel()?.image).context("libkrunfw's kernel has no version")
     }
 
-    /// The guest address after the kernel.
+    /// The guest address of the kernel's end.
     pub fn kernel_end(&self) -> Result<u64> {
         let kernel = self.kernel()?;
         Ok(kernel.load + kernel.image.len() as u64)
@@ -53,17 +53,17 @@ impl Libkrunfw {
         let (mut load, mut entry, mut size) = (0, 0, 0);
         // SAFETY: three places to write to.
         let image = unsafe { get_kernel(&mut load, &mut entry, &mut size) };
-        ensure!(!image.is_null(), "krunfw_get_kernel gave no kernel");
+        ensure!(!image.is_null(), "krunfw_get_kernel returned no kernel");
         // SAFETY: the library holds an image of this size, for as long as it is loaded.
         let image = unsafe { std::slice::from_raw_parts(image.cast(), size) };
         Ok(Kernel { image, load })
     }
 }
 
-/// A guest's kernel, as the library has it.
+/// A guest's kernel in the library.
 struct Kernel {
     image: &'static [u8],
-    /// The guest address that it is made for.
+    /// The guest address that it is loaded at.
     load: u64,
 }
 
@@ -80,7 +80,7 @@ fn dl_error() -> String {
 /// Finds the kernel's banner, "Linux version 6.12.91 (…", in its image.
 fn version(image: &[u8]) -> Option<String> {
     let banner: &[u8] = b"Linux version ";
-    // The first byte's search is the C library's, which is fast.
+    // memmem is fast: the image has tens of megabytes.
     let mut rest = image;
     loop {
         // SAFETY: both are valid for their lengths.
@@ -96,7 +96,7 @@ fn version(image: &[u8]) -> Option<String> {
     }
 }
 
-/// Maps a file for as long as the process lives, so that all vmms share its pages.
+/// Maps a file as long as the process lives. All vmms share its pages.
 pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
     let file = File::open(path)?;
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
@@ -109,12 +109,12 @@ pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
     Ok(unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), length) })
 }
 
-/// Whether an executable is one that a guest with nothing but it can run.
+/// Checks that an executable is static: the guest has no other file.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem.
 pub fn check_static(program: &[u8]) -> Result<()> {
-    /// Offsets and values of elf(5), for 64 bits.
+    // Offsets and values for 64 bits. Source: elf(5).
     const MACHINE: usize = 18;
     const EM_X86_64: u16 = 62;
     const PROGRAM_HEADERS: usize = 32;
@@ -123,7 +123,7 @@ pub fn check_static(program: &[u8]) -> Result<()> {
     const PT_INTERP: u32 = 3;
 
     let bytes = |offset: usize, length: usize| {
-        program.get(offset..offset.saturating_add(length)).context("it is cut short")
+        program.get(offset..offset.saturating_add(length)).context("it is truncated")
     };
     let half = |offset| -> Result<u16> { Ok(u16::from_le_bytes(bytes(offset, 2)?.try_into()?)) };
     ensure!(program.starts_with(b"\x7fELF\x02\x01"), "it is not a 64-bit ELF file");
@@ -133,7 +133,7 @@ pub fn check_static(program: &[u8]) -> Result<()> {
     for number in 0..count {
         let header = headers.saturating_add(number * size);
         let kind = u32::from_le_bytes(bytes(header, 4)?.try_into()?);
-        ensure!(kind != PT_INTERP, "it is not static: it asks for a dynamic loader");
+        ensure!(kind != PT_INTERP, "it is not static: it needs a dynamic loader");
     }
     Ok(())
 }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_in_the_banner_not_in_the_format() {
+    fn the_version_comes_from_the_banner_and_not_from_the_format_string() {
         let image = b"..Linux version %s (%s)..Linux version 6.12.91 (root@x) #1..";
         assert_eq!(version(image).as_deref(), Some("6.12.91"));
         assert_eq!(version(b"no banner"), None);
@@ -162,8 +162,8 @@ mod tests {
         assert!(Libkrunfw::load(Path::new("/etc/passwd")).is_err());
         let libc = "/lib/x86_64-linux-gnu/libc.so.6";
         if Path::new(libc).exists() {
-            let said = Libkrunfw::load(Path::new(libc)).err().unwrap().to_string();
-            assert!(said.contains("SONAME"), "{said}");
+            let error = Libkrunfw::load(Path::new(libc)).err().unwrap().to_string();
+            assert!(error.contains("SONAME"), "{error}");
         }
     }
 }

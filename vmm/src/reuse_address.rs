@@ -1,14 +1,14 @@
-//! TCP servers of the guest may come back on a port at once.
+//! Lets a TCP server of the guest bind its port again at once after it was restarted.
 //!
-//! libkrun's TSI binds a guest's server to the host's port without SO_REUSEADDR, whatever the guest's server asked for. So
-//! it fails for as long as connections of an earlier server linger in TIME_WAIT, a minute, and nobody in the guest is told.
-//! libkrun's call of `bind` is therefore answered here: with the option set, as practically every server sets it.
+//! libkrun's TSI binds a guest's server to the host's port without SO_REUSEADDR, even if the server set the option. The
+//! bind then fails while connections of an earlier server are in TIME_WAIT, for a minute, and the guest gets no error.
+//! So this module replaces `bind` and sets the option first, as nearly every server does.
 
 use std::{ffi::c_int, mem, ptr};
 
 use libc::{SO_REUSEADDR, SO_TYPE, SOCK_STREAM, SOL_SOCKET, c_void, sockaddr, socklen_t};
 
-/// The C library's `bind`, with SO_REUSEADDR for stream sockets. For others that would let two servers share a port.
+/// Replaces the C library's `bind`: sets SO_REUSEADDR on stream sockets. On others it would let two servers share a port.
 ///
 /// # Safety
 /// As bind(2).
@@ -22,7 +22,7 @@ pub unsafe extern "C" fn bind(fd: c_int, address: *const sockaddr, length: sockl
         let known =
             libc::getsockopt(fd, SOL_SOCKET, SO_TYPE, ptr::from_mut(&mut kind).cast::<c_void>(), &mut size);
         if known == 0 && kind == SOCK_STREAM {
-            // A socket that cannot have it is bound without.
+            // If the socket does not take the option, bind it without.
             libc::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ptr::from_ref(&yes).cast::<c_void>(), size);
         }
     }
@@ -45,7 +45,7 @@ mod tests {
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = server.local_addr().unwrap().port();
         let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        // Who closes first is left in TIME_WAIT.
+        // The side that closes first stays in TIME_WAIT.
         drop(server.accept().unwrap());
         client.read_to_end(&mut Vec::new()).unwrap();
         drop((client, server));

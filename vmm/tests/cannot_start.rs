@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use nix::unistd::Uid;
-use vm_launcher::{GuestError, How, Network, Vm, VmConfig, order};
+use vm_launcher::{ExitStatus, GuestError, Vm, VmConfig, config::MIN_MEMORY_MIB, order};
 
 #[tokio::test]
 async fn a_vmm_that_cannot_start_says_why_and_leaves_nothing() {
@@ -15,26 +15,14 @@ async fn a_vmm_that_cannot_start_says_why_and_leaves_nothing() {
     let [share, socket_dir] = ["share", "sock"].map(|name| directory.path().join(name));
     fs::create_dir(&share).unwrap();
     fs::create_dir(&socket_dir).unwrap();
-    let config = VmConfig {
-        cpus: 1,
-        memory_mib: 128,
-        share,
-        socket_dir,
-        mount_namespace: None,
-        cgroup: None,
-        netns: None,
-        network: Network::None,
-        libkrunfw: "/etc/passwd".into(),
-        guest_init: "/etc/passwd".into(),
-        debug: false,
-        debug_console: None,
-    };
+    let mut config = VmConfig::new(share, socket_dir, "/etc/passwd", "/etc/passwd");
+    config.memory_mib = MIN_MEMORY_MIB;
     let socket = config.socket();
     let vm = Vm::launch_with(Path::new(env!("CARGO_BIN_EXE_krun-vmm")), config).await.unwrap();
     let Err(GuestError::Ended(end)) = vm.guest(Duration::from_secs(60)).await else {
         panic!("a guest without a kernel");
     };
-    assert_eq!(end.how, How::Exited(order::SETUP_FAILED));
+    assert_eq!(end.status, ExitStatus::Exited(order::SETUP_FAILED));
     assert!(end.reason.starts_with("loading libkrunfw: "), "{}", end.reason);
     assert!(!socket.exists());
     assert!(!Path::new("/proc").join(vm.pid().to_string()).exists());

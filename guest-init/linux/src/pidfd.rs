@@ -16,7 +16,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum ExitStatus {
     /// It exited with this status.
     Exited(i32),
     /// This signal killed it.
@@ -25,15 +25,15 @@ pub enum How {
     Unknown,
 }
 
-impl fmt::Display for How {
+impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            How::Exited(status) => write!(f, "exit status {status}"),
-            How::Killed(signal) => match Signal::try_from(*signal) {
+            ExitStatus::Exited(status) => write!(f, "exit status {status}"),
+            ExitStatus::Killed(signal) => match Signal::try_from(*signal) {
                 Ok(name) => write!(f, "killed by {name}"),
                 Err(_) => write!(f, "killed by signal {signal}"),
             },
-            How::Unknown => write!(f, "status unknown"),
+            ExitStatus::Unknown => write!(f, "status unknown"),
         }
     }
 }
@@ -88,19 +88,19 @@ impl Pidfd {
     ///
     /// # Errors
     /// When the wait fails.
-    pub fn reap(&self) -> io::Result<How> {
+    pub fn reap(&self) -> io::Result<ExitStatus> {
         let ended = loop {
             match process::waitid(WaitId::PidFd(self.0.as_fd()), WaitIdOptions::EXITED) {
                 Err(Errno::INTR) => {}
-                Err(Errno::CHILD) => return Ok(How::Unknown),
+                Err(Errno::CHILD) => return Ok(ExitStatus::Unknown),
                 done => break done?,
             }
         };
-        let Some(ended) = ended else { return Ok(How::Unknown) };
+        let Some(ended) = ended else { return Ok(ExitStatus::Unknown) };
         Ok(match (ended.exit_status(), ended.terminating_signal()) {
-            (Some(status), _) => How::Exited(status),
-            (None, Some(signal)) => How::Killed(signal),
-            (None, None) => How::Unknown,
+            (Some(status), _) => ExitStatus::Exited(status),
+            (None, Some(signal)) => ExitStatus::Killed(signal),
+            (None, None) => ExitStatus::Unknown,
         })
     }
 }
@@ -136,16 +136,16 @@ mod tests {
         assert!(!pidfd.ends_within(Duration::ZERO).unwrap());
         pidfd.signal(Signal::SIGTERM).unwrap();
         assert!(pidfd.ends_within(Duration::from_secs(60)).unwrap());
-        assert_eq!(pidfd.reap().unwrap(), How::Killed(libc::SIGTERM));
-        assert_eq!(pidfd.reap().unwrap(), How::Unknown);
+        assert_eq!(pidfd.reap().unwrap(), ExitStatus::Killed(libc::SIGTERM));
+        assert_eq!(pidfd.reap().unwrap(), ExitStatus::Unknown);
         assert_eq!(pidfd.signal(Signal::SIGTERM).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 
     #[test]
     fn a_death_by_a_real_time_signal_is_told() {
         let (_child, pidfd) = shell("kill -40 $$");
-        let how = pidfd.reap().unwrap();
-        assert_eq!((how, how.to_string().as_str()), (How::Killed(40), "killed by signal 40"));
+        let status = pidfd.reap().unwrap();
+        assert_eq!((status, status.to_string().as_str()), (ExitStatus::Killed(40), "killed by signal 40"));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! An unknown key, a value out of range, or an annotation that is not allowed is an error that names it and says what
 //! is allowed.
 //!
-//! A new key is a field of [`Layer`] and of [`Config`]; its default is a constant here.
+//! A new key is a field of [`Layer`] and of [`Config`]; its default stands in `Config::default`, those of a VM's size in
+//! `vm_launcher::config`.
 
 pub mod annotations;
 mod options;
@@ -17,6 +18,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use vm_launcher::config::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 
 pub use options::RuntimeOptions;
 pub use sizing::{Limits, Size, host_memory_mib};
@@ -31,12 +33,6 @@ const FILE: &str = "/etc/krun/config.toml";
 
 /// The directory of its drop-ins.
 const DROP_INS: &str = "/etc/krun/config.d";
-
-/// Virtual CPUs of a VM that nobody sized.
-const DEFAULT_CPUS: u8 = 1;
-
-/// Memory of a VM that nobody sized, in MiB.
-const DEFAULT_MEMORY_MIB: u32 = 1024;
 
 /// How a sandbox's VM is made.
 #[derive(Debug, Clone, PartialEq)]

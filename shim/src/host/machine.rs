@@ -65,16 +65,10 @@ impl KrunMachine {
         let plan = VmConfig {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
-            share: share.path().to_owned(),
-            socket_dir: state.sockets(),
             mount_namespace: Some(share.namespace().path()),
-            cgroup: None,
-            netns: None,
-            network: vm_launcher::Network::None,
-            libkrunfw,
-            guest_init,
             debug: log::max_level() >= log::LevelFilter::Debug,
             debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
+            ..VmConfig::new(share.path(), state.sockets(), libkrunfw, guest_init)
         };
         Ok(KrunMachine {
             vm: OnceLock::new(),
@@ -198,7 +192,7 @@ impl Machine<HostCgroup> for KrunMachine {
 
 /// What the end of a vmm means for the processes in its guest.
 fn meaning(end: VmEnd, is_out_of_memory: bool) -> Ended {
-    let killed = end.how == vm_launcher::How::Killed(libc::SIGKILL);
+    let killed = end.status == vm_launcher::ExitStatus::Killed(libc::SIGKILL);
     match (killed, is_out_of_memory) {
         (true, true) => {
             let why = "the memory that its cgroup may use on the host was not enough";
@@ -227,20 +221,20 @@ fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vm_launcher::How;
+    use vm_launcher::ExitStatus;
 
     use super::*;
 
     #[test]
     fn only_a_vmm_that_was_killed_can_have_run_out_of_memory() {
-        let end = |how, more| {
+        let end = |status, more| {
             let reason = "it ended".to_owned();
-            let Ended { exit, reason } = meaning(VmEnd { how, last_words: Vec::new(), reason }, more);
+            let Ended { exit, reason } = meaning(VmEnd { status, last_lines: Vec::new(), reason }, more);
             (exit.status, exit.oom_killed, reason.contains("memory"))
         };
-        assert_eq!(end(How::Killed(libc::SIGKILL), true), (137, true, true));
-        assert_eq!(end(How::Killed(libc::SIGKILL), false), (137, false, false));
-        assert_eq!(end(How::Killed(libc::SIGSEGV), true), (255, false, false));
-        assert_eq!(end(How::Exited(0), false), (255, false, false));
+        assert_eq!(end(ExitStatus::Killed(libc::SIGKILL), true), (137, true, true));
+        assert_eq!(end(ExitStatus::Killed(libc::SIGKILL), false), (137, false, false));
+        assert_eq!(end(ExitStatus::Killed(libc::SIGSEGV), true), (255, false, false));
+        assert_eq!(end(ExitStatus::Exited(0), false), (255, false, false));
     }
 }

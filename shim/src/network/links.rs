@@ -122,10 +122,10 @@ fn usable(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
         0 => Err(Error::precondition(
             "network = tap: the network namespace holds no configured interface like Ethernet; tsi needs none",
         )),
-        1..=vm_launcher::config::MAX_CARDS => Ok(usable),
+        1..=vm_launcher::config::MAX_NICS => Ok(usable),
         count => Err(Error::precondition(format!(
             "network = tap: the network namespace holds {count} configured interfaces: a VM has at most {}",
-            vm_launcher::config::MAX_CARDS
+            vm_launcher::config::MAX_NICS
         ))),
     }
 }

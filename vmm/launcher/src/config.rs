@@ -1,4 +1,4 @@
-//! What describes a VM, and what is allowed. Must never touch the host beyond looking.
+//! The description of a VM, and the check that it is valid. This module only reads from the host.
 
 use std::{
     fs, io,
@@ -7,47 +7,56 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Most vCPUs of a VM: libkrun 1.19 has IRQs and APIC ids for this many.
+/// Maximum number of vCPUs of a VM: libkrun 1.19 has IRQs and APIC ids for this many.
 pub const MAX_CPUS: u8 = 16;
 
-/// Least memory of a VM in MiB: below it the kernel's own image does not fit and it panics.
+/// Minimum memory of a VM in MiB: with less, the kernel's own image does not fit and the kernel panics.
 pub const MIN_MEMORY_MIB: u32 = 128;
 
-/// Name of the socket in [`VmConfig::socket_dir`] on which the guest's connections arrive.
+/// Number of vCPUs where nobody asked for another.
+pub const DEFAULT_CPUS: u8 = 1;
+
+/// Memory in MiB of a VM of containerd's, where nobody asked for another size.
+pub const DEFAULT_MEMORY_MIB: u32 = 1024;
+
+/// Memory in MiB of a VM of `krun-vmm run`, where nobody asked for another size: it runs one command.
+pub const DEFAULT_RUN_MEMORY_MIB: u32 = 512;
+
+/// Name of the socket in [`VmConfig::socket_dir`] that the guest connects to.
 pub const SOCKET_NAME: &str = "guest.sock";
 
-/// Longest path of a unix socket: `sun_path` of unix(7) without its final zero.
+/// Maximum length of a unix socket's path: `sun_path` of unix(7) without its final zero byte.
 pub const MAX_SOCKET_PATH: usize = 107;
 
-/// Most network cards of a VM: libkrun 1.19 has interrupts for eleven devices, of which balloon,
-/// rng, console, root and vsock take five.
-pub const MAX_CARDS: usize = 6;
+/// Maximum number of NICs of a VM: libkrun 1.19 has interrupts for eleven devices; balloon, rng, console, root and
+/// vsock take five.
+pub const MAX_NICS: usize = 6;
 
-/// Longest name of a network interface: `IFNAMSIZ` of net/if.h without its final zero.
+/// Maximum length of an interface's name: `IFNAMSIZ` of net/if.h without its final zero byte.
 const MAX_INTERFACE_NAME: usize = 15;
 
 /// How the guest reaches the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
-    /// The guest's IP sockets become sockets of the vmm, in its network namespace.
+    /// The vmm opens a socket in its network namespace for each IP socket of the guest.
     Tsi,
-    /// The guest has a card for each of these: 1 to [`MAX_CARDS`].
+    /// The guest has one NIC per tap: 1 to [`MAX_NICS`].
     Tap(Vec<Tap>),
-    /// The guest has a loopback interface only.
+    /// The guest has only a loopback interface.
     None,
 }
 
 /// A persistent tap in the vmm's network namespace that belongs to the vmm's user and is up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tap {
-    /// Its name.
+    /// The name of the interface.
     pub name: String,
-    /// The hardware address of the guest's card.
+    /// The MAC address of the guest's NIC.
     pub mac: [u8; 6],
 }
 
-/// Everything a vmm needs.
+/// Everything that a vmm needs. [`VmConfig::new`] sets the defaults; a caller then sets fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmConfig {
@@ -55,61 +64,60 @@ pub struct VmConfig {
     pub cpus: u8,
     /// Guest memory in MiB: [`MIN_MEMORY_MIB`] to the host's memory.
     pub memory_mib: u32,
-    /// Directory that becomes the guest's root: a shared mount, with directories `proc`, `sys`,
-    /// `dev`, `run`, `tmp` and `containers`. Its top is read-only to the guest; mounts that the
-    /// caller makes below it, before or after boot, appear there with their own flags (make them
-    /// nodev and nosuid: that binds the vmm, not the guest).
+    /// Directory that becomes the guest's root: a shared mount with the directories `proc`, `sys`, `dev`, `run`, `tmp`
+    /// and `containers`. The guest can only read the top directory. Mounts that the caller makes below it, before or
+    /// after boot, appear in the guest with their own flags. Make them nodev and nosuid: that restricts the vmm, not
+    /// the guest.
     pub share: PathBuf,
-    /// Mount namespace in which `share` is such a mount, with all else that the vmm needs, such as
-    /// `/proc/<pid>/ns/mnt`; `None` is the caller's. The vmm gets a copy.
+    /// Mount namespace that contains `share` and the other files, such as `/proc/<pid>/ns/mnt`; `None` is the caller's.
+    /// The vmm gets a copy of it.
     pub mount_namespace: Option<PathBuf>,
-    /// Directory of the cgroup (version 2) that the vmm is started in; `None` is the caller's.
+    /// Directory of the cgroup (version 2) that the vmm starts in; `None` is the caller's.
     pub cgroup: Option<PathBuf>,
-    /// Empty directory of this VM alone; the socket that the guest dials lives in it.
+    /// Empty directory for this VM only. The launcher makes the socket that the guest connects to in it.
     pub socket_dir: PathBuf,
-    /// Network namespace of the vmm, such as `/proc/<pid>/ns/net`; `None` is a new empty one with
-    /// `lo` up.
+    /// Network namespace of the vmm, such as `/proc/<pid>/ns/net`; `None` is a new one with only `lo`, which is up.
     pub netns: Option<PathBuf>,
     /// How the guest reaches the network.
     pub network: Network,
-    /// The library that holds the guest's kernel: see [`crate::find::libkrunfw`].
+    /// The library that contains the guest's kernel: see [`crate::find::libkrunfw`].
     pub libkrunfw: PathBuf,
     /// The static executable that becomes PID 1: see [`crate::find::guest_init`].
     pub guest_init: PathBuf,
     /// Log at debug level, in the vmm and in the guest.
     pub debug: bool,
-    /// File to which the kernel's console is appended; `None` is a VM without a console.
+    /// File that gets the output of the kernel's console, appended; `None` is a VM without a console.
     pub debug_console: Option<PathBuf>,
 }
 
 /// What is wrong with a [`VmConfig`].
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A number out of its range.
+    /// A number is out of range.
     #[error("{name} = {value}: must be {min} to {max}{why}")]
     Range {
         /// The setting.
         name: &'static str,
-        /// What was given.
+        /// The value.
         value: u64,
-        /// The least that is allowed.
+        /// The minimum.
         min: u64,
-        /// The most that is allowed.
+        /// The maximum.
         max: u64,
-        /// Where the limit comes from, in parentheses, or nothing.
+        /// The source of the limit, in parentheses, or an empty string.
         why: &'static str,
     },
-    /// A path that cannot be used.
+    /// A path cannot be used.
     #[error("{name} = {}: {problem}", path.display())]
     Path {
         /// The setting.
         name: &'static str,
-        /// What was given.
+        /// The value.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
     },
-    /// The taps cannot be cards of the VM.
+    /// The taps cannot be NICs of the VM.
     #[error("network = tap: {0}")]
     Taps(String),
     /// The host's memory is unknown.
@@ -118,10 +126,34 @@ pub enum ConfigError {
 }
 
 impl VmConfig {
-    /// Checks everything that can be known before a VM is started.
+    /// A VM with [`DEFAULT_CPUS`] vCPUs, [`DEFAULT_MEMORY_MIB`], no network and no debugging, in the caller's mount
+    /// namespace and cgroup. The paths are the fields of the same names.
+    pub fn new(
+        share: impl Into<PathBuf>,
+        socket_dir: impl Into<PathBuf>,
+        libkrunfw: impl Into<PathBuf>,
+        guest_init: impl Into<PathBuf>,
+    ) -> Self {
+        VmConfig {
+            cpus: DEFAULT_CPUS,
+            memory_mib: DEFAULT_MEMORY_MIB,
+            share: share.into(),
+            mount_namespace: None,
+            cgroup: None,
+            socket_dir: socket_dir.into(),
+            netns: None,
+            network: Network::None,
+            libkrunfw: libkrunfw.into(),
+            guest_init: guest_init.into(),
+            debug: false,
+            debug_console: None,
+        }
+    }
+
+    /// Checks everything that can be checked before the launch.
     ///
     /// # Errors
-    /// The first thing wrong; the message names the setting and says what is allowed.
+    /// The first problem; the message names the setting and says what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let host_memory = host_memory_mib().map_err(ConfigError::HostMemory)?;
         range("cpus", self.cpus.into(), 1, MAX_CPUS.into(), "")?;
@@ -150,7 +182,7 @@ impl VmConfig {
         Ok(())
     }
 
-    /// The socket that the guest dials.
+    /// The socket that the guest connects to.
     pub fn socket(&self) -> PathBuf {
         self.socket_dir.join(SOCKET_NAME)
     }
@@ -178,8 +210,8 @@ fn range(name: &'static str, value: u64, min: u64, max: u64, why: &'static str) 
 }
 
 fn check_taps(taps: &[Tap]) -> Result<(), ConfigError> {
-    if !(1..=MAX_CARDS).contains(&taps.len()) {
-        return Err(ConfigError::Taps(format!("{} interfaces: must be 1 to {MAX_CARDS}", taps.len())));
+    if !(1..=MAX_NICS).contains(&taps.len()) {
+        return Err(ConfigError::Taps(format!("{} interfaces: must be 1 to {MAX_NICS}", taps.len())));
     }
     match taps.iter().find(|tap| !(1..=MAX_INTERFACE_NAME).contains(&tap.name.len())) {
         Some(tap) => Err(ConfigError::Taps(format!(
@@ -212,20 +244,7 @@ mod tests {
     use super::*;
 
     fn valid() -> VmConfig {
-        VmConfig {
-            cpus: 1,
-            memory_mib: 128,
-            share: "/".into(),
-            socket_dir: "/tmp".into(),
-            mount_namespace: None,
-            cgroup: None,
-            netns: None,
-            network: Network::None,
-            libkrunfw: "/etc/passwd".into(),
-            guest_init: "/etc/passwd".into(),
-            debug: false,
-            debug_console: None,
-        }
+        VmConfig { memory_mib: MIN_MEMORY_MIB, ..VmConfig::new("/", "/tmp", "/etc/passwd", "/etc/passwd") }
     }
 
     fn message(config: VmConfig) -> String {
@@ -233,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_configuration_passes_and_travels() {
+    fn a_valid_configuration_is_accepted_and_survives_json() {
         let config = valid();
         config.validate().unwrap();
         let json = serde_json::to_string(&config).unwrap();
@@ -253,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn taps_are_counted_and_their_names_measured() {
+    fn too_many_taps_and_too_long_names_are_refused() {
         let taps = |count, name: &str| {
             let tap = Tap { name: name.to_owned(), mac: [2; 6] };
             VmConfig { network: Network::Tap(vec![tap; count]), ..valid() }
@@ -283,9 +302,9 @@ mod tests {
     fn a_socket_path_that_does_not_fit_is_refused() {
         let dir = std::env::temp_dir().join("d".repeat(100));
         fs::create_dir_all(&dir).unwrap();
-        let said = message(VmConfig { socket_dir: dir.clone(), ..valid() });
+        let error = message(VmConfig { socket_dir: dir.clone(), ..valid() });
         fs::remove_dir(&dir).unwrap();
-        assert!(said.contains("at most 107 are allowed"), "{said}");
+        assert!(error.contains("at most 107 are allowed"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The kernel's console for debugging: a pseudo-terminal, because libkrun wants a terminal, whose
-//! other side is copied to a file. Always drained: a console that is not stalls the VM.
+//! The kernel's console for debugging: a pseudo-terminal, because libkrun needs a terminal. A thread copies its output to a
+//! file. It never stops reading: an output that nobody reads stalls the VM.
 
 use std::{
     fs::File,
@@ -13,29 +13,29 @@ use nix::{
     pty::{grantpt, posix_openpt, unlockpt},
 };
 
-/// The most that is kept of what a guest writes, in bytes.
+/// Maximum size of the output that is kept, in bytes.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 
-/// A terminal whose output goes to `file` until its last holder has closed it.
+/// Makes a terminal whose output goes to `file` until its last descriptor is closed.
 pub fn copied_to(file: File) -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = posix_openpt(flags)?;
     grantpt(&master)?;
     unlockpt(&master)?;
-    // SAFETY: this request takes open flags and makes a descriptor of the terminal's own side.
+    // SAFETY: this request takes open flags and returns a descriptor of the terminal.
     let terminal = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits()) };
     if terminal < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a new descriptor that nobody else knows.
     let terminal = unsafe { OwnedFd::from_raw_fd(terminal) };
-    // SAFETY: PtyMaster gives its descriptor away.
+    // SAFETY: PtyMaster has given up its descriptor.
     let master = unsafe { OwnedFd::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(master)) };
     thread::Builder::new().name("console".into()).spawn(move || copy(File::from(master), file))?;
     Ok(terminal)
 }
 
-/// Ends with the error that a master gives when the terminal is closed.
+/// Ends with an error when the terminal is closed.
 fn copy(mut master: File, mut file: File) {
     let mut buffer = [0; 4096];
     let mut room = MAX_OUTPUT;
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_terminal_is_told_arrives_in_the_file() {
+    fn output_on_the_terminal_arrives_in_the_file() {
         let (mut read, write) = io::pipe().unwrap();
         let terminal = copied_to(File::from(OwnedFd::from(write))).unwrap();
         File::from(terminal).write_all(b"Linux version\n").unwrap();

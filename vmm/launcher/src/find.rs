@@ -1,15 +1,14 @@
-//! Where the parts of a VM are on this host. An error lists the places looked at.
+//! Finds the parts of a VM on this host. An error lists the places that were searched.
 
 use std::{
     env, fmt,
     path::{Path, PathBuf},
 };
 
-/// Name of the library that holds the guest's kernel; its major version is libkrun 1.19's.
+/// Name of the library that contains the guest's kernel. libkrun 1.19 loads this major version.
 pub const LIBKRUNFW: &str = "libkrunfw.so.5";
 
-/// Where the dynamic loader usually looks. LD_LIBRARY_PATH does not count: the vmm has no
-/// environment.
+/// The usual directories of the dynamic loader. LD_LIBRARY_PATH has no effect: the vmm has no environment.
 const LIBRARY_DIRS: [&str; 6] = [
     "/usr/local/lib64",
     "/usr/local/lib",
@@ -19,40 +18,40 @@ const LIBRARY_DIRS: [&str; 6] = [
     "/opt/krun/lib",
 ];
 
-/// Where an installation puts guest-init.
+/// The directories where guest-init is installed.
 const GUEST_INIT_DIRS: [&str; 3] = ["/usr/local/libexec/krun", "/usr/libexec/krun", "/usr/lib/krun"];
 
-/// Where an installation puts krun-vmm.
+/// The directories where krun-vmm is installed.
 const VMM_DIRS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/opt/krun/bin"];
 
-/// A part that is nowhere.
+/// A part was not found.
 #[derive(Debug, thiserror::Error)]
 pub struct NotFound {
-    /// What was looked for.
+    /// The part.
     pub what: &'static str,
-    /// The places, in order.
+    /// The places that were searched, in order.
     pub places: Vec<PathBuf>,
-    /// What to do.
+    /// What the user can do.
     pub advice: &'static str,
 }
 
 impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let places: Vec<_> = self.places.iter().map(|place| place.display().to_string()).collect();
-        write!(f, "{} not found (looked at {}): {}", self.what, places.join(", "), self.advice)
+        write!(f, "{} not found (searched: {}): {}", self.what, places.join(", "), self.advice)
     }
 }
 
-/// The library that holds the guest's kernel: `configured`, or where libraries usually are.
+/// Finds the library that contains the guest's kernel: `configured`, or in the usual directories.
 ///
 /// # Errors
-/// When it is in none of these places, or not where the configuration says.
+/// When it is not there.
 pub fn libkrunfw(configured: Option<&Path>) -> Result<PathBuf, NotFound> {
     let advice = "install libkrunfw 5 (Debian forky or sid, Fedora: libkrunfw; or its release from GitHub), or set its path";
     find(LIBKRUNFW, configured, LIBRARY_DIRS.iter().map(Path::new).map(Path::to_owned), advice)
 }
 
-/// PID 1 of the guest: `configured`, or where it is installed, or next to this executable.
+/// Finds PID 1 of the guest: `configured`, or where it is installed, or next to this executable.
 ///
 /// # Errors
 /// As [`libkrunfw`].
@@ -61,10 +60,10 @@ pub fn guest_init(configured: Option<&Path>) -> Result<PathBuf, NotFound> {
     find("guest-init", configured, GUEST_INIT_DIRS.iter().map(PathBuf::from).chain(own_directory()), advice)
 }
 
-/// The program that becomes the VM: next to this executable, where it is installed, or in PATH.
+/// Finds krun-vmm: next to this executable, where it is installed, or in PATH.
 ///
 /// # Errors
-/// When it is in none of these places.
+/// When it is not there.
 pub fn krun_vmm() -> Result<PathBuf, NotFound> {
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = own_directory().into_iter().chain(VMM_DIRS.iter().map(PathBuf::from));
@@ -99,25 +98,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configured_path_is_the_only_place() {
+    fn only_a_configured_path_is_searched() {
         assert_eq!(libkrunfw(Some(Path::new("/etc/passwd"))).unwrap(), Path::new("/etc/passwd"));
         let error = libkrunfw(Some(Path::new("/none/libkrunfw.so.5"))).unwrap_err();
         assert!(
             error.to_string().starts_with(
-                "libkrunfw.so.5 not found (looked at /none/libkrunfw.so.5): install libkrunfw 5"
+                "libkrunfw.so.5 not found (searched: /none/libkrunfw.so.5): install libkrunfw 5"
             ),
             "{error}"
         );
     }
 
     #[test]
-    fn the_first_place_wins_and_each_is_named_once() {
+    fn the_first_place_wins_and_the_error_names_each_place_once() {
         let dirs = || ["/none", "/etc", "/none", "/usr"].into_iter().map(PathBuf::from);
         assert_eq!(find("passwd", None, dirs(), "").unwrap(), Path::new("/etc/passwd"));
         let error = find("no-such-file", None, dirs(), "do this").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no-such-file not found (looked at /none/no-such-file, /etc/no-such-file, /usr/no-such-file): do this"
+            "no-such-file not found (searched: /none/no-such-file, /etc/no-such-file, /usr/no-such-file): do this"
         );
     }
 }

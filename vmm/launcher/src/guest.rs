@@ -1,6 +1,6 @@
-//! The guest's two connections: taking them, and no others.
+//! The guest's two connections.
 //!
-//! Nothing that arrives is believed before it has shown the nonce; afterwards the listener is gone.
+//! A connection must first send the nonce. When both connections are there, the listener is closed.
 
 use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
@@ -18,12 +18,12 @@ use ttrpc::r#async::{Client, transport::Socket};
 
 use crate::{VmEnd, lines::Lines, probe::ProbeError};
 
-/// PID 1 of a running VM. Clones are the same guest.
+/// PID 1 of a running VM. Clones refer to the same guest.
 #[derive(Clone)]
 pub struct Guest {
-    /// Calls to it.
+    /// Calls to the guest.
     pub client: GuestClient,
-    /// Byte streams from and to it.
+    /// Byte streams from and to the guest.
     pub streams: Mux,
     lost: watch::Receiver<Option<String>>,
 }
@@ -34,20 +34,20 @@ pub enum GuestError {
     /// The vmm ended first.
     #[error("the VM ended before its guest was ready: {0}")]
     Ended(VmEnd),
-    /// The guest made no progress, because KVM cannot run it.
+    /// KVM cannot run the guest.
     #[error(transparent)]
     NoKvm(#[from] ProbeError),
-    /// The guest did not dial in time.
+    /// The guest did not connect in time.
     #[error(
         "the guest did not answer within {} s of boot; `krun-vmm check` says whether this host can run VMs",
         .0.as_secs()
     )]
     Timeout(Duration),
-    /// The socket broke.
+    /// The socket failed.
     #[error("accepting the guest's connections")]
     Accept(#[source] io::Error),
-    /// [`crate::Vm::guest`] was called before.
-    #[error("the guest's connections were taken before")]
+    /// [`crate::Vm::guest`] was already called.
+    #[error("the guest was already taken by an earlier call")]
     Taken,
 }
 
@@ -80,8 +80,8 @@ impl Guest {
         tokio::spawn(async move {
             let reason = match ended.await {
                 Ok(Ok(())) => "the guest closed the connection".to_owned(),
-                Ok(Err(error)) => format!("the guest's streams broke: {error}"),
-                Err(error) => format!("the guest's streams were abandoned: {error}"),
+                Ok(Err(error)) => format!("the guest's streams failed: {error}"),
+                Err(error) => format!("the task of the guest's streams failed: {error}"),
             };
             announce.send_replace(Some(reason));
         });
@@ -102,7 +102,7 @@ async fn pass_on_log(mut reader: mux::Reader) {
     lines.end(log);
 }
 
-/// The socket that the guest dials. Dropping it closes and removes it.
+/// The socket that the guest connects to. Dropping it closes and removes it.
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
@@ -117,8 +117,8 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Takes connections until both of the guest's are there. Only the vmm can reach the socket: one that stays
-    /// silent holds up nobody but itself, and the caller's limit for a boot ends it.
+    /// Accepts connections until both of the guest's are there. Only the vmm can reach the socket: if a connection stays
+    /// silent, it delays only its own VM, and the caller's limit for the boot ends it.
     pub async fn guest(self) -> Result<Guest, GuestError> {
         let (mut control, mut streams) = (None, None);
         loop {
@@ -182,7 +182,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("vmm-guest-test-{}", std::process::id()));
         let nonce = "ab".repeat(32);
         let listener = Listener::bind(&path, nonce.clone()).unwrap();
-        let dialler = tokio::spawn({
+        let guest_side = tokio::spawn({
             let path = path.clone();
             async move {
                 let mut kept = Vec::new();
@@ -200,7 +200,7 @@ mod tests {
         });
         let guest = listener.guest().await.unwrap();
         assert!(!path.exists());
-        drop(dialler.await.unwrap());
+        drop(guest_side.await.unwrap());
         assert_eq!(guest.lost().await, "the guest closed the connection");
     }
 }

@@ -1,8 +1,7 @@
-//! Launching a jailed vmm, and the handle to a running VM and its guest.
+//! Launches a jailed vmm, and gives a handle to the running VM and to its guest.
 //!
-//! A caller describes a VM ([`VmConfig`]), launches it ([`Vm::launch`]) and talks to PID 1 in it
-//! ([`Vm::guest`]). This library must never call libkrun, which exits the process it runs in: that
-//! is the work of the binary `krun-vmm`, which is started in namespaces of its own.
+//! A caller describes a VM ([`VmConfig`]), launches it ([`Vm::launch`]) and calls PID 1 in it ([`Vm::guest`]). This library
+//! must never call libkrun, which exits its process. Only the binary `krun-vmm` does, which runs in namespaces of its own.
 
 pub mod config;
 mod console;
@@ -18,5 +17,5 @@ mod vm;
 pub use config::{ConfigError, Network, Tap, VmConfig};
 pub use end::VmEnd;
 pub use guest::{Guest, GuestError};
-pub use linux::pidfd::How;
+pub use linux::pidfd::ExitStatus;
 pub use vm::{LaunchError, Vm};

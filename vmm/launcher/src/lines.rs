@@ -1,39 +1,39 @@
-//! Lines from a process that is not trusted: always drained, each of bounded length, and only so
-//! many a second passed on, so that its writer can neither stall nor flood the host's log.
+//! The lines of a writer that is not trusted, made fit for the host's log: limited in length and in rate, and without
+//! control characters. The writer is never made to wait.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Longest line passed on, in bytes; the rest of it is dropped.
+use tokio::time::Instant;
+
+/// Maximum length of a line in bytes, after invalid bytes were replaced. The rest of a longer line is dropped.
 pub const MAX_LINE: usize = 1024;
 
-/// Lines passed on at once after a pause.
-const BURST: u32 = 500;
+/// Number of lines that pass at once after a pause.
+const BURST: u32 = 200;
 
-/// Lines a second passed on in the long run.
-const PER_SECOND: u32 = 50;
+/// Number of lines that pass in a second in the long run.
+const PER_SECOND: u32 = 5;
 
-/// Cuts a stream of bytes into lines.
+/// The time in which one line is earned.
+const PER_LINE: Duration = Duration::from_millis(1000 / PER_SECOND as u64);
+
+/// Splits a stream of bytes into lines.
 pub struct Lines {
     partial: Vec<u8>,
+    /// The number of lines that may pass now.
     allowance: u32,
     refilled: Instant,
     dropped: u64,
 }
 
-impl Default for Lines {
-    fn default() -> Self {
-        Lines::new()
-    }
-}
-
 impl Lines {
-    /// Has seen nothing yet.
+    /// A stream that nothing was read of.
     pub fn new() -> Self {
         Lines { partial: Vec::new(), allowance: BURST, refilled: Instant::now(), dropped: 0 }
     }
 
-    /// Takes the next bytes and hands out the lines that they complete.
-    pub fn feed(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
+    /// Takes the next bytes, and passes the lines that they complete to `pass`.
+    pub fn feed(&mut self, bytes: &[u8], mut pass: impl FnMut(&str)) {
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             let (text, complete) = match part.split_last() {
                 Some((b'\n', text)) => (text, true),
@@ -42,70 +42,79 @@ impl Lines {
             let room = MAX_LINE - self.partial.len();
             self.partial.extend_from_slice(&text[..text.len().min(room)]);
             if complete {
-                self.finish(&mut line);
+                self.finish(&mut pass);
             }
         }
     }
 
-    /// The stream has ended: hands out what was not ended by a newline.
-    pub fn end(&mut self, mut line: impl FnMut(&str)) {
+    /// The stream has ended: passes a last line without a newline, and the number of dropped lines.
+    pub fn end(&mut self, mut pass: impl FnMut(&str)) {
         if !self.partial.is_empty() {
-            self.finish(&mut line);
+            self.finish(&mut pass);
         }
-        self.report_dropped(&mut line);
+        self.report_dropped(&mut pass);
     }
 
-    fn finish(&mut self, line: &mut impl FnMut(&str)) {
-        let text = printable(&std::mem::take(&mut self.partial));
+    fn finish(&mut self, pass: &mut impl FnMut(&str)) {
+        let line = std::mem::take(&mut self.partial);
         self.refill();
-        if self.allowance == 0 {
+        // During a flood, the summary and the lines after it come once a second.
+        let needed = if self.dropped > 0 { PER_SECOND } else { 1 };
+        if self.allowance < needed {
             self.dropped += 1;
             return;
         }
+        self.report_dropped(pass);
         self.allowance -= 1;
-        self.report_dropped(line);
-        line(&text);
+        pass(&printable(&line));
     }
 
     fn refill(&mut self) {
-        let earned = self.refilled.elapsed().as_millis() as u64 * u64::from(PER_SECOND) / 1000;
-        if earned > 0 {
-            self.allowance = u64::from(self.allowance).saturating_add(earned).min(BURST.into()) as u32;
-            self.refilled += Duration::from_millis(earned * 1000 / u64::from(PER_SECOND));
-        }
+        let earned = self.refilled.elapsed().as_nanos() / PER_LINE.as_nanos();
+        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+        self.allowance = self.allowance.saturating_add(earned).min(BURST);
+        self.refilled += PER_LINE * earned;
     }
 
-    fn report_dropped(&mut self, line: &mut impl FnMut(&str)) {
+    fn report_dropped(&mut self, pass: &mut impl FnMut(&str)) {
         if self.dropped > 0 {
-            line(&format!("({} lines dropped)", std::mem::take(&mut self.dropped)));
+            self.allowance = self.allowance.saturating_sub(1);
+            pass(&format!("... and {} more lines", std::mem::take(&mut self.dropped)));
         }
     }
 }
 
-/// Text without control characters, which could forge other lines or drive a terminal.
+/// Replaces control characters, which could forge other lines or control a terminal, and limits the result to
+/// [`MAX_LINE`] bytes: a replacement has three bytes.
 fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .trim_end_matches('\r')
-        .chars()
-        .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
-        .collect()
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(bytes).trim_end_matches('\r').chars() {
+        let c = if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+        if text.len() + c.len_utf8() > MAX_LINE {
+            break;
+        }
+        text.push(c);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     fn collect(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut lines, mut got) = (Lines::new(), Vec::new());
+        let (mut lines, mut passed) = (Lines::new(), Vec::new());
         for chunk in chunks {
-            lines.feed(chunk, |line| got.push(line.to_owned()));
+            lines.feed(chunk, |line| passed.push(line.to_owned()));
         }
-        lines.end(|line| got.push(line.to_owned()));
-        got
+        lines.end(|line| passed.push(line.to_owned()));
+        passed
     }
 
     #[test]
-    fn lines_are_cut_wherever_the_chunks_end() {
+    fn a_line_may_span_chunks() {
         assert_eq!(collect(&[b"on", b"e\r\ntwo\nth", b"ree"]), ["one", "two", "three"]);
     }
 
@@ -121,9 +130,43 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_dropped_and_counted() {
-        let got = collect(&[&b"x\n".repeat(100_000)]);
-        assert!(got.len() < 2 * BURST as usize, "{} lines", got.len());
-        assert!(got.last().unwrap().ends_with("lines dropped)"), "{:?}", got.last());
+    fn a_line_of_invalid_bytes_is_no_longer_than_others() {
+        let passed = collect(&[&[0xff; MAX_LINE]]);
+        assert!((MAX_LINE - 2..=MAX_LINE).contains(&passed[0].len()), "{}", passed[0].len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_passes_as_a_burst_and_a_number() {
+        let passed = collect(&[&b"x\n".repeat(1000)]);
+        assert_eq!(passed.len(), BURST as usize + 1);
+        assert_eq!(passed[BURST as usize], "... and 800 more lines");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_flood_passes_at_the_rate_and_is_counted() {
+        let (mut lines, mut passed) = (Lines::new(), Vec::new());
+        for _ in 0..600 {
+            lines.feed(&b"x\n".repeat(100), |line| passed.push(line.to_owned()));
+            advance(Duration::from_millis(100)).await;
+        }
+        lines.end(|line| passed.push(line.to_owned()));
+        // One more summary at the end.
+        let most = (BURST + 60 * PER_SECOND) as usize + 1;
+        assert!((most - 10..=most).contains(&passed.len()), "{} of {most}", passed.len());
+        let (summaries, whole): (Vec<_>, Vec<_>) =
+            passed.iter().partition(|line| line.starts_with("... and "));
+        let dropped: usize =
+            summaries.iter().map(|line| line.split(' ').nth(2).unwrap().parse::<usize>().unwrap()).sum();
+        assert_eq!(dropped + whole.len(), 60_000);
+        assert!(summaries.len() <= 61, "{} summaries", summaries.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_pause_lines_pass_again() {
+        let (mut lines, mut passed) = (Lines::new(), Vec::new());
+        lines.feed(&b"x\n".repeat(BURST as usize + 7), |_| ());
+        advance(Duration::from_secs(60)).await;
+        lines.feed(b"y\nz\n", |line| passed.push(line.to_owned()));
+        assert_eq!(passed, ["... and 7 more lines", "y", "z"]);
     }
 }

@@ -1,10 +1,10 @@
-//! The secret by which PID 1's connections are known.
+//! The secret that proves that a connection comes from PID 1.
 
 use std::io;
 
 use guest_protocol::hello::NONCE_LEN;
 
-/// A new nonce: 256 random bits in hexadecimal.
+/// Makes a nonce: 256 random bits in hexadecimal.
 pub fn make() -> io::Result<String> {
     let mut bytes = [0u8; NONCE_LEN / 2];
     // SAFETY: the buffer is valid for writes of its length.
@@ -18,7 +18,7 @@ pub fn make() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn nonces_are_of_the_right_length_and_differ() {
+    fn a_nonce_has_the_right_length_and_two_differ() {
         let (a, b) = (super::make().unwrap(), super::make().unwrap());
         assert_eq!(a.len(), guest_protocol::hello::NONCE_LEN);
         assert_ne!(a, b);

@@ -1,5 +1,5 @@
-//! What crosses from [`crate::Vm::launch`] to the `krun-vmm vm` that it spawns: which descriptors
-//! it inherits and what it reads from them. Never anything a third party sees.
+//! The interface between [`crate::Vm::launch`] and the `krun-vmm vm` that it starts: the descriptors that the vmm inherits,
+//! and what it reads from them. Nobody else uses it.
 
 use std::os::fd::RawFd;
 
@@ -7,30 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::VmConfig;
 
-/// Pipe from which the vmm reads its [`Order`] until end of file.
+/// Pipe from which the vmm reads its [`Order`], until the end of file.
 pub const ORDER_FD: RawFd = 3;
 
-/// Pipe that is never written: its end of file says that the parent is gone.
+/// Pipe without data: its end of file says that the parent has ended.
 pub const LIFE_FD: RawFd = 4;
 
-/// Network namespace to enter, if the configuration names one.
+/// Network namespace that the vmm enters, if the configuration has one.
 pub const NETNS_FD: RawFd = 5;
 
-/// Terminal for the console, if the configuration names a file for its output.
+/// Terminal for the console, if the configuration has a file for its output.
 pub const CONSOLE_FD: RawFd = 6;
 
-/// Exit status of a vmm that failed before there was a VM; its stderr says why.
+/// Exit status of a vmm that failed before the VM started; its stderr says why.
 pub const SETUP_FAILED: i32 = 251;
 
-/// Exit status of a vmm whose parent is gone.
+/// Exit status of a vmm whose parent has ended.
 pub const ORPHANED: i32 = 252;
 
-/// All that a vmm is told.
+/// The configuration of a vmm, sent as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The VM.
     pub config: VmConfig,
-    /// Proves to the host that a connection comes from PID 1.
+    /// The secret that proves that a connection comes from PID 1.
     pub nonce: String,
 }

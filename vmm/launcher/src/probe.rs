@@ -1,5 +1,5 @@
-//! Whether this host can run VMs at all. Must never take long: what may hang runs in a process
-//! that is killed.
+//! Checks whether this host can run VMs. What may hang runs in a process of its own, which is killed after
+//! [`GUEST_TIMEOUT`].
 
 use std::{
     fs::File,
@@ -10,66 +10,66 @@ use std::{
 };
 
 use linux::{
-    pidfd::How,
+    pidfd::ExitStatus,
     spawn::{Spawn, SpawnError},
 };
 use nix::{fcntl::OFlag, sys::signal::Signal, unistd::pipe2};
 
 use crate::find::{self, NotFound};
 
-/// The device.
+/// The KVM device.
 pub const DEV_KVM: &str = "/dev/kvm";
 
 /// `KVM_GET_API_VERSION`: `_IO(KVMIO, 0)` of linux/kvm.h.
 const KVM_GET_API_VERSION: libc::c_ulong = 0xae00;
 
-/// The only version there is (Documentation/virt/kvm/api.rst, 4.1).
+/// The only version that exists. Source: Documentation/virt/kvm/api.rst, 4.1.
 const KVM_API_VERSION: i32 = 12;
 
-/// How long the guest code of the full probe may take. It takes microseconds where KVM works, and seconds in a busy machine
-/// that emulates nested virtualisation.
+/// How long the guest code of [`guest`] may take. It takes microseconds where KVM works, and seconds on a busy machine
+/// that emulates nested virtualization.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why this host cannot run VMs.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// There is no such device.
+    /// The device does not exist.
     #[error(
         "no {DEV_KVM}: this host has no KVM; enable virtualization in its firmware (or nested virtualization, if it is a VM) and load kvm_intel or kvm_amd"
     )]
     Missing,
-    /// It cannot be opened.
+    /// The device cannot be opened.
     #[error("{DEV_KVM} cannot be opened for reading and writing: run as root, or be given the device")]
     Forbidden(#[source] io::Error),
-    /// It is something else.
+    /// The device is not KVM.
     #[error("{DEV_KVM} is not KVM of API version {KVM_API_VERSION} (answer: {0})")]
     NotKvm(i32),
-    /// It opens, but a guest cannot run.
+    /// The device opens, but a guest fails.
     #[error(
         "{DEV_KVM} opens but cannot run guests: {0}; use a machine with real (or working nested) virtualization"
     )]
     CannotRun(String),
-    /// It opens, but a guest does not get anywhere.
+    /// The device opens, but a guest makes no progress.
     #[error(
         "{DEV_KVM} opens but a guest of a few instructions did not end within {} s; use a machine with real (or working nested) virtualization",
         GUEST_TIMEOUT.as_secs()
     )]
     Hangs,
-    /// The prober is not there.
+    /// krun-vmm, which runs the guest, is not there.
     #[error(transparent)]
     NoVmm(#[from] NotFound),
-    /// The prober cannot be started.
+    /// krun-vmm cannot be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    /// A pipe.
+    /// The process of the probe cannot be watched.
     #[error("watching the probe")]
     Watch(#[source] io::Error),
 }
 
-/// Whether /dev/kvm is there, permitted, and KVM. Takes microseconds.
+/// Checks that /dev/kvm exists, can be opened, and is KVM. Takes microseconds.
 ///
 /// # Errors
-/// What is wrong and what to do.
+/// The problem, and what to do about it.
 pub fn device() -> Result<(), ProbeError> {
     let kvm = match File::options().read(true).write(true).open(DEV_KVM) {
         Ok(kvm) => kvm,
@@ -81,11 +81,11 @@ pub fn device() -> Result<(), ProbeError> {
     if version == KVM_API_VERSION { Ok(()) } else { Err(ProbeError::NotKvm(version)) }
 }
 
-/// Whether KVM really runs a guest: [`device`], then a few instructions in a process of their own
-/// (`krun-vmm probe`). Blocks for milliseconds where KVM works, else up to two seconds.
+/// Checks that KVM really runs a guest: first [`device`], then a guest of a few instructions in another process
+/// (`krun-vmm probe`). Blocks for milliseconds where KVM works, otherwise for up to [`GUEST_TIMEOUT`], 10 s.
 ///
 /// # Errors
-/// What is wrong and what to do.
+/// The problem, and what to do about it.
 pub fn guest() -> Result<(), ProbeError> {
     device()?;
     guest_with(&find::krun_vmm()?)
@@ -96,18 +96,18 @@ pub(crate) fn guest_with(vmm: &Path) -> Result<(), ProbeError> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| ProbeError::Watch(errno.into()))?;
     let child = Spawn::new(vmm).arg("probe").fd(write, 2).spawn()?;
     let in_time = child.pidfd().ends_within(GUEST_TIMEOUT);
-    // A process in KVM_RUN is killed all the same: KVM looks for signals.
+    // This also ends a process in KVM_RUN: KVM checks for signals.
     child.kill(Signal::SIGKILL);
-    let how = child.wait().map_err(ProbeError::Watch)?;
-    let mut said = String::new();
-    let _ = File::from(read).take(1024).read_to_string(&mut said);
-    match (in_time, how) {
+    let status = child.wait().map_err(ProbeError::Watch)?;
+    let mut stderr = String::new();
+    let _ = File::from(read).take(1024).read_to_string(&mut stderr);
+    match (in_time, status) {
         (Err(error), _) => Err(ProbeError::Watch(error)),
         (Ok(false), _) => Err(ProbeError::Hangs),
-        (Ok(true), How::Exited(0)) => Ok(()),
-        (Ok(true), how) if said.trim().is_empty() => {
-            Err(ProbeError::CannotRun(format!("the probe ended, {how}")))
+        (Ok(true), ExitStatus::Exited(0)) => Ok(()),
+        (Ok(true), status) if stderr.trim().is_empty() => {
+            Err(ProbeError::CannotRun(format!("the probe ended, {status}")))
         }
-        (Ok(true), _) => Err(ProbeError::CannotRun(said.trim().to_owned())),
+        (Ok(true), _) => Err(ProbeError::CannotRun(stderr.trim().to_owned())),
     }
 }

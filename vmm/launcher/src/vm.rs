@@ -1,12 +1,14 @@
-//! A running vmm process: launching it, its end, and what its stderr says.
+//! A vmm process: its launch, its end, and its stderr.
 //!
-//! Must never wait for a child other than its own, and never leave one unreaped.
+//! This module waits only for its own children, and reaps every one of them.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{self, Write},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -24,7 +26,7 @@ use nix::{
 use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch};
 
 use crate::{
-    ConfigError, Guest, GuestError, VmConfig, VmEnd, console,
+    ConfigError, ExitStatus, Guest, GuestError, VmConfig, VmEnd, console,
     find::{self, NotFound},
     guest::Listener,
     lines::Lines,
@@ -32,10 +34,13 @@ use crate::{
     probe::{self, ProbeError},
 };
 
-/// Lines of stderr that are kept for [`VmEnd`].
-const LAST_WORDS: usize = 20;
+/// Lines of stderr that [`VmEnd`] keeps.
+const LAST_LINES: usize = 20;
 
-/// A boot that takes longer than this is looked into.
+/// Maximum number of bytes that a pipe holds. Source: pipe(7), "Pipe capacity".
+const PIPE_CAPACITY: usize = 64 * 1024;
+
+/// A boot that takes longer than this triggers a check of KVM.
 const SLOW_BOOT: Duration = Duration::from_secs(3);
 
 /// A vmm process and, in it, a VM. Dropping it kills both.
@@ -47,31 +52,31 @@ pub struct Vm {
     end: watch::Receiver<Option<VmEnd>>,
     /// Taken by the call of [`Vm::guest`] that waits for the guest.
     listener: Mutex<Option<Listener>>,
-    /// Closed when we are gone, however we end: the vmm then ends itself.
+    /// Closed when this process ends, for whatever reason: the vmm then ends itself.
     _life: OwnedFd,
 }
 
-/// Why a vmm was not launched. Nothing is left of it.
+/// Why the launch failed. Nothing is left of the vmm.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is no krun-vmm.
+    /// krun-vmm was not found.
     #[error(transparent)]
     NoVmm(#[from] NotFound),
     /// A file of the configuration cannot be opened.
     #[error("opening the {what} {}", path.display())]
     Open {
-        /// What it is for.
+        /// Its purpose.
         what: &'static str,
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         #[source]
         source: io::Error,
     },
-    /// The socket that the guest is to dial cannot be made.
+    /// The socket that the guest connects to cannot be made.
     #[error("listening on {}", .0.display())]
     Listen(PathBuf, #[source] io::Error),
     /// A pipe or a nonce cannot be made.
@@ -80,16 +85,16 @@ pub enum LaunchError {
     /// The process cannot be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    /// The vmm did not take its orders.
-    #[error("giving the vmm its orders: {}", .0)]
+    /// The vmm did not read its order.
+    #[error("sending the vmm its order: {}", .0)]
     Order(VmEnd),
 }
 
 impl Vm {
-    /// Launches a VM. Returns as soon as the vmm has its orders, long before the guest runs.
+    /// Launches a VM. Returns as soon as the vmm has its order, long before the guest runs.
     ///
     /// # Errors
-    /// When the configuration is wrong or a step fails; then nothing is left behind.
+    /// When the configuration is wrong or a step fails; then nothing is left.
     pub async fn launch(config: VmConfig) -> Result<Vm, LaunchError> {
         let vmm = find::krun_vmm()?;
         Self::launch_with(&vmm, config).await
@@ -115,6 +120,8 @@ impl Vm {
             .fd(order_read, order::ORDER_FD)
             .fd(life_read, order::LIFE_FD);
         spawn.namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+        // A vmm that a guest has taken over must not change the program of later vmms.
+        spawn.read_only_exe = true;
         match &config.mount_namespace {
             Some(path) => {
                 spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);
@@ -143,7 +150,7 @@ impl Vm {
         let killed = Arc::new(AtomicBool::new(false));
         let (announce, end) = watch::channel(None);
         tokio::spawn(attend(child.clone(), stderr, killed.clone(), announce));
-        // From here on, an error's return drops the Vm, which kills the process; the task reaps it.
+        // From here on, an early return drops the Vm, which kills the process; the task reaps it.
         let vm = Vm {
             vmm: vmm.to_owned(),
             child,
@@ -152,16 +159,15 @@ impl Vm {
             listener: Mutex::new(Some(listener)),
             _life: life_write,
         };
-        if vm.give(order::Order { config, nonce }, order_write).is_err() {
+        if vm.send(order::Order { config, nonce }, order_write).is_err() {
             vm.kill();
             return Err(LaunchError::Order(vm.ended().await));
         }
         Ok(vm)
     }
 
-    /// Writes the order and closes the pipe. An order is far smaller than a pipe's buffer, so
-    /// this does not block.
-    fn give(&self, order: order::Order, pipe: OwnedFd) -> io::Result<()> {
+    /// Writes the order and closes the pipe. This does not block: an order is far smaller than a pipe's buffer.
+    fn send(&self, order: order::Order, pipe: OwnedFd) -> io::Result<()> {
         File::from(pipe).write_all(&serde_json::to_vec(&order)?)
     }
 
@@ -170,15 +176,15 @@ impl Vm {
         self.child.pid()
     }
 
-    /// Has the kernel end it sooner or later than others when memory runs out: [`Child::set_oom_score_adj`].
+    /// Sets how early the kernel kills the vmm when memory runs out: [`Child::set_oom_score_adj`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Child::set_oom_score_adj`].
     pub fn set_oom_score_adj(&self, score: i32) -> io::Result<()> {
         self.child.set_oom_score_adj(score)
     }
 
-    /// Kills the vmm and with it the VM. It may be called at any time and any number of times.
+    /// Kills the vmm and with it the VM. Can be called at any time, and repeatedly.
     pub fn kill(&self) {
         if self.end.borrow().is_none() {
             self.killed.store(true, Ordering::Relaxed);
@@ -186,12 +192,12 @@ impl Vm {
         }
     }
 
-    /// Waits until the vmm has ended. Any number may wait.
+    /// Waits until the vmm has ended. Any number of callers can wait.
     pub async fn ended(&self) -> VmEnd {
         ended(self.end.clone()).await
     }
 
-    /// Waits for the guest to dial. To be called once: it closes and removes the socket.
+    /// Waits until the guest connects. It can be called once, because it closes and removes the socket.
     ///
     /// # Errors
     /// When the vmm ends first, or `boot_timeout` passes first.
@@ -199,7 +205,7 @@ impl Vm {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         let listener = listener.ok_or(GuestError::Taken)?;
         tokio::select! {
-            // A guest that dialled and then died is first of all a VM that ended.
+            // If the guest connected and the VM ended, the end is the news.
             biased;
             end = self.ended() => Err(GuestError::Ended(end)),
             guest = listener.guest() => guest,
@@ -210,14 +216,14 @@ impl Vm {
 }
 
 impl Vm {
-    /// Looks, once a boot takes long, whether that is because KVM cannot run guests at all: some
-    /// machines' /dev/kvm takes a quarter of a minute to fail. Never resolves otherwise.
+    /// Checks during a slow boot whether KVM can run guests at all: on some machines it takes 15 s to fail. Returns only if
+    /// it cannot.
     async fn kvm_cannot(&self) -> GuestError {
         tokio::time::sleep(SLOW_BOOT).await;
         let vmm = self.vmm.clone();
         match tokio::task::spawn_blocking(move || probe::guest_with(&vmm)).await {
             Ok(Err(error @ ProbeError::CannotRun(_))) => error.into(),
-            // It can, or cannot be asked: a busy host is slow, too.
+            // KVM works, or the check failed: the host may just be busy.
             _ => std::future::pending().await,
         }
     }
@@ -238,39 +244,59 @@ fn open(what: &'static str, path: &Path, options: &std::fs::OpenOptions) -> Resu
 async fn ended(mut end: watch::Receiver<Option<VmEnd>>) -> VmEnd {
     match end.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(end)) => end.clone(),
-        // The task that attends to the process was cancelled: the runtime is shutting down.
-        _ => VmEnd::new(crate::How::Unknown, Vec::new(), false),
+        // The task that watches the process was cancelled: the runtime is shutting down.
+        _ => VmEnd::new(ExitStatus::Unknown, Vec::new(), false),
     }
 }
 
-/// Passes on what the vmm says until it has ended, then announces its end.
+/// Logs the vmm's stderr until the vmm has ended, then reaps it and announces its end.
+///
+/// The end of the process counts, not the end of stderr: a vmm that a guest has taken over can pass its stderr to another
+/// process, and the end of file would never come.
 async fn attend(
     child: Child,
     mut stderr: pipe::Receiver,
     killed: Arc<AtomicBool>,
     announce: watch::Sender<Option<VmEnd>>,
 ) {
-    let mut last_words = std::collections::VecDeque::new();
-    let mut hear = |line: &str| {
+    let mut last_lines = VecDeque::new();
+    let mut log = |line: &str| {
         log::log!(target: "vmm", level(line), "{}: {line}", child.pid());
-        if last_words.len() == LAST_WORDS {
-            last_words.pop_front();
+        if last_lines.len() == LAST_LINES {
+            last_lines.pop_front();
         }
-        last_words.push_back(line.to_owned());
+        last_lines.push_back(line.to_owned());
     };
     let mut lines = Lines::new();
     let mut buffer = vec![0; 4096];
-    // The vmm is the only process that has the pipe's other end: its end is the end of file.
-    while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-        lines.feed(&buffer[..count], &mut hear);
+    let status = {
+        let mut ended = pin!(child.ended());
+        let mut open = true;
+        loop {
+            tokio::select! {
+                status = &mut ended => break status,
+                read = stderr.read(&mut buffer), if open => match read {
+                    Ok(count @ 1..) => lines.feed(&buffer[..count], &mut log),
+                    // Closed by the vmm, which may go on without it.
+                    _ => open = false,
+                },
+            }
+        }
+    };
+    // The process is gone, so all that it wrote is in the pipe, and only that is read.
+    let mut left = PIPE_CAPACITY;
+    while let Ok(count @ 1..) = stderr.try_read(&mut buffer)
+        && left > 0
+    {
+        lines.feed(&buffer[..count], &mut log);
+        left = left.saturating_sub(count);
     }
-    lines.end(&mut hear);
-    let how = child.ended().await.unwrap_or(crate::How::Unknown);
-    announce.send_replace(Some(VmEnd::new(how, last_words.into(), killed.load(Ordering::Relaxed))));
+    lines.end(&mut log);
+    let status = status.unwrap_or(ExitStatus::Unknown);
+    announce.send_replace(Some(VmEnd::new(status, last_lines.into(), killed.load(Ordering::Relaxed))));
 }
 
-/// The level of a line of libkrun's logger, "[<time> LEVEL module] text", which knows no other way
-/// to tell us; our own lines are errors.
+/// The level of a line. libkrun's logger writes "[<time> LEVEL module] text"; lines of krun-vmm itself are errors.
 fn level(line: &str) -> log::Level {
     let word = line.split_whitespace().nth(1).unwrap_or_default();
     match (line.starts_with('['), word.parse()) {

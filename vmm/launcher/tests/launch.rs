@@ -1,5 +1,5 @@
-//! Launching a vmm, without KVM: what the caller sees of a vmm that fails, stalls or is killed,
-//! and that nothing is left of it. The vmm is a shell script.
+//! The launch of a vmm, without KVM: what the caller sees when the vmm fails, stalls or is killed. Nothing may be left
+//! of it. A shell script takes the place of krun-vmm.
 
 use std::{
     fs,
@@ -9,16 +9,16 @@ use std::{
 };
 
 use nix::unistd::{Pid, Uid};
-use vm_launcher::{GuestError, How, Network, Vm, VmConfig};
+use vm_launcher::{ExitStatus, GuestError, Vm, VmConfig, config::MIN_MEMORY_MIB};
 
-/// For a launch that comes to no program.
+/// The program of a launch that fails before it starts one.
 const NO_VMM: &str = "/nonexistent/krun-vmm";
 
-/// A directory for one test, removed with it.
+/// A directory for one test, removed when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    /// `None`, with a word on why, where the test cannot run.
+    /// `None`, and a message that says why, where the test cannot run.
     fn new(name: &str) -> Option<Scratch> {
         if !Uid::effective().is_root() {
             eprintln!("skipped: {name} makes namespaces, which needs root");
@@ -31,23 +31,11 @@ impl Scratch {
     }
 
     fn config(&self) -> VmConfig {
-        VmConfig {
-            cpus: 1,
-            memory_mib: 128,
-            share: self.0.join("share"),
-            socket_dir: self.0.join("sock"),
-            mount_namespace: None,
-            cgroup: None,
-            netns: None,
-            network: Network::None,
-            libkrunfw: "/etc/passwd".into(),
-            guest_init: "/etc/passwd".into(),
-            debug: false,
-            debug_console: None,
-        }
+        let [share, sockets] = ["share", "sock"].map(|name| self.0.join(name));
+        VmConfig { memory_mib: MIN_MEMORY_MIB, ..VmConfig::new(share, sockets, "/etc/passwd", "/etc/passwd") }
     }
 
-    /// An executable that stands in for krun-vmm.
+    /// An executable in place of krun-vmm.
     fn script(&self, text: &str) -> PathBuf {
         let path = self.0.join("vmm.sh");
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -80,7 +68,7 @@ async fn the_process_has_its_own_namespaces_and_can_be_killed() {
     vm.kill();
     vm.kill();
     let end = vm.ended().await;
-    assert_eq!((end.how, end.reason.as_str()), (How::Killed(9), "the vmm was killed as asked"));
+    assert_eq!((end.status, end.reason.as_str()), (ExitStatus::Killed(9), "the vmm was killed as asked"));
 }
 
 #[tokio::test]
@@ -101,18 +89,39 @@ async fn a_dropped_vm_is_killed_and_reaped() {
 }
 
 #[tokio::test]
-async fn its_last_words_are_kept_and_bounded() {
-    let Some(scratch) = Scratch::new("words") else { return };
-    let script = scratch.script("for i in $(seq 100); do echo line $i >&2; done; exit 3");
+async fn its_last_lines_are_kept_and_bounded() {
+    let Some(scratch) = Scratch::new("lines") else { return };
+    let script = scratch.script("cat <&3 >/dev/null; for i in $(seq 100); do echo line $i >&2; done; exit 3");
     let vm = Vm::launch_with(&script, scratch.config()).await.unwrap();
     let (one, two) = tokio::join!(vm.ended(), vm.ended());
-    assert_eq!(one.how, How::Exited(3));
-    assert_eq!(one.last_words.len(), 20);
+    assert_eq!(one.status, ExitStatus::Exited(3));
+    assert_eq!(one.last_lines.len(), 20);
     assert_eq!(two.reason, "the vmm ended (exit status 3): line 100");
 }
 
 #[tokio::test]
-async fn a_guest_that_does_not_dial_in_time_is_an_error() {
+async fn the_end_is_announced_while_somebody_else_holds_stderr() {
+    let Some(scratch) = Scratch::new("stderr") else { return };
+    let script = scratch.script("exec sleep 1000");
+    let vm = Vm::launch_with(&script, scratch.config()).await.unwrap();
+    let held = fs::File::options().write(true).open(format!("/proc/{}/fd/2", vm.pid())).unwrap();
+    vm.kill();
+    let end = tokio::time::timeout(Duration::from_secs(10), vm.ended()).await.unwrap();
+    assert_eq!(end.status, ExitStatus::Killed(9));
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_vmm_that_closes_its_stderr_is_reaped_when_it_ends() {
+    let Some(scratch) = Scratch::new("closed") else { return };
+    let script = scratch.script("cat <&3 >/dev/null; echo bye >&2; exec 2>&-; exit 5");
+    let vm = Vm::launch_with(&script, scratch.config()).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(10), vm.ended()).await.unwrap();
+    assert_eq!((end.status, end.last_lines), (ExitStatus::Exited(5), vec!["bye".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_connect_in_time_is_an_error() {
     let Some(scratch) = Scratch::new("silent") else { return };
     let script = scratch.script("exec sleep 1000");
     let vm = Vm::launch_with(&script, scratch.config()).await.unwrap();

@@ -1,12 +1,12 @@
-//! The capabilities that virtiofs needs, for good: files of any owner, made and changed on behalf
-//! of the guest's users. The guest's kernel decides permissions.
+//! Drops all capabilities but those that virtiofs needs to make and change files of any owner for the guest's users. The
+//! guest's kernel checks the users' permissions.
 
 use std::io;
 
 use anyhow::{Context, Result};
 use nix::{errno::Errno, sys::prctl, unistd::setgroups};
 
-/// The capabilities that are kept, with their numbers (linux/capability.h).
+/// The capabilities that the vmm keeps, with their numbers. Source: linux/capability.h.
 const KEPT: [(&str, u32); 10] = [
     ("CHOWN", 0),
     ("DAC_OVERRIDE", 1),
@@ -15,21 +15,21 @@ const KEPT: [(&str, u32); 10] = [
     ("FSETID", 4),
     ("SETGID", 6),
     ("SETUID", 7),
-    // A guest's server on a port below 1024, when its sockets are ours.
+    // For a guest's server on a port below 1024: with TSI, its socket is the vmm's.
     ("NET_BIND_SERVICE", 10),
     ("MKNOD", 27),
     ("SETFCAP", 31),
 ];
 
-/// libkrun changes the effective uid to make files for a guest's user; without this, that would
-/// clear the effective capabilities, and with them access to set-group-id directories.
-/// (linux/securebits.h: each bit with its lock.)
+/// libkrun changes its effective uid to make a file for a guest's user. This bit prevents that the change clears the
+/// effective capabilities, and with them access to set-group-id directories.
+/// Source: linux/securebits.h; each bit with its lock.
 const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = (1 << 2) | (1 << 3);
 
-/// No capabilities from being uid 0.
+/// Being uid 0 gives no capabilities.
 const SECBIT_NOROOT: libc::c_ulong = 1 | (1 << 1);
 
-/// No ambient capabilities.
+/// No ambient capabilities can be raised.
 const SECBIT_NO_CAP_AMBIENT_RAISE: libc::c_ulong = (1 << 6) | (1 << 7);
 
 /// `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h).
@@ -48,7 +48,7 @@ struct Data {
     inheritable: u32,
 }
 
-/// Drops all other capabilities of this thread and the ways to get them back.
+/// Drops all other capabilities of this thread, and prevents that it gets them back.
 pub fn drop() -> Result<()> {
     setgroups(&[]).context("setgroups")?;
     for capability in 0..64 {
@@ -56,7 +56,7 @@ pub fn drop() -> Result<()> {
             continue;
         }
         match prctl(libc::PR_CAPBSET_DROP, capability.into()) {
-            // The kernel has no such capability, nor any beyond it.
+            // This number is beyond the kernel's last capability.
             Err(Errno::EINVAL) => break,
             result => result.context("PR_CAPBSET_DROP")?,
         }

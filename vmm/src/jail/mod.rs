@@ -1,7 +1,7 @@
-//! The jail of a vmm: what is left to it when its guest has taken it over.
+//! The jail of a vmm: it limits what a guest can do that has taken over its vmm.
 //!
-//! It is entered once, by a process with one thread, before libkrun is started: everything here
-//! holds for threads that are made later. Nothing in it can be undone from inside.
+//! A process with one thread enters it once, before libkrun starts, so that it holds for every later thread. Nothing in
+//! it can be undone from inside.
 
 mod bpf;
 mod capabilities;
@@ -16,7 +16,7 @@ use vm_launcher::VmConfig;
 /// The guest's root, in the jail.
 pub const SHARE: &str = "/share";
 
-/// The directory of the socket that the guest dials, in the jail.
+/// The directory of the socket that the guest connects to, in the jail.
 pub const SOCKETS: &str = "/sock";
 
 /// Closes the jail around this process.

@@ -1,4 +1,4 @@
-//! The vmm's network namespace: the one it is given, or a new one in which only `lo` is there.
+//! The vmm's network namespace: the one of the configuration, or a new one with only `lo`.
 
 use std::os::fd::OwnedFd;
 

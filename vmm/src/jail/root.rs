@@ -1,6 +1,6 @@
-//! The vmm's file system: the share, /proc of its own, /dev/kvm, its socket directory and, with
-//! network cards, /dev/net/tun; all else gone. What the caller mounts below the share later appears
-//! here; nothing goes back.
+//! The vmm's file system: the share, a /proc of its own, /dev/kvm, its socket directory and, with NICs, /dev/net/tun. It
+//! contains nothing else. Mounts that the caller makes below the share later appear here; no mount of the vmm reaches
+//! the host.
 
 use std::{ffi::CString, fs, os::unix::ffi::OsStrExt, path::Path};
 
@@ -14,22 +14,22 @@ use vm_launcher::{Network, VmConfig, probe::DEV_KVM};
 
 use super::{SHARE, SOCKETS};
 
-/// The new root is put together on top of a directory that is on every host and that holds
-/// nothing of what goes into it.
+/// The new root is mounted here until it becomes the root: every host has this directory, and nothing that goes into the
+/// new root is below it.
 const STAGE: &str = "/proc";
 
-/// The device of taps, as libkrun opens it.
+/// The device of taps, at the path that libkrun opens.
 const DEV_TUN: &str = "/dev/net/tun";
 
-/// Enough for the few directories and the one empty file that it holds.
+/// Enough for the few directories and empty files of the new root.
 const ROOT_OPTIONS: &str = "mode=0755,size=64k,nr_inodes=32";
 
-/// Only processes, and of them only those that we may see anyway.
+/// /proc shows only processes, and only those that this process may inspect.
 const PROC_OPTIONS: &str = "hidepid=invisible,subset=pid";
 
 /// Changes to the new root. The mount namespace must be ours alone.
 pub fn change(config: &VmConfig) -> Result<()> {
-    none("/", MsFlags::MS_SLAVE | MsFlags::MS_REC).context("making the host's mounts slaves")?;
+    remount("/", MsFlags::MS_SLAVE | MsFlags::MS_REC).context("making the host's mounts slaves")?;
     mount(
         Some("krun-vmm"),
         STAGE,
@@ -41,19 +41,19 @@ pub fn change(config: &VmConfig) -> Result<()> {
 
     directory(SHARE)?;
     bind(&config.share, SHARE, MsFlags::MS_REC)?;
-    // Device nodes are the guest's business: nobody may open one here. Mounts that come later
-    // have their own flags, which the caller sees to.
+    // The guest uses device nodes by itself; nobody may open one here. The caller sets the flags of mounts that it makes
+    // later.
     restrict_all(&staged(SHARE))?;
-    bind_again(SHARE, MsFlags::MS_NODEV)?;
+    make_read_only(SHARE, MsFlags::MS_NODEV)?;
 
     directory(SOCKETS)?;
     bind(&config.socket_dir, SOCKETS, MsFlags::empty())?;
-    bind_again(SOCKETS, MsFlags::MS_NODEV)?;
+    make_read_only(SOCKETS, MsFlags::MS_NODEV)?;
 
     directory("/dev")?;
     device(DEV_KVM)?;
     if let Network::Tap(_) = config.network {
-        // Without CAP_NET_ADMIN it opens only what belongs to the vmm's user in its namespace: its taps.
+        // Without CAP_NET_ADMIN the vmm can attach only to its own taps: those that belong to its user.
         directory("/dev/net")?;
         device(DEV_TUN)?;
     }
@@ -68,9 +68,9 @@ pub fn change(config: &VmConfig) -> Result<()> {
     )
     .context("mounting /proc")?;
 
-    bind_again("", MsFlags::MS_NODEV)?;
+    make_read_only("", MsFlags::MS_NODEV)?;
     chdir(STAGE).context("entering the new root")?;
-    // Puts the old root on top of the new one (pivot_root(2), "pivot_root(".", ".")").
+    // The old root is now mounted on top of the new one. Source: pivot_root(2), "pivot_root(".", ".")".
     pivot_root(".", ".").context("pivot_root")?;
     umount2(".", MntFlags::MNT_DETACH).context("detaching the host's root")?;
     chdir("/").context("entering /")
@@ -81,18 +81,18 @@ fn staged(path: &str) -> String {
 }
 
 fn directory(path: &str) -> Result<()> {
-    fs::create_dir(staged(path)).with_context(|| format!("making a place for {path}"))
+    fs::create_dir(staged(path)).with_context(|| format!("making the mount point {path}"))
 }
 
-/// Binds a device, which may be opened here.
+/// Binds a device without nodev, so that it can be opened.
 fn device(path: &str) -> Result<()> {
-    fs::write(staged(path), "").with_context(|| format!("making a place for {path}"))?;
+    fs::write(staged(path), "").with_context(|| format!("making the mount point {path}"))?;
     bind(Path::new(path), path, MsFlags::empty())?;
-    bind_again(path, MsFlags::empty())
+    make_read_only(path, MsFlags::empty())
 }
 
-/// A call of mount(2) that changes something about a mount that is there.
-fn none(target: &str, flags: MsFlags) -> nix::Result<()> {
+/// Changes the flags or the propagation of an existing mount.
+fn remount(target: &str, flags: MsFlags) -> nix::Result<()> {
     mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
 }
 
@@ -101,18 +101,18 @@ fn bind(source: &Path, target: &str, recursive: MsFlags) -> Result<()> {
         .with_context(|| format!("binding {} to {target}", source.display()))
 }
 
-/// Makes a mount, and none below it, read-only and without programs.
-fn bind_again(target: &str, more: MsFlags) -> Result<()> {
+/// Makes a mount read-only, nosuid and noexec. Mounts below it do not change.
+fn make_read_only(target: &str, more: MsFlags) -> Result<()> {
     let flags = MsFlags::MS_REMOUNT
         | MsFlags::MS_BIND
         | MsFlags::MS_RDONLY
         | MsFlags::MS_NOSUID
         | MsFlags::MS_NOEXEC
         | more;
-    none(&staged(target), flags).with_context(|| format!("making {target}/ read-only"))
+    remount(&staged(target), flags).with_context(|| format!("making {target}/ read-only"))
 }
 
-/// Adds nodev and nosuid to a mount and to all that are below it now.
+/// Adds nodev and nosuid to a mount and to all mounts that are below it now.
 fn restrict_all(target: &str) -> Result<()> {
     let c_target = CString::new(Path::new(target).as_os_str().as_bytes())?;
     let attributes = libc::mount_attr {

@@ -1,4 +1,4 @@
-//! The exit status of a run whose command has none, after the shell's and runc's custom.
+//! The exit status of a run whose command did not run, as the shell and runc have it.
 
 /// The run itself failed.
 const FAILED: u8 = 125;
@@ -9,7 +9,7 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 const NOT_FOUND: u8 = 127;
 
-/// What the guest's error says about the command is only in its text, which is runc's.
+/// The guest's error describes the problem only in its text, which is runc's.
 pub fn status_of(error: &anyhow::Error) -> u8 {
     let text = format!("{error:#}");
     if !text.contains("exec: \"") {

@@ -1,8 +1,7 @@
-//! `krun-vmm run`: a command in a microVM whose root file system is a directory, without
-//! containerd: for debugging, and for people who have none.
+//! `krun-vmm run`: runs a command in a microVM whose root file system is a directory. It needs no containerd.
 //!
-//! Everything it mounts is in a mount namespace of its own, and the vmm ends with it, so that
-//! nothing is left even when it is killed; only an empty directory is, for the next run to remove.
+//! It mounts in a mount namespace of its own, and the vmm ends when it ends. So even when it is killed, only an empty
+//! directory is left, which the next run removes.
 
 mod exit;
 mod process;
@@ -17,12 +16,16 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use guest_protocol::api::ConfigureRequest;
 use nix::unistd::Uid;
-use vm_launcher::{Guest, Network, Vm, VmConfig, find, probe};
+use vm_launcher::{
+    Guest, Network, Vm, VmConfig,
+    config::{DEFAULT_CPUS, DEFAULT_RUN_MEMORY_MIB},
+    find, probe,
+};
 
 use share::Share;
 
-/// How long a guest may take until it answers. The slowest place that counts, a VM in an emulated
-/// machine on a busy host, takes some 15 s.
+/// How long a guest may take to boot. The slowest case in use, a VM in an emulated machine on a busy host, takes some
+/// 15 s.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
@@ -31,15 +34,15 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
     /// vCPUs, 1 to 16
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS)]
     cpus: u8,
     /// Memory of the VM in MiB, at least 128
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_RUN_MEMORY_MIB)]
     memory: u32,
     /// How the command reaches the network: through sockets of this host, or not at all
     #[arg(long, value_enum, default_value = "tsi")]
     network: NetworkArgument,
-    /// Give the command a terminal
+    /// Allocate a terminal for the command
     #[arg(short = 't', long = "tty")]
     tty: bool,
     /// Log what the vmm and the guest do, and write the guest kernel's console to stderr
@@ -71,8 +74,8 @@ impl From<NetworkArgument> for Network {
     }
 }
 
-/// Exits with the command's status; 125 when there was no command to have one, and 126 or 127, as
-/// a shell does, when it could not be executed or found.
+/// Exits with the command's status: 126 when the command cannot be executed and 127 when it is not found, as a shell
+/// does; 125 when the run itself fails.
 pub fn main(arguments: Arguments) -> ExitCode {
     match run(arguments) {
         Ok(status) => ExitCode::from(status),
@@ -98,17 +101,17 @@ fn run(arguments: Arguments) -> Result<u8> {
     let config = VmConfig {
         cpus: arguments.cpus,
         memory_mib: arguments.memory,
-        share: share.root(),
-        socket_dir: share.sockets(),
-        mount_namespace: None,
-        cgroup: None,
-        // TSI means this host's network, as the person who runs it has it.
+        // TSI uses the network that the user of this command has.
         netns: matches!(arguments.network, NetworkArgument::Tsi).then(|| "/proc/self/ns/net".into()),
         network: arguments.network.into(),
-        libkrunfw: std::path::absolute(libkrunfw)?,
-        guest_init: std::path::absolute(guest_init)?,
         debug: arguments.debug_console,
         debug_console: arguments.debug_console.then(|| "/proc/self/fd/2".into()),
+        ..VmConfig::new(
+            share.root(),
+            share.sockets(),
+            std::path::absolute(libkrunfw)?,
+            std::path::absolute(guest_init)?,
+        )
     };
     config.validate()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -130,12 +133,12 @@ async fn in_vm(config: VmConfig, arguments: &Arguments) -> Result<u8> {
 async fn boot_and_run(vm: &Vm, arguments: &Arguments, signals: &mut process::Signals) -> Result<u8> {
     let guest = tokio::select! {
         guest = vm.guest(BOOT_TIMEOUT) => guest?,
-        // There is no process yet to forward it to.
+        // No process exists yet that could get the signal.
         signal = signals.next() => return Ok(128 + signal as u8),
     };
     configure(&guest).await?;
     tokio::select! {
-        // An exit record that is there already wins.
+        // An exit record wins over the end of the VM.
         biased;
         status = process::run(&guest, arguments, signals) => status,
         end = vm.ended() => anyhow::bail!("the VM ended before its command: {end}"),

@@ -1,4 +1,4 @@
-//! The command in the guest: making it, starting it, its signals, its end.
+//! The command in the guest: creates and starts it, forwards signals to it, and waits for its end.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use vm_launcher::Guest;
 
 use super::{Arguments, share::CONTAINER, spec, stdio, terminal};
 
-/// How long a call may take that does not wait for anything.
+/// Limit for a call that does not wait for the command.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The signals that are forwarded to the command.
@@ -39,17 +39,17 @@ pub async fn run(guest: &Guest, arguments: &Arguments, signals: &mut Signals) ->
     create.container_id = CONTAINER.to_owned();
     create.spec = serde_json::to_vec(&spec)?;
     create.stdio = Some(numbers).into();
-    guest.client.create_container(call(), &create).await.map_err(said)?;
+    guest.client.create_container(call(), &create).await.map_err(guest_error)?;
     pumps.start_input();
     let mut process = ProcessRef::new();
     process.container_id = CONTAINER.to_owned();
-    guest.client.start(call(), &process).await.map_err(said)?;
+    guest.client.start(call(), &process).await.map_err(guest_error)?;
 
     let record = {
         let forward = forward(guest, arguments.tty, signals);
         let wait = guest.client.wait(ttrpc::context::Context::default(), &process);
         tokio::select! {
-            record = wait => record.map_err(said)?,
+            record = wait => record.map_err(guest_error)?,
             error = forward => return Err(error.err().unwrap_or_else(|| anyhow!("no more signals"))),
         }
     };
@@ -62,15 +62,15 @@ fn call() -> ttrpc::context::Context {
     ttrpc::context::with_duration(CALL_TIMEOUT)
 }
 
-/// The guest's own words, without ttrpc's around them.
-fn said(error: ttrpc::Error) -> anyhow::Error {
+/// The guest's message, without ttrpc's prefix.
+fn guest_error(error: ttrpc::Error) -> anyhow::Error {
     match error {
         ttrpc::Error::RpcStatus(status) => anyhow!("{}", status.message),
         other => anyhow::Error::new(other).context("calling the guest"),
     }
 }
 
-/// Forwards signals and, with a terminal, its sizes, for as long as it is polled.
+/// Forwards signals, and the sizes of the terminal if there is one. Never returns without an error.
 async fn forward(guest: &Guest, tty: bool, signals: &mut Signals) -> Result<()> {
     let mut resized = unix::signal(unix::SignalKind::window_change())?;
     loop {
@@ -79,7 +79,7 @@ async fn forward(guest: &Guest, tty: bool, signals: &mut Signals) -> Result<()> 
                 let mut request = SignalRequest::new();
                 request.container_id = CONTAINER.to_owned();
                 request.signal = signal as u32;
-                // A process that has ended meanwhile needs none.
+                // The process may have ended by now.
                 let _ = guest.client.signal(call(), &request).await;
             }
             _ = resized.recv(), if tty => {
@@ -93,11 +93,11 @@ async fn forward(guest: &Guest, tty: bool, signals: &mut Signals) -> Result<()> 
     }
 }
 
-/// The signals of [`FORWARDED`] that we get.
+/// The signals of [`FORWARDED`] that this process receives.
 pub struct Signals(mpsc::UnboundedReceiver<Signal>);
 
 impl Signals {
-    /// From now on they do not end us.
+    /// From now on they do not end this process.
     pub fn listen() -> Result<Self> {
         let (send, receive) = mpsc::unbounded_channel();
         for signal in FORWARDED {
@@ -109,7 +109,7 @@ impl Signals {
         Ok(Signals(receive))
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Signal {
         match self.0.recv().await {
             Some(signal) => signal,

@@ -1,5 +1,5 @@
-//! The directory that the guest sees as its root: a tmpfs with the user's directory bound into it,
-//! in a mount namespace of our own.
+//! The directory that becomes the guest's root: a tmpfs into which the user's directory is bound, in a mount namespace of
+//! this process.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -16,23 +16,21 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-/// Holds a directory for each run.
+/// The parent of each run's directory.
 const BASE: &str = "/run/krun/run";
 
 /// The one container of the VM.
 pub const CONTAINER: &str = "run";
 
-/// A share, for as long as this process lives. Dropping it removes what is left of it on the host:
-/// an empty directory.
+/// The share of this run. Dropping it removes the empty directory on the host.
 pub struct Share {
     directory: PathBuf,
-    /// Held locked: a directory that nobody has locked is of a run that was killed.
+    /// The lock of the directory: a directory without a lock belongs to a run that was killed.
     _lock: Flock<File>,
 }
 
 impl Share {
-    /// Makes one that holds `rootfs`. To be called while this process has one thread: it enters a
-    /// mount namespace of its own.
+    /// Makes a share that contains `rootfs`. The process must have only one thread: it enters a new mount namespace.
     pub fn prepare(rootfs: &Path) -> Result<Share> {
         let found = fs::metadata(rootfs).with_context(|| format!("--root {}", rootfs.display()))?;
         ensure!(found.is_dir(), "--root {}: not a directory", rootfs.display());
@@ -40,7 +38,7 @@ impl Share {
 
         let share = Share::directory()?;
         unshare(CloneFlags::CLONE_NEWNS).context("unshare of the mount namespace")?;
-        // The host's mounts keep arriving here, and ours do not go there.
+        // Mounts of the host still appear here; mounts made here do not appear on the host.
         change("/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
         tmpfs(&share.directory, "mode=0700,size=1m")?;
         for directory in [share.root(), share.sockets()] {
@@ -64,7 +62,7 @@ impl Share {
         let context = || format!("making a directory in {BASE}");
         remove_abandoned();
         for number in 0.. {
-            // Each time, as a run that ends removes it when it is empty.
+            // In each round, because a run that ends removes it if it is empty.
             DirBuilder::new().recursive(true).mode(0o700).create(BASE).with_context(context)?;
             let directory = Path::new(BASE).join(format!("{}-{number}", std::process::id()));
             match DirBuilder::new().mode(0o700).create(&directory) {
@@ -73,7 +71,7 @@ impl Share {
                 }
                 result => result.with_context(context)?,
             }
-            // Between these two calls another run may take it for abandoned and remove it.
+            // Another run may remove it before it is locked.
             let locked = File::open(&directory).ok().and_then(|file| lock(file).ok());
             if let Some(_lock) = locked.filter(|_| directory.exists()) {
                 return Ok(Share { directory, _lock });
@@ -99,21 +97,19 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        // The mounts are gone with this process at the latest; the directory is below one of them
-        // until then.
+        // The directory is below a mount, which must go first.
         let _ = nix::mount::umount2(&self.directory, nix::mount::MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(&self.directory);
-        // Fails while another run has its directory there.
+        // Fails while another run has a directory in it.
         let _ = fs::remove_dir(BASE);
     }
 }
 
-/// Removes the directories of runs that were killed. They are empty: what was mounted there is
-/// gone with its namespace.
+/// Removes the directories of runs that were killed. They are empty: their mounts ended with their namespaces.
 fn remove_abandoned() {
     for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
         let locked = File::open(entry.path()).ok().and_then(|file| lock(file).ok());
-        // Held until it is removed, or its owner could lock it in between and go on.
+        // The lock is held during the removal, or its owner could lock it in between.
         if let Some(_lock) = locked {
             let _ = fs::remove_dir(entry.path());
         }

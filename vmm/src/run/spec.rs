@@ -1,5 +1,5 @@
-//! The OCI specification of a plain container, as `ctr run` makes it: the container's view is in
-//! namespaces of its own within the guest, its network is the guest's.
+//! The OCI specification of a plain container, similar to `ctr run`'s. The container has namespaces of its own within the
+//! guest, but shares the guest's network.
 
 use guest_protocol::boot;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::share::CONTAINER;
 /// Host name of the guest and its container.
 pub const HOSTNAME: &str = "krun";
 
-/// The default set of containerd (`oci.defaultUnixCaps`) and Docker.
+/// The default set of containerd and Docker. Source: containerd's `oci.defaultUnixCaps`.
 const CAPABILITIES: [&str; 14] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_asked_for_only_with_a_size() {
+    fn only_a_spec_with_a_size_has_a_terminal() {
         let plain = make(&["true".into()], None, None);
         assert_eq!(plain["process"]["terminal"], false);
         assert_eq!(plain["root"]["path"], "/containers/run/rootfs");

@@ -1,8 +1,7 @@
-//! Our stdin, stdout and stderr, pumped to and from the guest's streams. A reader or writer that
-//! stalls here stalls its own stream only.
+//! Copies between stdin, stdout and stderr and the guest's streams. A slow reader or writer stalls only its own stream.
 //!
-//! Reads and writes are blocking, each in a thread of its own: the descriptors may be of any kind,
-//! and making them non-blocking would do so for everybody who shares them.
+//! Each copy blocks in a thread of its own: the descriptors can be of any kind, and O_NONBLOCK would affect every process
+//! that shares them.
 
 use std::{
     fs::File,
@@ -19,14 +18,14 @@ use guest_protocol::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// The streams of one process, and their pumps.
+/// The copies of one process's streams.
 pub struct Pumps {
     stdin: Option<Writer>,
     outputs: Vec<JoinHandle<()>>,
 }
 
 impl Pumps {
-    /// Opens the streams of `numbers`, and pumps the output from now on.
+    /// Opens the streams of `numbers`, and copies the output from now on.
     pub fn open(streams: &Mux, numbers: &Stdio) -> Result<Self> {
         let mut outputs = Vec::new();
         for (number, fd) in [(numbers.stdout, 1), (numbers.stderr, 2)] {
@@ -39,15 +38,14 @@ impl Pumps {
         Ok(Pumps { stdin: Some(stdin), outputs })
     }
 
-    /// Pumps the input. Not before the guest has made the process: it drops what arrives for a
-    /// stream that it does not know.
+    /// Copies the input. Call it when the guest has created the process: before, the guest drops the input.
     pub fn start_input(&mut self) {
         if let Some(stdin) = self.stdin.take() {
             tokio::spawn(input(stdin));
         }
     }
 
-    /// Waits until all output was written, or nobody reads it any more.
+    /// Waits until all output is written, or its reader is gone.
     pub async fn drained(self) {
         for output in self.outputs {
             let _ = output.await;
@@ -55,7 +53,7 @@ impl Pumps {
     }
 }
 
-/// One of our standard descriptors, which stays open.
+/// A standard descriptor of this process, which stays open.
 fn standard(fd: RawFd) -> ManuallyDrop<File> {
     // SAFETY: descriptors 0 to 2 are open for the life of the process, and this never closes one.
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) })
@@ -74,7 +72,7 @@ async fn output(mut reader: Reader, fd: RawFd) {
         let _ = done.send(());
     });
     while let Some(chunk) = reader.recv().await {
-        // Nobody reads what we write: then neither do we, and the guest's process is told.
+        // The reader of our output is gone. Dropping the stream tells the guest's process.
         if send.send(chunk).await.is_err() {
             break;
         }
@@ -98,5 +96,5 @@ async fn input(mut writer: Writer) {
             break;
         }
     }
-    // Dropping the writer is end of file for the guest's process.
+    // Dropping the writer is the end of file for the guest's process.
 }

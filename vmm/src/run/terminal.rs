@@ -1,4 +1,4 @@
-//! The terminal that we were started on: its size, and its raw mode, undone when dropped.
+//! The terminal of this process: its size, and its raw mode, which ends on drop.
 
 use std::{
     io::{self, IsTerminal},
@@ -17,7 +17,7 @@ pub fn require() -> Result<()> {
 /// Its (columns, rows).
 pub fn size() -> Result<(u16, u16)> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
-    // SAFETY: this request writes a winsize, for which zero is valid too.
+    // SAFETY: this request writes a winsize, whose fields may be zero.
     let size = unsafe {
         if libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) < 0 {
             return Err(io::Error::last_os_error()).context("asking for the terminal's size");
@@ -27,13 +27,13 @@ pub fn size() -> Result<(u16, u16)> {
     Ok((size.ws_col, size.ws_row))
 }
 
-/// Raw mode: what is typed goes to the guest's terminal, which does the rest.
+/// Raw mode: all input goes to the guest's terminal unchanged.
 pub struct Raw {
     before: Termios,
 }
 
 impl Raw {
-    /// Enters it.
+    /// Enters raw mode.
     pub fn enter() -> Result<Self> {
         let before = tcgetattr(io::stdin()).context("reading the terminal's mode")?;
         let mut raw = before.clone();

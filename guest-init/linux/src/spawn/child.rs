@@ -41,6 +41,8 @@ pub struct Plan<'a> {
     pub mount_namespace: Option<RawFd>,
     /// To be started in.
     pub cgroup: Option<RawFd>,
+    /// Whether `exe` is executed from a read-only mount.
+    pub read_only_exe: bool,
 }
 
 /// Clones; in the parent, returns the child.
@@ -123,6 +125,9 @@ fn attempt(plan: &Plan<'_>) -> Step {
         {
             return Step::Mounts;
         }
+        if plan.read_only_exe && mount_read_only(plan.exe) < 0 {
+            return Step::ReadOnlyExe;
+        }
         if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
             return Step::CloseRange;
         }
@@ -139,15 +144,42 @@ fn attempt(plan: &Plan<'_>) -> Step {
     Step::Execve
 }
 
+/// Binds a file to its own path, read-only, in the child's mount namespace only. Returns less than 0, with errno, on
+/// failure.
+///
+/// # Safety
+/// The mount namespace must be the child's own.
+unsafe fn mount_read_only(path: &CStr) -> c_int {
+    let (path, none) = (path.as_ptr(), ptr::null());
+    let mount = |source, target, flags| {
+        // SAFETY: strings, and null pointers where these flags need none.
+        unsafe { libc::mount(source, target, none, flags, ptr::null()) }
+    };
+    let read_only = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
+    // The mount must not propagate to the host.
+    match mount(none, c"/".as_ptr(), libc::MS_SLAVE | libc::MS_REC) {
+        0 => match mount(path, path, libc::MS_BIND) {
+            0 => mount(none, path, read_only),
+            failed => failed,
+        },
+        failed => failed,
+    }
+}
+
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Step {
     Setsid,
     Mounts,
+    ReadOnlyExe,
     CloseRange,
     Dup2,
     Execve,
 }
+
+/// By their numbers.
+const STEPS: [Step; 6] =
+    [Step::Setsid, Step::Mounts, Step::ReadOnlyExe, Step::CloseRange, Step::Dup2, Step::Execve];
 
 /// The step that failed in the child, as it crosses the pipe.
 pub struct Failure {
@@ -163,8 +195,7 @@ impl Failure {
 
     pub fn decode(report: &[u8]) -> Option<Self> {
         let [step, errno @ ..] = *<&[u8; 5]>::try_from(report).ok()?;
-        let step = *[Step::Setsid, Step::Mounts, Step::CloseRange, Step::Dup2, Step::Execve]
-            .get(usize::from(step))?;
+        let step = *STEPS.get(usize::from(step))?;
         Some(Failure { step, errno: i32::from_le_bytes(errno) })
     }
 
@@ -172,6 +203,7 @@ impl Failure {
         match self.step {
             Step::Setsid => "setsid",
             Step::Mounts => "copying the mount namespace",
+            Step::ReadOnlyExe => "mounting it read-only",
             Step::CloseRange => "close_range",
             Step::Dup2 => "dup2",
             Step::Execve => "execve",

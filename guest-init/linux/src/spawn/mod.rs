@@ -26,7 +26,7 @@ use nix::{
     unistd::{Pid, pipe2},
 };
 
-use crate::pidfd::{How, Pidfd};
+use crate::pidfd::{ExitStatus, Pidfd};
 use child::{Failure, Plan};
 
 /// A program to start.
@@ -47,6 +47,9 @@ pub struct Spawn {
     /// The directory of the cgroup (version 2) that it is started in. Moving it there later would take the kernel a grace
     /// period of RCU.
     pub cgroup: Option<OwnedFd>,
+    /// Execute `exe` from a read-only mount, so that the program cannot write or change its own file through
+    /// /proc/self/exe, whatever its capabilities (compare CVE-2019-5736). It needs a mount namespace of its own.
+    pub read_only_exe: bool,
 }
 
 /// Why a program was not started.
@@ -85,6 +88,7 @@ impl Spawn {
             namespaces: CloneFlags::empty(),
             mount_namespace: None,
             cgroup: None,
+            read_only_exe: false,
         }
     }
 
@@ -118,6 +122,7 @@ impl Spawn {
             namespaces: self.namespaces,
             mount_namespace: self.mount_namespace.as_ref().map(AsRawFd::as_raw_fd),
             cgroup: self.cgroup.as_ref().map(AsRawFd::as_raw_fd),
+            read_only_exe: self.read_only_exe,
         };
         let child = child::start(&plan).map_err(|error| SpawnError::Clone(exe.clone(), error))?;
         drop(prepared.errors_write);
@@ -196,12 +201,12 @@ struct Process {
     pid: Pid,
     pidfd: Pidfd,
     /// Set once the process has been reaped.
-    how: Mutex<Option<How>>,
+    status: Mutex<Option<ExitStatus>>,
 }
 
 impl Child {
     fn new(pid: Pid, pidfd: Pidfd) -> Self {
-        Child(Arc::new(Process { pid, pidfd, how: Mutex::default() }))
+        Child(Arc::new(Process { pid, pidfd, status: Mutex::default() }))
     }
 
     /// Its pid here.
@@ -226,8 +231,8 @@ impl Child {
     /// The kernel's, which wants `CAP_SYS_RESOURCE` for less than before.
     pub fn set_oom_score_adj(&self, score: i32) -> io::Result<()> {
         // While this is held nobody reaps it, so the pid is its own.
-        let how = self.0.how.lock().unwrap_or_else(PoisonError::into_inner);
-        match *how {
+        let status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match *status {
             Some(_) => Ok(()),
             None => fs::write(format!("/proc/{}/oom_score_adj", self.0.pid), score.to_string()),
         }
@@ -237,7 +242,7 @@ impl Child {
     ///
     /// # Errors
     /// When the pidfd cannot be watched.
-    pub async fn ended(&self) -> io::Result<How> {
+    pub async fn ended(&self) -> io::Result<ExitStatus> {
         self.0.pidfd.ended().await?;
         self.wait()
     }
@@ -246,13 +251,13 @@ impl Child {
     ///
     /// # Errors
     /// When the wait fails.
-    pub fn wait(&self) -> io::Result<How> {
-        let mut how = self.0.how.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(how) = *how {
-            return Ok(how);
+    pub fn wait(&self) -> io::Result<ExitStatus> {
+        let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = *status {
+            return Ok(status);
         }
         let found = self.0.pidfd.reap()?;
-        *how = Some(found);
+        *status = Some(found);
         Ok(found)
     }
 }

@@ -5,7 +5,7 @@ use nix::unistd::Uid;
 use super::*;
 
 /// Runs a shell command and returns how it ended and what it printed.
-fn shell(spawn: impl FnOnce(Spawn) -> Spawn, command: &str) -> (How, String) {
+fn shell(spawn: impl FnOnce(Spawn) -> Spawn, command: &str) -> (ExitStatus, String) {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let child = spawn(Spawn::new("/bin/sh").arg("-c").arg(command).fd(write, 1)).spawn().unwrap();
     let mut output = String::new();
@@ -17,7 +17,7 @@ fn shell(spawn: impl FnOnce(Spawn) -> Spawn, command: &str) -> (How, String) {
 fn a_program_runs_with_its_arguments_and_no_environment() {
     let (how, output) =
         shell(|spawn| spawn.arg("zero").arg("a b"), "echo $1; tr '\\0' '\\n' </proc/self/environ; exit 7");
-    assert_eq!(how, How::Exited(7));
+    assert_eq!(how, ExitStatus::Exited(7));
     assert_eq!(output.lines().next(), Some("a b"));
     assert!(!output.contains("HOME="), "{output}");
 }
@@ -75,8 +75,8 @@ async fn any_number_may_wait_and_a_signal_is_told_apart() {
     tokio::task::yield_now().await;
     child.kill(Signal::SIGKILL);
     child.kill(Signal::SIGKILL);
-    assert_eq!(waiters.0.await.unwrap().unwrap(), How::Killed(9));
-    assert_eq!(waiters.1.await.unwrap().unwrap(), How::Killed(9));
+    assert_eq!(waiters.0.await.unwrap().unwrap(), ExitStatus::Killed(9));
+    assert_eq!(waiters.1.await.unwrap().unwrap(), ExitStatus::Killed(9));
     child.kill(Signal::SIGKILL);
 }
 
@@ -96,5 +96,27 @@ fn namespaces_are_made() {
     }
     let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
     let (how, output) = shell(|spawn| Spawn { namespaces, ..spawn }, "echo $$");
-    assert_eq!((how, output.as_str()), (How::Exited(0), "1\n"));
+    assert_eq!((how, output.as_str()), (ExitStatus::Exited(0), "1\n"));
+}
+
+#[test]
+fn a_program_cannot_change_its_file_when_that_is_mounted_read_only() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: making namespaces needs root");
+        return;
+    }
+    let exe = std::env::temp_dir().join(format!("linux-spawn-sh-{}", std::process::id()));
+    fs::copy("/bin/sh", &exe).unwrap();
+    let chmod = |read_only_exe| {
+        let namespaces = CloneFlags::CLONE_NEWNS;
+        let made = |spawn| Spawn { exe: exe.clone(), namespaces, read_only_exe, ..spawn };
+        shell(made, "chmod 700 /proc/$$/exe 2>&1; readlink /proc/$$/exe")
+    };
+    let (writable, read_only) = (chmod(false), chmod(true));
+    fs::remove_file(&exe).unwrap();
+    let path = format!("{}\n", exe.display());
+    assert_eq!(writable, (ExitStatus::Exited(0), path.clone()));
+    assert!(read_only.1.contains("Read-only file system") && read_only.1.ends_with(&path), "{read_only:?}");
+    // The mount is the program's own.
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains("linux-spawn-sh"));
 }
