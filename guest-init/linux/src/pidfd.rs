@@ -1,7 +1,7 @@
 //! Processes by descriptor. A pidfd stays with its process; the process's number may become another's.
 
 use std::{
-    fmt, io,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -14,29 +14,7 @@ use rustix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// It exited with this status.
-    Exited(i32),
-    /// This signal killed it.
-    Killed(i32),
-    /// It is gone, and somebody else took its status.
-    Unknown,
-}
-
-impl fmt::Display for How {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            How::Exited(status) => write!(f, "exit status {status}"),
-            How::Killed(signal) => match Signal::try_from(*signal) {
-                Ok(name) => write!(f, "killed by {name}"),
-                Err(_) => write!(f, "killed by signal {signal}"),
-            },
-            How::Unknown => write!(f, "status unknown"),
-        }
-    }
-}
+pub use crate::wait::How;
 
 /// A process. Dropping it leaves the process alone.
 #[derive(Debug)]

@@ -1,0 +1,125 @@
+//! How processes end. Of the kernel's wait statuses every one is understood: nix, for one, takes a death by a real-time
+//! signal for an error, and the process is lost.
+
+use std::{fmt, io};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+use rustix::{
+    io::Errno,
+    process::{self, WaitOptions, WaitStatus},
+};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+    /// It is gone, and somebody else took its status.
+    Unknown,
+}
+
+impl How {
+    /// The status that a shell would show: 128+n for a death by signal n, 255 for an end that is unknown.
+    pub fn shell_status(self) -> u8 {
+        match self {
+            How::Exited(status) => status as u8,
+            // The kernel's last signal is 64.
+            How::Killed(signal) => 128 + signal as u8,
+            How::Unknown => u8::MAX,
+        }
+    }
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            How::Exited(status) => write!(f, "exit status {status}"),
+            How::Killed(signal) => match Signal::try_from(*signal) {
+                Ok(name) => write!(f, "killed by {name}"),
+                Err(_) => write!(f, "killed by signal {signal}"),
+            },
+            How::Unknown => write!(f, "status unknown"),
+        }
+    }
+}
+
+impl From<WaitStatus> for How {
+    /// Takes the status of a process that has ended.
+    fn from(status: WaitStatus) -> Self {
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(status), _) => How::Exited(status),
+            (None, Some(signal)) => How::Killed(signal),
+            (None, None) => How::Unknown,
+        }
+    }
+}
+
+/// Reaps child `pid`, or any child, if it has ended. Does not wait.
+///
+/// # Errors
+/// The kernel's; ECHILD where there is no such child.
+pub fn reap_now(pid: Option<Pid>) -> io::Result<Option<(Pid, How)>> {
+    let pid = pid.map(|pid| process::Pid::from_raw(pid.as_raw()).ok_or(Errno::CHILD)).transpose()?;
+    loop {
+        match process::waitpid(pid, WaitOptions::NOHANG) {
+            Err(Errno::INTR) => {}
+            reaped => {
+                return Ok(
+                    reaped?.map(|(pid, status)| (Pid::from_raw(pid.as_raw_nonzero().get()), status.into()))
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn reap(pid: u32) -> How {
+        let pid = Pid::from_raw(pid as i32);
+        loop {
+            if let Some((reaped, how)) = reap_now(Some(pid)).unwrap() {
+                assert_eq!(reaped, pid);
+                return how;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn every_signal_that_kills_is_told() {
+        let deadly = (1..=64).filter(|signal| {
+            ![libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH].contains(signal)
+                && ![libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(signal)
+        });
+        for signal in deadly {
+            let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+            let pid = child.id() as i32;
+            let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: a child of ours that is not reaped yet, and a limit that outlives the call.
+            unsafe {
+                assert_eq!(
+                    libc::prlimit(pid, libc::RLIMIT_CORE, &raw const no_core, std::ptr::null_mut()),
+                    0
+                );
+                assert_eq!(libc::kill(pid, signal), 0);
+            }
+            let how = reap(child.id());
+            assert_eq!((how, how.shell_status()), (How::Killed(signal), 128 + signal as u8));
+            assert!(child.wait().is_err(), "the child was reaped before");
+        }
+    }
+
+    #[test]
+    fn an_exit_has_its_status() {
+        let mut child = Command::new("/bin/sh").args(["-c", "exit 255"]).spawn().unwrap();
+        let how = reap(child.id());
+        assert!(child.wait().is_err(), "the child was reaped before");
+        assert_eq!((how, how.shell_status()), (How::Exited(255), 255));
+    }
+}
