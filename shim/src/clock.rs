@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use guest_protocol::api;
+use guest_protocol::{api, failure::CallError};
 use log::warn;
 use rustix::{
     io::{Errno, read},
@@ -46,7 +46,7 @@ pub async fn keep(guest: &Guest) -> io::Result<()> {
         let request = api::SetClockRequest { realtime_ns: now_ns(), ..Default::default() };
         // One that does not answer is somebody else's business; it may do so again.
         if let Err(error) = guest.client.set_clock(context::with_duration(ANSWER), &request).await {
-            warn!("tell the guest the time: {error}");
+            warn!("tell the guest the time: {}", CallError::from(error));
         }
     }
 }

@@ -1,6 +1,5 @@
-//! The two connections to the host. They are dialled before anything else is done, so that the
-//! host's answer overlaps the mounts; they must never be inherited by a container (CLOEXEC, and
-//! forks close them first of all).
+//! The two connections to the host. PID 1 dials them first of all, so that the host answers while PID 1 mounts. No
+//! container may inherit them: they are CLOEXEC, and a fork closes them first of all.
 
 use std::io;
 use std::mem::size_of;
@@ -13,8 +12,8 @@ use tokio::net::UnixStream;
 /// The host's context id.
 const HOST_CID: u32 = libc::VMADDR_CID_HOST;
 
-/// Bytes that the host may send before PID 1 has read them: small packets cost credit beyond
-/// their size (libkrun #795), so this is far above what the protocol has on the way.
+/// Bytes that the host may send before PID 1 reads. The protocol never has so many on the way, but a small packet costs
+/// more than its size (libkrun #795).
 static BUFFER_SIZE: u64 = 4 << 20;
 
 /// `SO_VM_SOCKETS_BUFFER_SIZE` and `SO_VM_SOCKETS_BUFFER_MAX_SIZE` of linux/vm_sockets.h.
@@ -24,8 +23,8 @@ const SO_BUFFER_MAX_SIZE: libc::c_int = 2;
 /// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of linux/vm_sockets.h, for a 64-bit `timeval`.
 const SO_CONNECT_TIMEOUT: libc::c_int = 6;
 
-/// How long the host may take to accept. The kernel's own limit of 2 s is too short for a host
-/// that boots many guests at once; the host's limit for a boot ends a VM that waits in vain.
+/// How long the host may take to accept. The kernel's 2 s are too short for a host that boots many guests at once. A VM
+/// that waits in vain is ended by the host's own limit for a boot.
 static CONNECT_TIMEOUT: libc::timeval = libc::timeval { tv_sec: 300, tv_usec: 0 };
 
 /// Two connections on their way.
@@ -34,7 +33,7 @@ pub struct Dials {
     streams: OwnedFd,
 }
 
-/// Starts dialling `port` on the host twice, without waiting.
+/// Starts to dial `port` on the host twice, and does not wait.
 pub fn start(port: u32) -> Result<Dials> {
     Ok(Dials {
         control: dial(port).with_context(|| format!("dial the host's vsock port {port}"))?,
@@ -43,11 +42,11 @@ pub fn start(port: u32) -> Result<Dials> {
 }
 
 impl Dials {
-    /// Waits for both connections and introduces them; the nonce is wiped.
+    /// Waits for both connections, introduces them, and wipes the nonce.
     pub async fn introduce(self, mut nonce: String) -> Result<(UnixStream, UnixStream)> {
         let control = connected(self.control, Role::Control, &nonce).await.context("control connection")?;
         let streams = connected(self.streams, Role::Streams, &nonce).await.context("stream connection")?;
-        // SAFETY: zeroes are valid UTF-8. Volatile, so that it is not left out.
+        // SAFETY: zeroes are valid UTF-8. The writes are volatile, so that the compiler keeps them.
         unsafe { nonce.as_bytes_mut() }.iter_mut().for_each(|byte| {
             // SAFETY: an exclusive reference is valid for writing.
             unsafe { std::ptr::write_volatile(byte, 0) }
@@ -57,7 +56,7 @@ impl Dials {
 }
 
 async fn connected(socket: OwnedFd, role: Role, nonce: &str) -> Result<UnixStream> {
-    // tokio's stream only reads, writes and polls: the address family makes no difference to it.
+    // tokio's stream only reads, writes and polls, which is the same for every address family.
     let mut stream = UnixStream::from_std(socket.into()).context("register the socket")?;
     stream.writable().await.context("wait for the host to accept")?;
     if let Some(err) = stream.take_error()? {

@@ -1,5 +1,5 @@
-//! The file systems of PID 1's own mount namespace. Containers see none of them: they get
-//! theirs from their spec, after pivot_root.
+//! The file systems of PID 1's own mount namespace. Containers do not see them: they pivot into a root with the mounts of
+//! their spec.
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
-use super::held_mounts;
+use crate::container::held_mounts;
 
 /// Where cgroup v2 is mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -19,9 +19,9 @@ struct Entry {
     target: &'static str,
     flags: MsFlags,
     data: &'static str,
-    /// The directory is made first, on a file system mounted before.
+    /// The directory has to be made, on a file system mounted before.
     make: bool,
-    /// A kernel without it will do.
+    /// A kernel may lack it.
     optional: bool,
 }
 
@@ -54,7 +54,7 @@ const fn entry(
     Entry { kind, target, flags, data, make, optional }
 }
 
-/// Mounts everything and hands every cgroup controller to the cgroups below the root.
+/// Mounts everything, and enables every cgroup controller below the root.
 pub fn mount_all() -> Result<()> {
     for entry in TABLE {
         mount_one(entry).with_context(|| format!("mount {} on {}", entry.kind, entry.target))?;

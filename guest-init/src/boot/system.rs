@@ -11,14 +11,14 @@ use nix::sys::stat::{Mode, umask};
 /// Descriptors that PID 1 and what it starts may have open (the kernel's default `nr_open`).
 const MAX_FILES: u64 = 1 << 20;
 
-/// A closed pipe is an error to handle, not a death.
+/// Makes a write to a closed pipe an error instead of a death.
 pub fn ignore_sigpipe() {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: installs no handler of ours.
     let _ = unsafe { sigaction(Signal::SIGPIPE, &ignore) };
 }
 
-/// Fds 0-2, limits, `lo`. Needs /dev and /proc mounted.
+/// Prepares fds 0-2, limits and `lo`. Needs /dev and /proc.
 pub fn prepare() -> Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     fill_stdio().context("open /dev/null as stdin, stdout and stderr")?;
@@ -26,7 +26,7 @@ pub fn prepare() -> Result<()> {
     linux::loopback::bring_up().context("bring up lo")
 }
 
-/// A kernel without a console leaves fds 0-2 closed: other files must never end up there.
+/// Opens fds 0-2, which a kernel without a console leaves closed, so that no other file gets their numbers.
 fn fill_stdio() -> Result<()> {
     loop {
         let null = open("/dev/null", OFlag::O_RDWR, Mode::empty())?;

@@ -1,4 +1,7 @@
-//! A container's cgroup (v2), by its path below the root. Only reads and writes its files.
+//! A container's cgroup (v2). RPCs: Pause, Resume, and in the modules below Update and Stats.
+
+pub mod resources;
+pub mod stats;
 
 use std::fs;
 use std::io;
@@ -9,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use linux::cgroup::{MEMORY_EVENTS, oom_kills};
 use tokio::io::Interest;
 
-use super::mounts::CGROUP_ROOT;
-use super::poll;
+use crate::boot::mounts::CGROUP_ROOT;
+use crate::io::poll;
 
 /// How long a cgroup may take to freeze or to empty before that is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// `path` is the spec's cgroupsPath: absolute and plain.
+    /// `path` is the spec's cgroupsPath: absolute, without `..`.
     pub fn new(path: &Path) -> Cgroup {
         Cgroup(Path::new(CGROUP_ROOT).join(path.strip_prefix("/").unwrap_or(path)))
     }
@@ -63,14 +66,14 @@ impl Cgroup {
         self.read("cgroup.freeze").is_some_and(|text| text.trim() == "1")
     }
 
-    /// Freezes or thaws it, and waits until that is so.
+    /// Freezes or thaws it, and waits until the kernel has done that.
     pub async fn freeze(&self, freeze: bool) -> Result<()> {
         let wanted = if freeze { "1" } else { "0" };
         self.write("cgroup.freeze", wanted)?;
         self.event("frozen", wanted).await
     }
 
-    /// Times that the OOM killer struck in it.
+    /// The number of processes in it that the OOM killer killed.
     pub fn oom_kills(&self) -> u64 {
         oom_kills(&self.read(MEMORY_EVENTS).unwrap_or_default())
     }
@@ -84,7 +87,7 @@ impl Cgroup {
         remove_tree(&self.0)
     }
 
-    /// Kills everything in it, and waits until that is so.
+    /// Kills everything in it, and waits until it is empty.
     pub async fn clear(&self) -> Result<()> {
         self.kill()?;
         self.event("populated", "0").await

@@ -1,10 +1,12 @@
-//! OCI resources as writes to cgroup v2 files, for Update. Pure but for the last function.
-//! Device rules are not among them: an update must never loosen what create enforced.
+//! OCI resources as writes to files of cgroup v2. RPC: Update.
+//!
+//! The host takes out what means nothing in the guest (its CPUs, its devices). Device rules are not written here: an update
+//! must never loosen what Create enforced.
 
 use anyhow::Result;
 use libcontainer::oci_spec::runtime::LinuxResources;
 
-use super::cgroup::Cgroup;
+use crate::cgroup::Cgroup;
 
 /// One value for one file.
 type Write = (String, String);
@@ -33,18 +35,12 @@ fn writes(resources: &LinuxResources, read: impl Fn(&str) -> Option<String>) -> 
         if let Some(idle) = cpu.idle() {
             put("cpu.idle", idle.to_string());
         }
-        if let Some(cpus) = cpu.cpus().as_ref().filter(|cpus| !cpus.is_empty()) {
-            put("cpuset.cpus", cpus.clone());
-        }
-        if let Some(mems) = cpu.mems().as_ref().filter(|mems| !mems.is_empty()) {
-            put("cpuset.mems", mems.clone());
-        }
     }
     if let Some(memory) = resources.memory() {
         if let Some(low) = memory.reservation() {
             put("memory.low", bytes(low));
         }
-        // The guest has no swap: its file is there only where the kernel knows swap at all.
+        // A kernel without swap lacks the file.
         if let (Some(swap), true) = (memory.swap(), read("memory.swap.max").is_some()) {
             put("memory.swap.max", swap_only(swap, memory.limit()));
         }
@@ -55,23 +51,8 @@ fn writes(resources: &LinuxResources, read: impl Fn(&str) -> Option<String>) -> 
     if let Some(pids) = resources.pids() {
         put("pids.max", if pids.limit() <= 0 { "max".into() } else { pids.limit().to_string() });
     }
-    if let Some(io) = resources.block_io() {
-        if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-            put("io.weight", format!("default {}", io_weight(weight)));
-        }
-        for (key, devices) in [
-            ("rbps", io.throttle_read_bps_device()),
-            ("wbps", io.throttle_write_bps_device()),
-            ("riops", io.throttle_read_iops_device()),
-            ("wiops", io.throttle_write_iops_device()),
-        ] {
-            for device in devices.iter().flatten() {
-                put("io.max", format!("{}:{} {key}={}", device.major(), device.minor(), device.rate()));
-            }
-        }
-    }
     for (file, value) in resources.unified().iter().flatten() {
-        // A key is a file name of the cgroup, and nothing else.
+        // A key must be the name of a cgroup's file.
         if !file.contains('/') && file.contains('.') {
             put(file, value.clone());
         }
@@ -84,12 +65,7 @@ fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
-/// v1's 10..1000 to v2's 1..10000.
-fn io_weight(weight: u16) -> u64 {
-    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
-}
-
-/// Half of the pair that is not given stays as it is.
+/// The value of `cpu.max`. Of quota and period, the one that is not given stays as it is.
 fn cpu_max(quota: Option<i64>, period: Option<u64>, current: Option<&str>) -> String {
     let mut now = current.unwrap_or_default().split_whitespace();
     let now_quota = now.next().unwrap_or("max").to_owned();
@@ -136,14 +112,13 @@ mod tests {
         let json = serde_json::json!({
             "memory": {"limit": 67108864, "reservation": -1},
             "pids": {"limit": 0},
-            "cpu": {"shares": 1024, "quota": -1, "cpus": "0"},
+            "cpu": {"shares": 1024, "quota": -1},
         });
         assert_eq!(
             of(json),
             [
                 write("cpu.weight", "39"),
                 write("cpu.max", "max 50000"),
-                write("cpuset.cpus", "0"),
                 write("memory.low", "max"),
                 write("memory.max", "67108864"),
                 write("pids.max", "max"),
@@ -159,7 +134,6 @@ mod tests {
     #[test]
     fn scales_meet_at_their_ends() {
         assert_eq!((weight_of_shares(2), weight_of_shares(262_144)), (1, 10_000));
-        assert_eq!((io_weight(10), io_weight(1000)), (1, 10_000));
         assert_eq!(swap_only(100, Some(60)), "40");
     }
 

@@ -1,12 +1,12 @@
-//! A container's numbers from the files of its cgroup. The parsing is pure; a file that is not
-//! there (a controller that the kernel lacks) counts as zeroes.
+//! A container's metrics, from the files of its cgroup. A missing file (the kernel lacks the controller) counts as zeroes.
+//! RPC: Stats.
 
 use guest_protocol::api::{IoEntry, StatsResponse};
 use linux::cgroup::{MEMORY_EVENTS, value_of};
 
-use super::cgroup::Cgroup;
+use crate::cgroup::Cgroup;
 
-/// Reads all of them.
+/// Reads all metrics.
 pub fn read(cgroup: &Cgroup) -> StatsResponse {
     let text = |file: &str| cgroup.read(file).unwrap_or_default();
     let mut stats = StatsResponse::new();
@@ -33,7 +33,7 @@ fn number(text: &str) -> u64 {
     text.trim().parse().unwrap_or(0)
 }
 
-/// `max`, and a file that is not there, are no limit at all: the largest number.
+/// `max` and a missing file mean no limit: the largest number.
 fn limit(text: &str) -> u64 {
     text.trim().parse().unwrap_or(u64::MAX)
 }

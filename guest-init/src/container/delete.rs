@@ -1,5 +1,5 @@
-//! Removes what a container leaves in the guest, so that the host can unmount what it shared:
-//! its processes, cgroup, mounts, and the dentries that pin the host's inodes.
+//! Removes what is left of a container in the guest: its processes, its cgroup, its mounts, and the dentries that pin the
+//! host's inodes. Only then can the host unmount what it shared.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,19 +10,19 @@ use linux::mountinfo::{self, Mount};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use super::cgroup::Cgroup;
-use super::container::{Container, Means, run_dir};
+use super::{Container, run_dir};
+use crate::cgroup::Cgroup;
 
-/// Removes an ended container; what still runs of it is killed.
-pub async fn container(means: &Means, container: &Container) -> Result<()> {
+/// Kills what still runs of a container, and removes it.
+pub async fn container(container: &Container) -> Result<()> {
     container.cgroup.kill()?;
     container.init.record().await.map_err(|fault| anyhow::anyhow!(fault.text))?;
-    remains(means, &container.id, &container.cgroup).await
+    remains(&container.id, &container.cgroup).await
 }
 
 /// Removes all that container `id` may have left, whether or not it came to exist.
-pub async fn remains(_means: &Means, id: &str, cgroup: &Cgroup) -> Result<()> {
-    // Each step is done whatever became of the one before: the host counts on the last.
+pub async fn remains(id: &str, cgroup: &Cgroup) -> Result<()> {
+    // No step waits for the success of another: the host needs the last one.
     let cgroup_gone = cgroup.remove().await;
     let files_gone = remove_files(&run_dir(id));
     let mounts_gone = unmount_share(id);
@@ -39,7 +39,7 @@ fn remove_files(dir: &Path) -> Result<()> {
     }
 }
 
-/// Unmounts what the kernel mounted of the container's part of the share, the last first.
+/// Unmounts what the kernel mounted by itself in the container's part of the share, the last first.
 fn unmount_share(id: &str) -> Result<()> {
     let mounts = mountinfo::read().with_context(|| format!("read {}", mountinfo::PATH))?;
     for target in mounts_below(mounts, &Path::new("/containers").join(id)) {
@@ -58,12 +58,12 @@ fn mounts_below(mounts: Vec<Mount>, top: &Path) -> Vec<PathBuf> {
     mounts.into_iter().rev().map(|mount| mount.target).filter(|target| target.starts_with(top)).collect()
 }
 
-/// libkrun holds a descriptor for every inode that the guest's kernel remembers: makes it forget.
+/// Makes the kernel forget unused inodes: libkrun holds a descriptor for each one that it remembers.
 fn forget_dentries() {
     if let Err(err) = fs::write("/proc/sys/vm/drop_caches", "2") {
         log::warn!("write to /proc/sys/vm/drop_caches: {err}");
     }
-    // What is forgotten is not answered, but this is, and later: libkrun works in one thread.
+    // libkrun does not answer FORGETs, but handles requests in their order: its answer to this one comes after them.
     let _ = nix::sys::statfs::statfs("/");
 }
 

@@ -1,23 +1,23 @@
-//! A container's mounts, held until its processes are gone and the kernel is done with them.
+//! Holds a container's mounts until its processes are gone and the host has answered the kernel's last requests.
 //!
-//! A volume is mounted by the kernel where it is first used, which is in the container's mount namespace alone: it would be
-//! unmounted with the container's last process. The kernel does not wait there for what it still asks of the host in that
-//! process's name, as the closing of a file that it wrote: "VFS: Busy inodes after unmount of virtiofs", a BUG (seen with
-//! Linux 6.12.91), and the process never ends.
+//! The kernel mounts a volume where it is first used: in the container's mount namespace alone. The end of the container's
+//! last process would unmount it. That unmount does not wait for requests that the process left unanswered, such as the
+//! closing of a file that it wrote: Linux 6.12.91 then reports "VFS: Busy inodes after unmount of virtiofs", a BUG, and the
+//! process never ends.
 
 use std::fs::{self, File};
 use std::io;
 
 use nix::sys::statfs::statfs;
 
-/// Where the kernel counts the requests that file systems have not answered. Source: Documentation/filesystems/fuse.rst.
+/// The directory in which the kernel counts each file system's unanswered requests. Source: Documentation/filesystems/fuse.rst.
 pub const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
-/// A mount namespace, which lives at least as long as this.
+/// Keeps a mount namespace alive.
 pub struct HeldMounts(File);
 
 impl HeldMounts {
-    /// Those of the process `pid`.
+    /// Holds the mounts of process `pid`.
     ///
     /// # Errors
     /// When there is no such process.
@@ -25,10 +25,11 @@ impl HeldMounts {
         Ok(HeldMounts(File::open(format!("/proc/{pid}/ns/mnt"))?))
     }
 
-    /// Lets go of them. What they held back is written when this returns.
+    /// Lets go of the mounts, once the host has written what the container's processes wrote.
     pub fn release(self) {
-        // The kernel asks in order, a few at a time, and libkrun answers in order: each answer to this comes after that to at
-        // least one of the requests that are under way now. Other containers may always have some.
+        // The kernel sends requests in order, and libkrun answers them in order. So each answer to a statfs comes after the
+        // answer to at least one of the requests that wait now. The loop is bounded, as other containers may always have
+        // requests.
         for _ in 0..=unanswered() {
             let _ = statfs("/");
             if unanswered() == 0 {
@@ -39,7 +40,7 @@ impl HeldMounts {
     }
 }
 
-/// The number of requests that the host has not answered; 0 where the kernel does not say.
+/// The number of requests that the host has not answered; 0 where the kernel does not count them.
 fn unanswered() -> u64 {
     let connections = fs::read_dir(CONNECTIONS).into_iter().flatten().flatten();
     let counts =

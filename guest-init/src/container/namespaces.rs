@@ -1,21 +1,21 @@
-//! Namespaces that a container shares with another one in the VM, as those of a pod do.
+//! Namespaces that a container shares with another one in the VM, as the containers of a pod do.
 
 use std::path::PathBuf;
 
 use guest_protocol::boot::NAMESPACE_OF;
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use super::fault::Fault;
+use crate::rpc::fault::Fault;
 
-/// Turns the path that names another container into that of its namespace; `pid_of` knows the
-/// container's first process.
+/// Replaces each path that names another container by the path of that container's namespace. `pid_of` knows the first
+/// process of a container.
 pub fn join(spec: &mut Spec, pid_of: impl Fn(&str) -> Result<i32, Fault>) -> Result<(), Fault> {
     let Some(linux) = spec.linux_mut() else { return Ok(()) };
     for namespace in linux.namespaces_mut().iter_mut().flatten() {
         let Some(path) = namespace.path() else { continue };
         let container = path.to_str().and_then(|path| path.strip_prefix(NAMESPACE_OF));
         let (Some(container), Some(file)) = (container, file_of(namespace.typ())) else {
-            return Err(Fault::invalid(format!("linux.namespaces: {path:?} is no namespace of this VM's")));
+            return Err(Fault::invalid(format!("linux.namespaces: {path:?} is not a namespace of this VM")));
         };
         let pid = pid_of(container)?;
         namespace.set_path(Some(PathBuf::from(format!("/proc/{pid}/ns/{file}"))));
@@ -23,7 +23,7 @@ pub fn join(spec: &mut Spec, pid_of: impl Fn(&str) -> Result<i32, Fault>) -> Res
     Ok(())
 }
 
-/// Its name below /proc/<pid>/ns, if it may be shared: the others are each container's own.
+/// Its name below /proc/<pid>/ns; `None` for a kind that containers of a VM never share.
 fn file_of(kind: LinuxNamespaceType) -> Option<&'static str> {
     match kind {
         LinuxNamespaceType::Ipc => Some("ipc"),
@@ -49,9 +49,9 @@ mod tests {
 
     #[test]
     fn another_containers_namespaces_are_its_processs() {
-        let given = serde_json::json!([{"type": "uts", "path": "/containers/pod"}, {"type": "mount"}]);
-        let wanted = serde_json::json!([{"type": "uts", "path": "/proc/7/ns/uts"}, {"type": "mount"}]);
-        assert_eq!(joined(given).unwrap(), wanted);
+        let before = serde_json::json!([{"type": "uts", "path": "/containers/pod"}, {"type": "mount"}]);
+        let after = serde_json::json!([{"type": "uts", "path": "/proc/7/ns/uts"}, {"type": "mount"}]);
+        assert_eq!(joined(before).unwrap(), after);
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! From the spec that arrives to the spec that libcontainer gets: what libcontainer would skip
-//! or get wrong is made explicit here, and what this guest cannot enforce is refused. Pure.
+//! Makes the spec that libcontainer gets out of the one that the host sent. It makes explicit what libcontainer would skip
+//! or get wrong, and refuses what this guest cannot enforce. Pure.
 
 use std::path::{Component, Path};
 
 use libcontainer::oci_spec::runtime::{
-    Capabilities, Hooks, LinuxCapabilities, LinuxNamespaceType, LinuxResources, Process, Spec,
+    Capabilities, LinuxCapabilities, LinuxNamespaceType, LinuxResources, Process, Spec,
 };
 
-use super::fault::Fault;
+use crate::rpc::fault::Fault;
 
 /// Longest container or exec id, so that it is a path component anywhere.
 const MAX_ID: usize = 128;
@@ -34,18 +34,13 @@ pub fn prepare(mut spec: Spec, id: &str, terminal: bool) -> Result<Spec, Fault> 
     let process = spec.process_mut().as_mut().ok_or_else(|| Fault::invalid("the spec has no process"))?;
     process.set_terminal(Some(terminal));
     prepare_process(process)?;
-    // The host runs the hooks of the host's namespaces.
-    let mut inside = Hooks::default();
-    if let Some(hooks) = spec.hooks() {
-        inside.set_create_container(hooks.create_container().clone());
-        inside.set_start_container(hooks.start_container().clone());
-    }
-    spec.set_hooks(Some(inside.clone()).filter(|hooks| *hooks != Hooks::default()));
+    // The host runs them.
+    spec.set_hooks(None);
     prepare_linux(&mut spec, id)?;
     Ok(spec)
 }
 
-/// What holds for a container's first process and for every exec.
+/// Prepares a container's first process, or an exec.
 pub fn prepare_process(process: &mut Process) -> Result<(), Fault> {
     if process.args().as_deref().unwrap_or_default().is_empty() {
         return Err(Fault::invalid("process.args is empty"));
@@ -62,17 +57,17 @@ pub fn prepare_process(process: &mut Process) -> Result<(), Fault> {
     }
     process.set_apparmor_profile(None);
     process.set_selinux_label(None);
-    // libcontainer takes an explicit "false" for "load the filter after capabilities are gone".
+    // With an explicit "false", libcontainer loads the filter after it has dropped the capabilities.
     if process.no_new_privileges() == Some(false) {
         process.set_no_new_privileges(None);
     }
     Ok(())
 }
 
-/// libcontainer leaves a set alone that is not there, which would be all of PID 1's.
-pub fn explicit_capabilities(given: Option<&LinuxCapabilities>) -> LinuxCapabilities {
+/// All five sets. libcontainer leaves a missing set as it is, which is PID 1's: everything.
+pub fn explicit_capabilities(wanted: Option<&LinuxCapabilities>) -> LinuxCapabilities {
     let set = |get: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
-        Some(given.and_then(|caps| get(caps).clone()).unwrap_or_default())
+        Some(wanted.and_then(|caps| get(caps).clone()).unwrap_or_default())
     };
     let mut caps = LinuxCapabilities::default();
     caps.set_bounding(set(LinuxCapabilities::bounding))
@@ -103,7 +98,7 @@ fn prepare_linux(spec: &mut Spec, id: &str) -> Result<(), Fault> {
     if linux.seccomp().as_ref().is_some_and(libcontainer::seccomp::is_notify) {
         return Err(Fault::precondition("linux.seccomp: SCMP_ACT_NOTIFY needs an agent on the host"));
     }
-    // Of these names libcontainer knows only the short ones, and does what the long ones say.
+    // libcontainer knows "shared" and "slave" only, and does for them what "rshared" and "rslave" ask for.
     if let Some(kind) = linux.rootfs_propagation().as_deref().and_then(|kind| kind.strip_prefix('r')) {
         let kind = kind.to_owned();
         linux.set_rootfs_propagation(Some(kind));
@@ -148,7 +143,9 @@ mod tests {
 
     #[test]
     fn what_libcontainer_would_skip_is_explicit() {
-        let spec = spec(minimal()).unwrap();
+        let mut json = minimal();
+        json["hooks"] = serde_json::json!({"startContainer": [{"path": "/bin/true"}]});
+        let spec = spec(json).unwrap();
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.no_new_privileges(), None);
         let caps = process.capabilities().as_ref().unwrap();
@@ -163,11 +160,11 @@ mod tests {
 
     #[test]
     fn the_root_propagates_as_asked() {
-        for (asked, given) in [("rslave", "slave"), ("rshared", "shared"), ("private", "private")] {
+        for (asked, expected) in [("rslave", "slave"), ("rshared", "shared"), ("private", "private")] {
             let mut json = minimal();
             json["linux"]["rootfsPropagation"] = asked.into();
             let spec = spec(json).unwrap();
-            assert_eq!(spec.linux().as_ref().unwrap().rootfs_propagation().as_deref(), Some(given));
+            assert_eq!(spec.linux().as_ref().unwrap().rootfs_propagation().as_deref(), Some(expected));
         }
     }
 

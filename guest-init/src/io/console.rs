@@ -9,8 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Takes the master that libcontainer has sent to the console socket `listener`; it is there
-/// by the time that the container is.
+/// Receives the master that libcontainer sent to the console socket `listener` while it made the container.
 pub fn accept(listener: &UnixListener, path: &Path) -> Result<OwnedFd> {
     let (connection, _) = listener.accept().with_context(|| format!("accept on {}", path.display()))?;
     connection.set_nonblocking(true).context("make the console connection non-blocking")?;
@@ -33,7 +32,7 @@ pub fn receive(connection: &UnixStream) -> Result<OwnedFd> {
     if got < 0 {
         return Err(io::Error::last_os_error()).context("receive the terminal");
     }
-    // SAFETY: the kernel has filled the control buffer in, and says how far.
+    // SAFETY: the kernel has filled the control buffer, and says how far.
     let header = unsafe { libc::CMSG_FIRSTHDR(&message) };
     if header.is_null() {
         bail!("receive the terminal: no descriptor came");

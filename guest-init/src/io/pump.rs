@@ -1,6 +1,5 @@
-//! Moves bytes between a process's pipe or terminal and a stream. A host that does not read
-//! stalls the process and nothing else; at the process's end its output is taken out of the pipe
-//! at once, even when daemonised children still hold it.
+//! Moves bytes between a process's pipe or terminal and a stream. A host that does not read stalls the process and nothing
+//! else. At the process's end its pipe is emptied at once, though its children may still hold the other end.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,9 +10,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use super::poll;
+use crate::io::poll;
 
-/// Most bytes taken out of a pipe after its process has ended, where the pipe does not say.
+/// Most bytes that are taken out of a pipe after its process has ended: the default of `fs.pipe-max-size`.
 const MAX_DRAIN: usize = 1 << 20;
 
 /// Our end of a pipe, or a terminal's master. Never blocks.
@@ -24,7 +23,7 @@ impl End {
         Ok(End(poll::register(fd, interest)?))
     }
 
-    /// Reads what is there without waiting; 0 at the end.
+    /// Reads what is there, and does not wait; 0 at the end.
     fn read_now(&self, buf: &mut [u8]) -> io::Result<usize> {
         // SAFETY: the buffer is valid for its length, and the descriptor is open.
         let read = unsafe { libc::read(self.0.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
@@ -63,7 +62,7 @@ impl End {
         Ok(())
     }
 
-    /// All that is in the pipe now, within reason.
+    /// What is in the pipe now, up to [`MAX_DRAIN`].
     fn drain(&self) -> Vec<u8> {
         let mut all = Vec::new();
         let mut buf = vec![0; MAX_PAYLOAD];
@@ -79,7 +78,7 @@ impl End {
     }
 }
 
-/// From the process to the host. Drops `drained` once nothing of the process is left in `end`.
+/// Moves bytes from the process to the host. Drops `drained` once the process's output is out of `end`.
 pub async fn output(
     end: End,
     mut writer: Writer,
@@ -106,7 +105,7 @@ pub async fn output(
                 },
                 _ = exited.wait_for(|exited| *exited) => {}
             }
-            // The host does not read: hold what is left for it, and let the pipe go.
+            // The host does not read: keep the rest for it, and close the pipe.
             let rest = end.drain();
             drop((end, drained));
             (sending.await, rest)
@@ -120,7 +119,7 @@ pub async fn output(
     let _ = writer.send(&rest).await;
 }
 
-/// From the host to the process. The host's end of file closes a pipe; a terminal stays open.
+/// Moves bytes from the host to the process. The host's end of file closes a pipe; a terminal stays open.
 pub async fn input(mut reader: Reader, end: End, mut exited: watch::Receiver<bool>, terminal: bool) {
     let feed = async {
         while let Some(chunk) = reader.recv().await {

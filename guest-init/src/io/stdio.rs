@@ -1,5 +1,5 @@
-//! Connects a process's stdin, stdout and stderr to streams: pipes, or a terminal. The streams
-//! are open before the process exists; the pumps run once it does.
+//! Connects a process's stdin, stdout and stderr to streams, by pipes or a terminal. The streams are opened before the
+//! process exists; the pumps run once it does.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,8 +13,8 @@ use nix::sys::stat::Mode;
 use tokio::io::Interest;
 use tokio::sync::{mpsc, watch};
 
-use super::fault::Fault;
-use super::pump::{self, End};
+use crate::io::pump::{self, End};
+use crate::rpc::fault::Fault;
 
 /// Open streams and the descriptors for a process to come.
 pub struct Wiring {
@@ -30,8 +30,7 @@ pub struct Pumps {
 }
 
 impl Wiring {
-    /// Opens the streams. `owner` is the user that the pipes belong to, so that the process can
-    /// open them again through /dev/stdout.
+    /// Opens the streams. `owner` will own the pipes, so that the process can open /dev/stdout.
     pub fn open(mux: &Mux, stdio: &Stdio, owner: u32) -> Result<Wiring, Fault> {
         let null = || open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
         let null = || null().context("open /dev/null");
@@ -51,26 +50,26 @@ impl Wiring {
         Ok(wiring)
     }
 
-    /// Makes the process's `fd` a pipe; answers our end, which never blocks.
+    /// Makes the process's `fd` a pipe, and returns our end, which never blocks.
     fn pipe(&mut self, fd: usize, owner: u32) -> Result<OwnedFd> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
         let (theirs, ours) = if fd == 0 { (read, write) } else { (write, read) };
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make a pipe's end non-blocking")?;
-        nix::unistd::fchown(&theirs, Some(owner.into()), None).context("give a pipe to its user")?;
+        nix::unistd::fchown(&theirs, Some(owner.into()), None).context("chown a pipe to its user")?;
         self.child[fd] = theirs;
         Ok(ours)
     }
 
-    /// What the process gets as fds 0-2; with a terminal, it replaces them itself.
+    /// The process's fds 0-2. A process with a terminal replaces them itself.
     pub fn child(&self) -> [BorrowedFd<'_>; 3] {
         [self.child[0].as_fd(), self.child[1].as_fd(), self.child[2].as_fd()]
     }
 
-    /// Starts pumping, and lets go of the process's ends. `master` is the terminal's, if any.
+    /// Starts the pumps, and closes the process's ends. `master` is the terminal's, if there is one.
     pub fn run(self, master: Option<&Arc<OwnedFd>>) -> Result<Pumps> {
         let (exited, watch) = watch::channel(false);
         let (drained, all_drained) = mpsc::channel(1);
-        // Each pump registers a descriptor of its own, all of the same open terminal.
+        // Each pump needs a descriptor of its own to register; all are the same open terminal.
         let end = |own: Option<OwnedFd>, interest| -> io::Result<Option<End>> {
             let own = own.map(Ok).or_else(|| master.map(|master| master.try_clone()));
             own.transpose()?.map(|fd| End::new(Arc::new(fd), interest)).transpose()
@@ -90,8 +89,7 @@ impl Wiring {
 }
 
 impl Pumps {
-    /// The process has ended: what is in its pipes is taken out, and they are closed, whoever
-    /// else may still hold them.
+    /// After the process's end: empties its pipes and closes them, whoever else may hold them.
     pub async fn drain(mut self) {
         let _ = self.exited.send(true);
         // Ends when the last output pump has dropped its sender.

@@ -1,5 +1,4 @@
-//! A new terminal in the container this process is in. The container made the file system it
-//! comes from, so nothing about /dev/ptmx is taken for granted.
+//! A new terminal in the container that this process is in. The container controls /dev, so /dev/ptmx is checked.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -9,14 +8,14 @@ use anyhow::{Context, Result, bail};
 use libcontainer::oci_spec::runtime::Box as Size;
 use nix::errno::Errno;
 
-use super::console;
+use crate::io::console;
 
 const PTMX: &str = "/dev/ptmx";
 
 /// Device number of a ptmx (major 5, minor 2).
 const PTMX_DEVICE: u64 = 5 << 8 | 2;
 
-/// Opens a terminal that belongs to `uid`: master and slave.
+/// Opens a terminal that `uid` owns: its master and its slave.
 pub fn open(uid: u32, size: Option<Size>) -> Result<(OwnedFd, OwnedFd)> {
     let master = File::options()
         .read(true)
@@ -39,7 +38,7 @@ pub fn open(uid: u32, size: Option<Size>) -> Result<(OwnedFd, OwnedFd)> {
         .context("open the terminal's other side")?;
     // SAFETY: a new descriptor that nobody else owns.
     let slave = unsafe { OwnedFd::from_raw_fd(slave) };
-    nix::unistd::fchown(&slave, Some(uid.into()), None).context("give the terminal to its user")?;
+    nix::unistd::fchown(&slave, Some(uid.into()), None).context("chown the terminal to its user")?;
     if let Some(size) = size {
         console::resize(&master, size.width() as u32, size.height() as u32)?;
     }

@@ -1,5 +1,5 @@
-//! Forwards the guest kernel's log to the host: warnings and worse from now on, or with debug
-//! everything since boot. Never blocks; see [`logger`](super::logger).
+//! Forwards the guest kernel's log to the host: warnings and worse from now on, or with debug everything since boot. Never
+//! blocks.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -8,7 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use anyhow::{Context, Result};
 use tokio::io::Interest;
 
-use super::{logger, poll};
+use crate::io::poll;
+use crate::logs::logger;
 
 /// syslog's "warning", the least severe that is always forwarded.
 const WARNING: u8 = 4;
@@ -40,7 +41,7 @@ pub fn start(debug: bool) -> Result<()> {
                         logger::line("kernel", &text);
                     }
                 }
-                // Overwritten before it was read: go on with the next.
+                // The kernel has overwritten the record: go on with the next.
                 Ok(Err(err)) if err.kind() == ErrorKind::BrokenPipe => {}
                 Ok(Err(_)) => return,
                 Err(_would_block) => {}
@@ -50,8 +51,8 @@ pub fn start(debug: bool) -> Result<()> {
     Ok(())
 }
 
-/// The text of a record `priority,sequence,time,flags;text`, if it is severe enough. PID 1's own
-/// records are left out: the log has them already.
+/// The text of a record `priority,sequence,time,flags;text`, if it is severe enough and not PID 1's own, which is in the
+/// log already.
 fn parse(record: &[u8], least: u8) -> Option<String> {
     let record = String::from_utf8_lossy(record);
     let (head, text) = record.split_once(';')?;

@@ -1,5 +1,5 @@
-//! PID 1's log: lines to the host over a stream. Logging never blocks and never waits for a host
-//! that does not read: lines are dropped then, and their number is said later.
+//! PID 1's log goes to the host over a stream, as lines. Logging never blocks: when the host does not read, lines are
+//! dropped, and a later line says how many.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 /// Lines that may wait for the host.
 const QUEUE: usize = 256;
 
-/// Longest line, in characters; the rest is cut off.
+/// Longest line, in characters. Longer ones are cut.
 const MAX_LINE: usize = 1024;
 
 static LINES: OnceLock<mpsc::Sender<String>> = OnceLock::new();
@@ -53,7 +53,7 @@ pub fn line(source: &str, text: &str) {
 
 impl Log for ToHost {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // ttrpc calls it an error when a client stops waiting.
+        // To ttrpc, a client that stops waiting is an error.
         let ours = !metadata.target().starts_with("ttrpc");
         metadata.level() <= log::max_level() && (ours || log::max_level() >= LevelFilter::Debug)
     }

@@ -1,17 +1,17 @@
-//! Connections to servers in the VM for the host, which publishes or forwards their ports: the
-//! bytes go through a stream. UDP's datagrams go with their lengths before them.
+//! Connections to servers in the VM. The host asks for them to publish or forward a port; the bytes go through a stream.
+//! RPC: Connect.
 
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
-use guest_protocol::api::ConnectRequest;
+use guest_protocol::api::{ConnectRequest, Protocol};
 use guest_protocol::mux::{Mux, Reader, Writer};
 use guest_protocol::relay;
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::fault::Fault;
+use crate::rpc::fault::Fault;
 
-/// Connects, and answers once that is done; the bytes flow beside it.
+/// Connects, and starts to relay.
 pub async fn connect(mux: &Mux, request: &ConnectRequest) -> Result<(), Fault> {
     let addresses = parse(request)?;
     let failed = |err: std::io::Error| {
@@ -20,18 +20,22 @@ pub async fn connect(mux: &Mux, request: &ConnectRequest) -> Result<(), Fault> {
     let open = || -> Result<(Reader, Writer), Fault> {
         Ok(mux.open(request.stream).with_context(|| format!("open stream {}", request.stream))?)
     };
-    if request.datagrams {
-        let address = addresses.first().ok_or_else(|| Fault::invalid("no address to connect to"))?;
-        let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
-        let socket = UdpSocket::bind((any, 0)).await.map_err(failed)?;
-        socket.connect(address).await.map_err(failed)?;
-        let (reader, writer) = open()?;
-        tokio::spawn(relay::datagrams(socket, reader, writer));
-        return Ok(());
+    let protocol = request.protocol.enum_value();
+    match protocol.map_err(|number| Fault::invalid(format!("there is no protocol {number}")))? {
+        Protocol::TCP => {
+            let socket = TcpStream::connect(addresses.as_slice()).await.map_err(failed)?;
+            let (reader, writer) = open()?;
+            tokio::spawn(relay::bytes(socket, reader, writer));
+        }
+        Protocol::UDP => {
+            let address = addresses.first().ok_or_else(|| Fault::invalid("no address to connect to"))?;
+            let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+            let socket = UdpSocket::bind((any, 0)).await.map_err(failed)?;
+            socket.connect(address).await.map_err(failed)?;
+            let (reader, writer) = open()?;
+            tokio::spawn(relay::datagrams(socket, reader, writer));
+        }
     }
-    let socket = TcpStream::connect(addresses.as_slice()).await.map_err(failed)?;
-    let (reader, writer) = open()?;
-    tokio::spawn(relay::bytes(socket, reader, writer));
     Ok(())
 }
 
@@ -59,6 +63,16 @@ mod tests {
         assert_eq!(parse(&request("::1", 80)).unwrap(), ["[::1]:80".parse().unwrap()]);
         assert!(parse(&request("localhost", 80)).unwrap_err().text.contains("localhost"));
         assert!(parse(&request("::1", 65536)).unwrap_err().text.contains("65536"));
+    }
+
+    #[tokio::test]
+    async fn a_protocol_that_does_not_exist_is_refused() {
+        let (a, _b) = tokio::io::duplex(64);
+        let protocol = protobuf::EnumOrUnknown::from_i32(7);
+        let request =
+            ConnectRequest { addresses: vec!["127.0.0.1".to_owned()], protocol, ..Default::default() };
+        let fault = connect(&Mux::start(a).0, &request).await.unwrap_err();
+        assert!(fault.text.contains("protocol 7"), "{}", fault.text);
     }
 
     #[tokio::test]

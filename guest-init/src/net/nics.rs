@@ -1,6 +1,5 @@
-//! The VM's network cards, set up as their models on the host are: name, MTU, addresses,
-//! neighbours and routes. The host's messages are taken as they are, but for the interface
-//! indexes, which are ours.
+//! The VM's NICs get the settings of the interfaces on the host that they stand for: name, MTU, addresses, neighbours and
+//! routes. The host sends these as netlink messages; only the interface indexes in them differ here.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,20 +20,19 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_NEWNEIGH: u16 = 28;
 
-/// Settings of an interface's IPv6: none, or addresses that are used at once, as the host has found
-/// them to be free. Source: the kernel's Documentation/networking/ip-sysctl.rst.
+/// Settings of an interface's IPv6: off, or without duplicate address detection, as the host has done that. Source: the kernel's Documentation/networking/ip-sysctl.rst.
 const NO_IPV6: (&str, &str) = ("disable_ipv6", "1");
 const IPV6_AT_ONCE: (&str, &str) = ("accept_dad", "0");
 
-/// The host's interface indexes, with ours.
+/// Our interface index for each of the host's.
 type Indexes = HashMap<u32, u32>;
 
-/// Sets up every card.
+/// Configures every NIC.
 pub fn configure(network: &Network) -> Result<()> {
     let mut netlink = Netlink::open().context("open netlink")?;
     let indexes = find(&mut netlink, &network.interfaces)?;
     for (interface, index) in network.interfaces.iter().zip(&indexes) {
-        // So that a final name is never another card's.
+        // So that no NIC has the name that another one is to get.
         set(&mut netlink, *index, [LinkAttribute::IfName(format!("krun{index}"))])
             .with_context(|| format!("rename interface {}", interface.name))?;
     }
@@ -51,31 +49,31 @@ pub fn configure(network: &Network) -> Result<()> {
     for (what, kind, bodies) in messages {
         for body in bodies {
             let message = ours(decode(kind, body).with_context(|| format!("decode a(n) {what}"))?, &indexes);
-            let said = format!("add {what} {message:?}");
-            netlink.change(message, NLM_F_CREATE | NLM_F_REPLACE).context(said)?;
+            let attempt = format!("add {what} {message:?}");
+            netlink.change(message, NLM_F_CREATE | NLM_F_REPLACE).context(attempt)?;
         }
     }
     Ok(())
 }
 
-/// Our index of each interface: the card with its hardware address. Where several have the same,
-/// they come in the same order.
+/// Our index of each interface: that of the NIC with its hardware address. NICs with the same address come in the order
+/// of their interfaces.
 fn find(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<Vec<u32>> {
     let links =
-        netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("list the cards")?;
-    let mut cards: Vec<_> = links.iter().filter_map(card).collect();
-    cards.sort();
+        netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("list the NICs")?;
+    let mut nics: Vec<_> = links.iter().filter_map(nic).collect();
+    nics.sort();
     let mut indexes = Vec::new();
     for interface in interfaces {
-        let found = cards.iter().position(|(_, mac)| *mac == interface.mac);
+        let found = nics.iter().position(|(_, mac)| *mac == interface.mac);
         let found =
-            found.with_context(|| format!("no card has the address of interface {}", interface.name))?;
-        indexes.push(cards.remove(found).0);
+            found.with_context(|| format!("no NIC has the address of interface {}", interface.name))?;
+        indexes.push(nics.remove(found).0);
     }
     Ok(indexes)
 }
 
-fn card(message: &RouteNetlinkMessage) -> Option<(u32, &[u8])> {
+fn nic(message: &RouteNetlinkMessage) -> Option<(u32, &[u8])> {
     let RouteNetlinkMessage::NewLink(link) = message else { return None };
     let mac = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Address(mac) => Some(mac.as_slice()),
@@ -104,9 +102,9 @@ fn bring_up(netlink: &mut Netlink, interface: &Interface, index: u32) -> Result<
 fn set<const N: usize>(netlink: &mut Netlink, index: u32, attributes: [LinkAttribute; N]) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    let said = format!("set {attributes:?}");
+    let attempt = format!("set {attributes:?}");
     message.attributes = attributes.into();
-    netlink.change(RouteNetlinkMessage::SetLink(message), 0).context(said)
+    netlink.change(RouteNetlinkMessage::SetLink(message), 0).context(attempt)
 }
 
 fn decode(kind: u16, body: &[u8]) -> Result<RouteNetlinkMessage> {
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_that_is_not_there_is_named() {
+    fn a_nic_that_is_not_there_is_named() {
         let absent = Interface { name: "net7".to_owned(), mac: vec![9; 6], ..Default::default() };
         let error = find(&mut Netlink::open().unwrap(), &[absent]).unwrap_err();
         assert!(error.to_string().contains("net7"), "{error}");

@@ -1,8 +1,8 @@
 //! In a fork: enters a running container and executes one more process in it.
 //!
-//! libcontainer's own builder for this drops the seccomp filter, so this does it all: cgroup,
-//! namespaces, terminal, limits, user, capabilities, filter, in runc's order. Until the last step
-//! the process is not dumpable, so that nothing in the container can look into it.
+//! libcontainer's builder for this drops the seccomp filter, so this does every step itself, in runc's order: cgroup,
+//! namespaces, terminal, limits, user, capabilities, filter. The process is not dumpable until the last step, so that
+//! nothing in the container can look into it.
 
 use std::convert::Infallible;
 use std::fs;
@@ -10,49 +10,52 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use libcontainer::capabilities;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, PosixRlimit, Process};
 use libcontainer::seccomp::initialize_seccomp;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::errno::Errno;
 
-use super::executor::execute;
-use super::fault::errno_text;
-use super::fork::{Report, Reporter};
-use super::{console, env, lookup, terminal};
+use crate::io::console;
+use crate::io::terminal;
+use crate::process::env;
+use crate::process::executor::execute;
+use crate::process::fork::{Report, Reporter};
+use crate::process::lookup;
+use crate::rpc::fault::{Refusal, errno_text};
 
-/// Extra descriptors of the fork, in the order in which the parent gives them.
+/// Extra descriptors of the fork, in the order in which the parent lists them.
 pub const INIT_PIDFD: RawFd = 4;
 pub const CONSOLE_FD: RawFd = 5;
 
-/// What to execute, and what it shares with the container's first process.
+/// What to execute, and what it shares with the container.
 pub struct Job {
     pub process: Process,
     pub capabilities: LinuxCapabilities,
     pub rlimits: Vec<PosixRlimit>,
     pub seccomp: Option<LinuxSeccomp>,
-    /// CLONE_NEW* of the namespaces that the container does not share with PID 1.
+    /// CLONE_NEW* of each namespace of the container that is not PID 1's.
     pub namespaces: libc::c_int,
-    /// Its cgroup's directory, and the one that its first process is in now.
+    /// The directory of the container's cgroup, and that of the cgroup that its first process is in now.
     pub cgroups: [PathBuf; 2],
 }
 
 /// Runs in the fork; its fds 0-2 are the process's, unless it gets a terminal.
-pub fn in_fork(job: &Job, reporter: &Reporter) -> i32 {
+pub fn run(job: &Job, reporter: &Reporter) -> i32 {
     match enter(job).and_then(|()| second_fork(job, reporter)) {
         Ok(pid) => {
             reporter.send(&Report::Pid(pid));
             0
         }
         Err(err) => {
-            reporter.send(&Report::Failed(format!("{err:#}")));
+            reporter.send(&Report::Failed(Refusal::of(&err)));
             1
         }
     }
 }
 
-/// Moves this process; a PID namespace takes only its children.
+/// Moves this process into the container. A PID namespace takes only the children that it makes from then on.
 fn enter(job: &Job) -> Result<()> {
     // SAFETY: takes plain numbers.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).context("hide from ptrace")?;
@@ -67,7 +70,8 @@ fn enter(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// A container that manages cgroups itself has left its own cgroup: follow its first process.
+/// A container that manages cgroups itself has moved its first process into a child of its cgroup, and the kernel then
+/// takes no process in the parent: join the first process there.
 fn join_cgroup(cgroups: &[PathBuf; 2]) -> Result<()> {
     let join = |cgroup: &PathBuf| fs::write(cgroup.join("cgroup.procs"), "0");
     match join(&cgroups[0]) {
@@ -82,8 +86,8 @@ fn second_fork(job: &Job, reporter: &Reporter) -> Result<i32> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()).context("fork in the container"),
         0 => {
-            let Err(err) = run(job);
-            reporter.send(&Report::Failed(format!("{err:#}")));
+            let Err(err) = become_process(job);
+            reporter.send(&Report::Failed(Refusal::of(&err)));
             // SAFETY: ends the process without running exit handlers of PID 1's image.
             unsafe { libc::_exit(255) }
         }
@@ -91,20 +95,20 @@ fn second_fork(job: &Job, reporter: &Reporter) -> Result<i32> {
     }
 }
 
-fn run(job: &Job) -> Result<Infallible> {
+fn become_process(job: &Job) -> Result<Infallible> {
     let process = &job.process;
     nix::unistd::setsid().context("start a session")?;
     if process.terminal() == Some(true) {
         let (master, slave) = terminal::open(process.user().uid(), process.console_size())?;
-        console::send(CONSOLE_FD, master.as_raw_fd()).context("hand over the terminal")?;
+        console::send(CONSOLE_FD, master.as_raw_fd()).context("send the terminal to PID 1")?;
         take_terminal(&slave)?;
     }
     set_limits(&job.rlimits)?;
     let umask = process.user().umask().unwrap_or(0o022);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
     let home = fs::File::open("/etc/passwd").ok().and_then(|file| env::home_of(process.user().uid(), file));
-    // As root first: the user may reach a directory that it could not enter. Or the other way
-    // round, on a file system that root is nobody to.
+    // As root first: the path may lead through directories that the user cannot enter. Then as the user: some file
+    // systems let root in nowhere.
     let entered = change_directory(process);
     become_user(process)?;
     if entered.is_err() {
@@ -125,10 +129,9 @@ fn run(job: &Job) -> Result<Infallible> {
     }
     let args = process.args().as_deref().unwrap_or_default();
     let env = env::prepare(process.env().as_deref().unwrap_or_default(), home.as_deref());
-    let path =
-        lookup::executable(args.first().map_or("", String::as_str), &env).map_err(anyhow::Error::msg)?;
+    let path = lookup::executable(args.first().map_or("", String::as_str), &env)?;
     let Err(why) = execute(&path, args, &env);
-    bail!(why)
+    Err(why.into())
 }
 
 fn take_terminal(slave: &OwnedFd) -> Result<()> {
@@ -153,7 +156,8 @@ fn set_limits(rlimits: &[PosixRlimit]) -> Result<()> {
 fn change_directory(process: &Process) -> Result<()> {
     let cwd = process.cwd();
     std::env::set_current_dir(cwd).map_err(|err| {
-        anyhow::anyhow!("chdir to cwd ({:?}) failed: {}", cwd.display().to_string(), errno_text(&err))
+        let text = format!("chdir to cwd ({:?}) failed: {}", cwd.display().to_string(), errno_text(&err));
+        Refusal::of_directory(&err, text).into()
     })
 }
 

@@ -1,5 +1,5 @@
-//! The environment of a container's process, as runc makes it: the spec's entries in their
-//! order, the last of a name wins, and HOME from the container's /etc/passwd when it is missing.
+//! The environment of a container's process, as runc makes it: the spec's entries in their order, the last one of each
+//! name, and HOME from the container's /etc/passwd if the spec has none.
 
 use std::io::{BufRead, BufReader};
 
@@ -23,7 +23,7 @@ pub fn lookup<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
 
 /// The home directory of `uid` in the passwd file `text`.
 pub fn home_of(uid: u32, text: impl std::io::Read) -> Option<String> {
-    // No line of a passwd file is this long; a hostile one must not fill the memory.
+    // No passwd file is this long; a hostile one must not fill the memory.
     const LONGEST_FILE: u64 = 1 << 20;
     BufReader::new(text.take(LONGEST_FILE)).lines().map_while(Result::ok).find_map(|line| {
         let mut fields = line.split(':').skip(2);

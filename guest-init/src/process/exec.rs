@@ -1,4 +1,4 @@
-//! More processes in a running container.
+//! Execs: more processes in a running container.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -12,15 +12,17 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec
 use linux::pidfd::Pidfd;
 use nix::unistd::Pid;
 
-use super::container::{Container, Exec, Means};
-use super::exit::Process;
-use super::fault::Fault;
-use super::fork::{Report, fork};
-use super::mounts::CGROUP_ROOT;
-use super::stdio::Wiring;
-use super::{console, enter, spec};
+use crate::boot::mounts::CGROUP_ROOT;
+use crate::container::spec;
+use crate::container::{Container, Exec};
+use crate::io::console;
+use crate::io::stdio::Wiring;
+use crate::process::enter;
+use crate::process::fork::{Report, fork};
+use crate::process::{Process, Supervisor};
+use crate::rpc::fault::Fault;
 
-/// Keeps an exec's id while it is being made, and frees it if it is not.
+/// Reserves an exec's id while its process is being made. Frees the id when that fails.
 struct Place<'a> {
     container: &'a Container,
     id: &'a str,
@@ -33,7 +35,7 @@ impl<'a> Place<'a> {
         if execs.contains_key(id) {
             return Err(Fault::exists(format!("exec {id} in container {} exists", container.id)));
         }
-        execs.insert(id.to_owned(), Exec::Coming);
+        execs.insert(id.to_owned(), Exec::Pending);
         Ok(Place { container, id, made: false })
     }
 
@@ -52,7 +54,11 @@ impl Drop for Place<'_> {
 }
 
 /// Makes and starts a process; answers its pid.
-pub async fn exec(means: &Means, container: &Container, request: ExecRequest) -> Result<i32, Fault> {
+pub async fn exec(
+    supervisor: &Supervisor,
+    container: &Container,
+    request: ExecRequest,
+) -> Result<i32, Fault> {
     let id = &request.exec_id;
     let mut process: ProcessSpec = serde_json::from_slice(&request.process)
         .map_err(|err| Fault::invalid(format!("parse the process of exec {id}: {err}")))?;
@@ -66,17 +72,17 @@ pub async fn exec(means: &Means, container: &Container, request: ExecRequest) ->
         return Err(Fault::precondition(format!("cannot exec in a paused container ({})", container.id)));
     }
     let job = job(container, process)?;
-    let wiring = Wiring::open(&means.mux, &request.stdio, job.process.user().uid())?;
-    let process = make(means, container, job, wiring, &request.stdio)
+    let wiring = Wiring::open(&supervisor.mux, &request.stdio, job.process.user().uid())?;
+    let process = make(supervisor, container, job, wiring, &request.stdio)
         .await
-        .map_err(|err| Fault::new(ttrpc::Code::UNKNOWN, format!("{err:#}")))?;
+        .map_err(|err| Fault::of_process(&err))?;
     let pid = process.pid;
     place.fill(process);
     Ok(pid)
 }
 
 async fn make(
-    means: &Means,
+    supervisor: &Supervisor,
     container: &Container,
     job: enter::Job,
     wiring: Wiring,
@@ -85,9 +91,9 @@ async fn make(
     let init = container.init.pid;
     let init = Pidfd::open(Pid::from_raw(init)).with_context(|| format!("open a pidfd of process {init}"))?;
     let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
-    let hold = means.reaper.hold();
+    let hold = supervisor.reaper.hold();
     let extra = [init.as_fd(), theirs.as_fd()];
-    let helper = fork(&means.reaper, wiring.child(), &extra, |reporter| enter::in_fork(&job, &reporter))
+    let helper = fork(&supervisor.reaper, wiring.child(), &extra, |reporter| enter::run(&job, &reporter))
         .context("fork PID 1")?;
     drop(theirs);
     let mut pid = None;
@@ -95,15 +101,14 @@ async fn make(
     for report in helper.all().await {
         match report {
             Report::Pid(made) => pid = Some(made),
-            Report::Failed(why) => failure = failure.or(Some(why)),
-            Report::Done => {}
+            Report::Failed(refusal) => failure = failure.or(Some(refusal)),
         }
     }
-    if let Some(why) = failure {
-        anyhow::bail!(why);
+    if let Some(refusal) = failure {
+        return Err(refusal.into());
     }
     let pid = pid.context("the helper process ended without an answer")?;
-    let exit = means.reaper.claim(pid);
+    let exit = supervisor.reaper.claim(pid);
     drop(hold);
     let master = if stdio.terminal {
         ours.set_nonblocking(true).context("make the console socket non-blocking")?;
@@ -117,7 +122,7 @@ async fn make(
     Ok(Process::watch(pid, exit, pumps, master, move || async move { cgroup.oom_kills() > before }))
 }
 
-/// The process, with what the container's own gives where it says nothing.
+/// The process, which has the capabilities and limits of the container's own where it names none.
 fn job(container: &Container, process: ProcessSpec) -> Result<enter::Job, Fault> {
     let own = container.spec.process().as_ref();
     let capabilities = process.capabilities().as_ref().or(own.and_then(|own| own.capabilities().as_ref()));

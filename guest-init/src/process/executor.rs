@@ -1,6 +1,6 @@
-//! The last step in a container's first process: libcontainer has set everything up and asks
-//! this to find and execute the program. Replaces libcontainer's own executor, which wants PATH
-//! even for absolute names, forgets the order of the environment and says little when it fails.
+//! The last step in a container's first process: libcontainer has set everything up, and this finds and executes the
+//! program. libcontainer's own executor wants PATH even for absolute names, forgets the order of the environment, and says
+//! little when it fails.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -12,8 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
-use super::fault::errno_text;
-use super::{env, lookup, trace};
+use crate::process::env;
+use crate::process::lookup;
+use crate::process::trace;
+use crate::rpc::fault::{Refusal, errno_text};
 
 /// Exit status of a process that could not be executed after all (runc's).
 const EXEC_FAILED: i32 = 255;
@@ -29,11 +31,11 @@ impl Executor for GuestExecutor {
         let (args, env) = args_and_env(spec);
         lookup::executable(args.first().map_or("", String::as_str), env).map(drop).map_err(|why| {
             trace::decisive(&why);
-            ExecutorValidationError::ArgValidationError(why)
+            ExecutorValidationError::ArgValidationError(why.to_string())
         })
     }
 
-    // libcontainer hands over a map, and knows the user's home.
+    // libcontainer passes a map, in which HOME is the user's.
     fn setup_envs(&self, mut envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         *self.home.lock().unwrap_or_else(PoisonError::into_inner) = envs.remove("HOME");
         Ok(())
@@ -50,7 +52,7 @@ impl Executor for GuestExecutor {
             },
             Err(why) => why,
         };
-        // Nobody waits for this report any more: it belongs to the container's output, as runc's.
+        // Start has been answered: the error goes to the container's output, as runc's does.
         eprintln!("{why}");
         // SAFETY: ends the process without running exit handlers of PID 1's image.
         unsafe { libc::_exit(EXEC_FAILED) }
@@ -64,14 +66,18 @@ fn args_and_env(spec: &Spec) -> (&[String], &[String]) {
     (list(Process::args), list(Process::env))
 }
 
-/// Replaces this process; returns only what went wrong.
-pub fn execute(path: &Path, args: &[String], env: &[String]) -> Result<Infallible, String> {
+/// Replaces this process. Returns only when that failed.
+pub fn execute(path: &Path, args: &[String], env: &[String]) -> Result<Infallible, Refusal> {
     let strings = |list: &[String]| -> Result<Vec<CString>, NulError> {
         list.iter().map(|entry| CString::new(entry.as_bytes())).collect()
     };
-    let failed = |why: String| format!("exec {}: {why}", path.display());
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|err| failed(err.to_string()))?;
-    let args = strings(args).map_err(|err| failed(format!("argument: {err}")))?;
-    let env = strings(env).map_err(|err| failed(format!("environment: {err}")))?;
-    nix::unistd::execve(&name, &args, &env).map_err(|errno| failed(errno_text(&errno.into())))
+    let text = |why: String| format!("exec {}: {why}", path.display());
+    let name =
+        CString::new(path.as_os_str().as_bytes()).map_err(|err| Refusal::other(text(err.to_string())))?;
+    let args = strings(args).map_err(|err| Refusal::other(text(format!("argument: {err}"))))?;
+    let env = strings(env).map_err(|err| Refusal::other(text(format!("environment: {err}"))))?;
+    nix::unistd::execve(&name, &args, &env).map_err(|errno| {
+        let err = errno.into();
+        Refusal::of_command(&err, text(errno_text(&err)))
+    })
 }

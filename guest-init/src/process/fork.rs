@@ -1,8 +1,7 @@
 //! Forks of PID 1 in which libcontainer, setns and slow syncs run.
 //!
-//! PID 1 has one thread, so a fork of it is a whole process: no exec is needed, and nothing has
-//! to be handed over. A fork must never return into the runtime it was made in (it ends here),
-//! must never log, and keeps no descriptor but the ones it was given.
+//! PID 1 has one thread, so a fork of it is a whole process and needs no exec. A fork ends here: it must never return into
+//! the runtime that it is a copy of. It must never log, and it keeps only the descriptors that it is given.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-use super::reaper::{Exit, Reaper};
+use crate::process::reaper::{Exit, Reaper};
+use crate::rpc::fault::Refusal;
 
 /// The fork's end of the report pipe, after fds 0-2.
 const REPORT_FD: RawFd = 3;
@@ -26,9 +26,8 @@ const SCRATCH_FD: RawFd = 256;
 pub enum Report {
     /// A process was made: its pid in PID 1's namespace.
     Pid(i32),
-    /// What went wrong.
-    Failed(String),
-    Done,
+    /// Why there is none.
+    Failed(Refusal),
 }
 
 /// A running fork.
@@ -37,7 +36,7 @@ pub struct Fork {
     exit: tokio::sync::oneshot::Receiver<Exit>,
 }
 
-/// In the fork: how it reports.
+/// In the fork: the way to report.
 pub struct Reporter(OwnedFd);
 
 impl Reporter {
@@ -50,8 +49,8 @@ impl Reporter {
     }
 }
 
-/// Runs `child` in a fork whose fds 0-2 are `stdio` and whose fds 4 and up are `extra`; it
-/// ends with the status that `child` returns.
+/// Runs `child` in a fork whose fds 0-2 are `stdio` and whose fds from 4 on are `extra`. The fork ends with the status
+/// that `child` returns.
 pub fn fork(
     reaper: &Reaper,
     stdio: [BorrowedFd<'_>; 3],
@@ -83,7 +82,7 @@ pub fn fork(
     }
 }
 
-/// Makes a fork a process of its own: no logger, default signals, only its own descriptors.
+/// Frees a fork of what PID 1 has: its logger, its signals, its descriptors.
 fn settle(descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     log::set_max_level(log::LevelFilter::Off);
     std::panic::set_hook(Box::new(|_| {}));
@@ -100,7 +99,7 @@ fn settle(descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     }
     for (target, source) in (0..).zip(&scratch) {
         let flags = if target < REPORT_FD { 0 } else { libc::O_CLOEXEC };
-        // SAFETY: whatever was open there belongs to the parent's objects, none of which runs here.
+        // SAFETY: what was open there belongs to the parent's objects, none of which is used here.
         nix::errno::Errno::result(unsafe { libc::dup3(*source, target, flags) })?;
     }
     // SAFETY: as above.
@@ -109,8 +108,8 @@ fn settle(descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
 }
 
 impl Fork {
-    /// The first report; a failure when the fork ends without one. What it forked in turn may
-    /// keep the pipe open, so the end of the fork itself counts as well.
+    /// The first report; a failure when the fork ends without one. Its own children may keep the pipe open, so the end of
+    /// the fork counts as well as the pipe's.
     pub async fn first(mut self) -> Report {
         let mut text = Vec::new();
         let mut ended = false;
@@ -122,7 +121,7 @@ impl Fork {
                 biased;
                 read = self.reports.read_buf(&mut text) => {
                     if !matches!(read, Ok(n) if n > 0) {
-                        return Report::Failed("the helper process ended without an answer".into());
+                        return Report::Failed(Refusal::other("the helper process ended without an answer"));
                     }
                 }
                 exit = &mut self.exit, if !ended => {
@@ -130,15 +129,15 @@ impl Fork {
                     while matches!(self.reports.try_read_buf(&mut text), Ok(n) if n > 0) {}
                     if parse(&text).is_empty() {
                         let status = exit.map_or(255, |exit| exit.status);
-                        return Report::Failed(format!("the helper process ended with status {status} and no answer"));
+                        let text = format!("the helper process ended with status {status} and no answer");
+                        return Report::Failed(Refusal::other(text));
                     }
                 }
             }
         }
     }
 
-    /// All reports, up to the moment when the last process that could report has ended or has
-    /// executed something else.
+    /// All reports. They are complete when each process that could report has ended or has executed its program.
     pub async fn all(mut self) -> Vec<Report> {
         let mut text = Vec::new();
         while matches!(self.reports.read_buf(&mut text).await, Ok(n) if n > 0) {}
@@ -152,7 +151,7 @@ fn parse(text: &[u8]) -> Vec<Report> {
         .filter(|line| line.ends_with(b"\n"))
         .map(|line| {
             serde_json::from_slice(line)
-                .unwrap_or_else(|_| Report::Failed(String::from_utf8_lossy(line).trim_end().to_owned()))
+                .unwrap_or_else(|_| Report::Failed(Refusal::other(String::from_utf8_lossy(line).trim_end())))
         })
         .collect()
 }
@@ -163,7 +162,7 @@ mod tests {
 
     #[test]
     fn reports_are_lines_whatever_they_hold() {
-        let report = Report::Failed("two\nlines \"quoted\"".into());
+        let report = Report::Failed(Refusal::other("two\nlines \"quoted\""));
         let mut text = serde_json::to_vec(&report).unwrap();
         text.push(b'\n');
         text.extend(b"{\"Pid\":4");

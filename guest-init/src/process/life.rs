@@ -1,5 +1,5 @@
-//! The life of a process after it was made: pumping, its exit, its record. The record is final
-//! when everybody who waits can be told; there may be any number of them, now or later.
+//! The life of a process after it was made: its pumps, its exit, its record. The record comes last; any number may wait
+//! for it, before and after.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::time::UNIX_EPOCH;
 use guest_protocol::api::ExitRecord;
 use tokio::sync::{oneshot, watch};
 
-use super::fault::Fault;
-use super::reaper::Exit;
-use super::stdio::Pumps;
+use crate::io::stdio::Pumps;
+use crate::process::reaper::Exit;
+use crate::rpc::fault::Fault;
 
 /// A container's or an exec's process.
 #[derive(Clone)]
@@ -18,14 +18,14 @@ pub struct Process {
     pub pid: i32,
     /// The terminal's master.
     pub master: Option<Arc<OwnedFd>>,
-    /// Set at once when it is reaped: from then on its pid may be somebody else's.
+    /// Set when it is reaped: from then on its pid may be another process's.
     ended: watch::Receiver<bool>,
     record: watch::Receiver<Option<ExitRecord>>,
 }
 
 impl Process {
-    /// Watches over child `pid`. `finish` runs between the exit and the record; it says whether
-    /// the OOM killer struck.
+    /// Follows child `pid` to its end. `finish` runs between the exit and the record, and says whether the OOM killer
+    /// killed it.
     pub fn watch<F>(
         pid: i32,
         exit: oneshot::Receiver<Exit>,
@@ -41,7 +41,6 @@ impl Process {
         tokio::spawn(async move {
             let Ok(exit) = exit.await else { return };
             let _ = set_ended.send(true);
-            // Side by side: neither needs the other.
             let ((), oom_killed) = tokio::join!(pumps.drain(), finish());
             let mut record = ExitRecord::new();
             record.status = exit.status;
@@ -68,7 +67,7 @@ impl Process {
             .ok_or_else(|| Fault::internal(format!("process {} was lost", self.pid)))
     }
 
-    /// Sends `signal`, unless it has ended.
+    /// Sends `signal`, if the process has not ended.
     pub fn signal(&self, signal: u32) -> Result<(), Fault> {
         if self.has_ended() {
             return Err(Fault::not_found("process already finished"));

@@ -1,25 +1,34 @@
-//! Finds the executable that a process's args name, in the container it will run in and with
-//! the rights it will have, and says in runc's words why it cannot be used.
+//! Finds the executable that a process's args name. It looks from inside the container, with the process's rights, and
+//! says in runc's words why an executable cannot be used.
 
 use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::env;
-use super::fault::errno_text;
+use guest_protocol::failure::Reason;
+
+use crate::process::env;
+use crate::rpc::fault::{Refusal, errno_text};
 
 /// The path to execute for `name`, seen from this process's root, directory and user.
-pub fn executable(name: &str, environment: &[String]) -> Result<PathBuf, String> {
+pub fn executable(name: &str, environment: &[String]) -> Result<PathBuf, Refusal> {
     if name.contains('/') {
         return match usable(Path::new(name)) {
             Ok(()) => Ok(name.into()),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                Err(format!("exec: {name:?}: stat {name}: {}", errno_text(&err)))
+            Err(err) => {
+                let stat = match err.kind() {
+                    io::ErrorKind::NotFound => format!("stat {name}: "),
+                    _ => String::new(),
+                };
+                let text = format!("exec: {name:?}: {stat}{}", errno_text(&err));
+                Err(Refusal::of_command(&err, text))
             }
-            Err(err) => Err(format!("exec: {name:?}: {}", errno_text(&err))),
         };
     }
-    let missing = || format!("exec: {name:?}: executable file not found in $PATH");
+    let missing = || {
+        let text = format!("exec: {name:?}: executable file not found in $PATH");
+        Refusal::new(Reason::COMMAND_NOT_FOUND, text)
+    };
     if name.is_empty() {
         return Err(missing());
     }
@@ -58,17 +67,21 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_run_is_named() {
-        assert_eq!(
-            executable("foo", &path("/bin")).unwrap_err(),
-            "exec: \"foo\": executable file not found in $PATH"
-        );
-        assert_eq!(
-            executable("/no/such", &[]).unwrap_err(),
-            "exec: \"/no/such\": stat /no/such: no such file or directory"
-        );
-        assert_eq!(executable("/etc/passwd", &[]).unwrap_err(), "exec: \"/etc/passwd\": permission denied");
-        assert_eq!(executable("/etc", &[]).unwrap_err(), "exec: \"/etc\": is a directory");
-        assert!(executable("", &path("/bin")).is_err());
+    fn what_cannot_run_is_named_with_its_reason() {
+        let refused = |name: &str| {
+            let refusal = executable(name, &path("/bin")).unwrap_err();
+            (refusal.reason(), refusal.to_string())
+        };
+        let (missing, unusable) = (Reason::COMMAND_NOT_FOUND, Reason::COMMAND_NOT_EXECUTABLE);
+        for (name, reason, text) in [
+            ("foo", missing, "exec: \"foo\": executable file not found in $PATH"),
+            ("", missing, "exec: \"\": executable file not found in $PATH"),
+            ("/no/such", missing, "exec: \"/no/such\": stat /no/such: no such file or directory"),
+            ("/etc/passwd", unusable, "exec: \"/etc/passwd\": permission denied"),
+            ("/etc", unusable, "exec: \"/etc\": is a directory"),
+            ("/etc/passwd/x", unusable, "exec: \"/etc/passwd/x\": not a directory"),
+        ] {
+            assert_eq!(refused(name), (reason, text.to_owned()));
+        }
     }
 }

@@ -1,22 +1,22 @@
-//! Reaps every child of PID 1 and hands exits to whoever waits for them.
+//! Reaps every child of PID 1, and tells exits to those who wait for them. Nothing else may wait for a child.
 //!
-//! A container's process is forked by a helper and becomes PID 1's child when the helper ends;
-//! PID 1 may reap it before it has read its pid from the helper. So while a [`Hold`] lives,
-//! exits that nobody waits for are kept. Never wait for a child anywhere else.
+//! A helper forks a container's process, which becomes PID 1's child when the helper ends. PID 1 may reap that process
+//! before it knows the pid, which the helper reports. So while a [`Hold`] lives, exits that nobody waits for are kept.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use linux::wait::{How, reap_now};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
 
-use super::poll;
+use crate::io::poll;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Exit {
     pub at: SystemTime,
 }
 
-/// The bookkeeping. Clones share it.
+/// What is known of PID 1's children. Clones share it.
 #[derive(Clone, Default)]
 pub struct Reaper(Arc<Mutex<Table>>);
 
@@ -37,7 +37,7 @@ struct Table {
     holds: usize,
 }
 
-/// While it lives, no exit is thrown away.
+/// While it lives, no exit is forgotten.
 pub struct Hold(Reaper);
 
 impl Reaper {
@@ -54,7 +54,7 @@ impl Reaper {
             let reaper = reaper.clone();
             async move {
                 loop {
-                    reaper.reap_all();
+                    reaper.reap(|| reap_now(None));
                     let Ok(mut ready) = signals.readable().await else { return };
                     while let Ok(Some(_)) = signals.get_ref().read_signal() {}
                     ready.clear_ready();
@@ -70,7 +70,7 @@ impl Reaper {
         Hold(self.clone())
     }
 
-    /// The exit of child `pid`, which either just started or started under a [`Hold`].
+    /// The exit of child `pid`, which has just been made, or was made under a [`Hold`].
     pub fn claim(&self, pid: i32) -> oneshot::Receiver<Exit> {
         let (sender, receiver) = oneshot::channel();
         let mut table = self.table();
@@ -85,19 +85,15 @@ impl Reaper {
         receiver
     }
 
-    fn reap_all(&self) {
-        loop {
-            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, code as u32),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => self.ended(pid, 128 + signal as u32),
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => {}
-            }
+    /// Reaps as long as `next` finds an ended child. It fails only when there are no children.
+    fn reap(&self, next: impl Fn() -> io::Result<Option<(Pid, How)>>) {
+        while let Ok(Some((pid, how))) = next() {
+            self.ended(pid, how);
         }
     }
 
-    fn ended(&self, pid: Pid, status: u32) {
-        let exit = Exit { status, at: SystemTime::now() };
+    fn ended(&self, pid: Pid, how: How) {
+        let exit = Exit { status: how.shell_status().into(), at: SystemTime::now() };
         let mut table = self.table();
         match table.awaited.remove(&pid.as_raw()) {
             Some(waiting) => {
@@ -133,9 +129,9 @@ mod tests {
     fn an_exit_before_its_claim_is_kept_while_somebody_holds() {
         let reaper = Reaper::default();
         let hold = reaper.hold();
-        reaper.ended(Pid::from_raw(7), 3);
+        reaper.ended(Pid::from_raw(7), How::Exited(3));
         assert_eq!(reaper.claim(7).try_recv().unwrap().status, 3);
-        reaper.ended(Pid::from_raw(8), 4);
+        reaper.ended(Pid::from_raw(8), How::Exited(4));
         drop(hold);
         assert!(reaper.claim(8).try_recv().is_err());
     }
@@ -143,8 +139,26 @@ mod tests {
     #[test]
     fn an_orphan_is_forgotten() {
         let reaper = Reaper::default();
-        reaper.ended(Pid::from_raw(9), 0);
+        reaper.ended(Pid::from_raw(9), How::Exited(0));
         assert!(reaper.table().unclaimed.is_empty());
+    }
+
+    #[test]
+    fn a_death_by_a_real_time_signal_is_an_exit() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = child.id() as i32;
+        let reaper = Reaper::default();
+        let mut exit = reaper.claim(pid);
+        crate::process::life::send(pid, libc::SIGRTMIN() as u32 + 3).unwrap();
+        let status = loop {
+            reaper.reap(|| reap_now(Some(Pid::from_raw(pid))));
+            match exit.try_recv() {
+                Ok(exit) => break exit.status,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(status, 128 + 37);
+        assert!(child.wait().is_err(), "the child was reaped before");
     }
 
     #[test]
@@ -152,7 +166,7 @@ mod tests {
         let reaper = Reaper::default();
         let mut exit = reaper.claim(7);
         assert!(exit.try_recv().is_err());
-        reaper.ended(Pid::from_raw(7), 137);
+        reaper.ended(Pid::from_raw(7), How::Killed(9));
         assert_eq!(exit.try_recv().unwrap().status, 137);
     }
 }

@@ -1,6 +1,6 @@
-//! Why libcontainer failed. Its error texts stop at "failed to prepare rootfs"; the path and the
-//! errno are in what it logs, in any of its processes. So those lines are kept in a file that
-//! all of them inherit, and looked up when the whole has failed. Only used in forks.
+//! Why libcontainer failed. Its errors stop at "failed to prepare rootfs"; the path and the errno are in its log, which
+//! any of its processes writes. So a file that all of them inherit keeps the lines of the log, and a failure is looked up
+//! there. For forks only.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -13,9 +13,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-use super::fault::errno_text;
+use crate::rpc::fault::{Refusal, errno_text};
 
-/// Marks the line that says it all.
+/// Marks the line that says it all: a [`Refusal`] in JSON.
 const DECISIVE: char = '!';
 
 struct Notes {
@@ -25,8 +25,8 @@ struct Notes {
 
 static NOTES: OnceLock<Notes> = OnceLock::new();
 
-/// Starts keeping lines. `cwd` is the process's working directory, for the one failure that
-/// libcontainer does not name the path of.
+/// Starts keeping lines. `cwd` is the process's working directory, which libcontainer does not name when it cannot enter
+/// it.
 pub fn start(cwd: PathBuf) -> nix::Result<()> {
     let file: OwnedFd = memfd_create("krun-notes", MFdFlags::MFD_CLOEXEC)?;
     let _ = NOTES.set(Notes { file: file.into(), cwd });
@@ -35,8 +35,10 @@ pub fn start(cwd: PathBuf) -> nix::Result<()> {
 }
 
 /// Keeps the one line that says why: it stands for all others.
-pub fn decisive(why: &str) {
-    keep(&format!("{DECISIVE}{why}"));
+pub fn decisive(why: &Refusal) {
+    if let Ok(why) = serde_json::to_string(why) {
+        keep(&format!("{DECISIVE}{why}"));
+    }
 }
 
 fn keep(line: &str) {
@@ -45,9 +47,9 @@ fn keep(line: &str) {
     }
 }
 
-/// The reason for the failure `chain`: the decisive line if there is one, else the chain and the
-/// first thing that went wrong below it.
-pub fn reason(chain: &str) -> String {
+/// Why libcontainer failed with the errors `chain`: the decisive line if there is one, else the chain and the first line
+/// that was kept.
+pub fn refusal(chain: &str) -> Refusal {
     let mut text = String::new();
     if let Some(notes) = NOTES.get() {
         let mut file = &notes.file;
@@ -57,16 +59,17 @@ pub fn reason(chain: &str) -> String {
     choose(&text, chain)
 }
 
-fn choose(notes: &str, chain: &str) -> String {
-    if let Some(line) = notes.lines().find_map(|line| line.strip_prefix(DECISIVE)) {
-        return line.to_owned();
+fn choose(notes: &str, chain: &str) -> Refusal {
+    let mut decisive = notes.lines().filter_map(|line| line.strip_prefix(DECISIVE));
+    if let Some(refusal) = decisive.find_map(|line| serde_json::from_str(line).ok()) {
+        return refusal;
     }
-    let Some(first) = notes.lines().next() else { return chain.to_owned() };
-    // A mount's line names the mount, and only those after it the errno.
-    match errno_in(notes).filter(|errno| !first.contains(errno)) {
+    let Some(first) = notes.lines().next() else { return Refusal::other(chain) };
+    // The first line names a mount that failed; only a later one names the errno.
+    Refusal::other(match errno_in(notes).filter(|errno| !first.contains(errno)) {
         Some(errno) => format!("{chain}: {first}: {errno}"),
         None => format!("{chain}: {first}"),
-    }
+    })
 }
 
 /// The first word of `text` that looks like ENOENT.
@@ -88,13 +91,14 @@ impl Subscriber for Keeper {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        // libcontainer has just failed to enter the working directory: ask for the error again.
+        // libcontainer has just failed to enter the working directory: try again for the error.
         if line.message == "failed to chdir"
             && let Some(notes) = NOTES.get()
             && let Err(err) = std::env::set_current_dir(&notes.cwd)
         {
             let (cwd, why) = (notes.cwd.display(), errno_text(&err));
-            decisive(&format!("chdir to cwd ({:?}) set in config.json failed: {why}", cwd.to_string()));
+            let text = format!("chdir to cwd ({:?}) set in config.json failed: {why}", cwd.to_string());
+            decisive(&Refusal::of_directory(&err, text));
         }
         keep(&format!("{}{}", line.message, line.fields));
     }
@@ -125,16 +129,21 @@ impl Visit for Line {
 
 #[cfg(test)]
 mod tests {
+    use guest_protocol::failure::Reason;
+
     use super::*;
 
     #[test]
     fn the_decisive_line_wins() {
-        assert_eq!(choose("a\n!exec: no\nb\n", "chain"), "exec: no");
-        assert_eq!(choose("deep path=/x\nshallow\n", "chain"), "chain: deep path=/x");
-        assert_eq!(
-            choose("mount /x: syscall\nouter err=Nix(ENODEV)\n", "chain"),
-            "chain: mount /x: syscall: ENODEV"
-        );
-        assert_eq!(choose("", "chain"), "chain");
+        let why = Refusal::new(Reason::COMMAND_NOT_FOUND, "exec: \"a\nb\": no");
+        let notes = format!("a\n!{}\nb\n", serde_json::to_string(&why).unwrap());
+        assert_eq!(choose(&notes, "chain"), why);
+        for (notes, text) in [
+            ("deep path=/x\nshallow\n", "chain: deep path=/x"),
+            ("mount /x: syscall\nouter err=Nix(ENODEV)\n", "chain: mount /x: syscall: ENODEV"),
+            ("", "chain"),
+        ] {
+            assert_eq!(choose(notes, "chain"), Refusal::other(text));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Serves the guest API on the control connection until that ends.
+//! Serves the guest API on the control connection, until one of the two connections ends.
 
 use std::io;
 use std::pin::Pin;
@@ -14,17 +14,19 @@ use tokio::sync::oneshot;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
-use super::container::Means;
-use super::reaper::Reaper;
-use super::service::GuestService;
-use super::{host, kmsg, logger};
+use crate::logs::kmsg;
+use crate::logs::logger;
+use crate::process::Supervisor;
+use crate::process::reaper::Reaper;
+use crate::rpc::service::GuestService;
+use crate::vm::configure;
 
-/// Serves on two introduced connections; returns when the control connection has ended.
+/// Serves on two introduced connections; returns when one of them has ended.
 pub async fn serve<C>(control: C, streams: C, debug: bool) -> Result<()>
 where
     C: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
 {
-    let (mux, _) = Mux::start(streams);
+    let (mux, streams_ended) = Mux::start(streams);
     let (_, log) = mux.open(LOG_STREAM).context("open the log stream")?;
     logger::start(log, debug);
     if let Err(err) = kmsg::start(debug) {
@@ -33,18 +35,24 @@ where
     let reaper = Reaper::start()?;
     let (control, ended) = Control::new(control);
     let listener = Listener::new(stream::iter([Ok::<_, io::Error>(control)]));
-    let service = GuestService::new(Means { reaper, mux });
+    let service = GuestService::new(Supervisor { reaper, mux });
     let mut server = Server::new().add_listener(listener).register_service(create_guest(Arc::new(service)));
     server.start().await.context("start the ttrpc server")?;
-    log::debug!("serving {:?} after the kernel began", host::uptime());
-    let _ = ended.await;
-    Ok(())
+    log::debug!("serving {:?} after the kernel began", configure::uptime());
+    tokio::select! {
+        _ = ended => Ok(()),
+        broken = streams_ended => match broken {
+            Ok(Err(err)) => Err(err).context("the stream connection"),
+            // The host closes both.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        },
+    }
 }
 
-/// The control connection, which tells when it ends.
+/// The control connection, with a signal of its end.
 struct Control<C> {
     inner: C,
-    /// Dropped at the end.
+    /// Dropped at the connection's end.
     alive: Option<oneshot::Sender<()>>,
 }
 

@@ -1,5 +1,5 @@
-//! The guest API: finds what a call names and says what is wrong with the call. ttrpc drops a
-//! handler when its client goes away, so each call that changes something runs in its own task.
+//! One method for each RPC: it finds what the call names, and calls what does the work. ttrpc drops a handler when its
+//! client goes away, so a call that must not stop half-way runs in a task of its own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,11 +9,20 @@ use guest_protocol::api::*;
 use libcontainer::oci_spec::runtime::LinuxResources;
 use ttrpc::asynchronous::TtrpcContext;
 
-use super::container::{Container, Exec, Means};
-use super::fault::Fault;
-use super::{clock, connect, console, delete, exec, host, power, resources, spec, stats};
+use crate::cgroup::resources;
+use crate::cgroup::stats;
+use crate::container::create;
+use crate::container::delete;
+use crate::container::spec;
+use crate::container::{Container, Exec};
+use crate::io::console;
+use crate::net::connect;
+use crate::process::{Supervisor, exec};
+use crate::rpc::fault::Fault;
+use crate::vm::clock;
+use crate::vm::configure;
 
-/// A container, or its place while it is being made or removed.
+/// A container, or its place while the container is being made or removed.
 enum Slot {
     Busy,
     Ready(Arc<Container>),
@@ -24,11 +33,11 @@ enum Slot {
 pub struct GuestService(Arc<Shared>);
 
 struct Shared {
-    means: Means,
+    supervisor: Supervisor,
     containers: Mutex<HashMap<String, Slot>>,
 }
 
-/// Runs `work` to its end, whatever becomes of the call.
+/// Runs `work` to its end, also when the call is given up.
 async fn own_task<T: Send + 'static>(
     work: impl Future<Output = Result<T, Fault>> + Send + 'static,
 ) -> ttrpc::Result<T> {
@@ -43,8 +52,8 @@ fn pid_of(pid: i32) -> Process {
 }
 
 impl GuestService {
-    pub fn new(means: Means) -> GuestService {
-        GuestService(Arc::new(Shared { means, containers: Mutex::default() }))
+    pub fn new(supervisor: Supervisor) -> GuestService {
+        GuestService(Arc::new(Shared { supervisor, containers: Mutex::default() }))
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
@@ -69,7 +78,7 @@ impl GuestService {
             }
             containers.insert(id.clone(), Slot::Busy);
         }
-        let made = Container::create(&self.0.means, request, |other| Ok(self.find(other)?.init.pid)).await;
+        let made = create::create(&self.0.supervisor, request, |other| Ok(self.find(other)?.init.pid)).await;
         let mut containers = self.containers();
         match made {
             Ok(container) => {
@@ -87,14 +96,14 @@ impl GuestService {
     async fn delete(self, id: String) -> Result<Empty, Fault> {
         let container = self.find(&id)?;
         self.containers().insert(id.clone(), Slot::Busy);
-        let deleted = delete::container(&self.0.means, &container).await;
+        let deleted = delete::container(&container).await;
         let mut containers = self.containers();
         match deleted {
             Ok(()) => {
                 containers.remove(&id);
                 Ok(Empty::new())
             }
-            // So that it can be tried again.
+            // The host may try again.
             Err(err) => {
                 containers.insert(id, Slot::Ready(container));
                 Err(err.into())
@@ -110,7 +119,7 @@ impl Guest for GuestService {
         _: &TtrpcContext,
         request: ConfigureRequest,
     ) -> ttrpc::Result<ConfigureResponse> {
-        Ok(host::configure(&request).map_err(Fault::from)?)
+        Ok(configure::configure(&request).map_err(Fault::from)?)
     }
 
     async fn set_clock(&self, _: &TtrpcContext, request: SetClockRequest) -> ttrpc::Result<Empty> {
@@ -131,7 +140,7 @@ impl Guest for GuestService {
         own_task(async move {
             spec::check_id(&request.exec_id)?;
             let container = service.find(&request.container_id)?;
-            Ok(pid_of(exec::exec(&service.0.means, &container, request).await?))
+            Ok(pid_of(exec::exec(&service.0.supervisor, &container, request).await?))
         })
         .await
     }
@@ -185,11 +194,6 @@ impl Guest for GuestService {
         }
     }
 
-    async fn processes(&self, _: &TtrpcContext, request: ContainerRef) -> ttrpc::Result<ProcessList> {
-        let pids = self.find(&request.container_id)?.cgroup.processes().map_err(Fault::from)?;
-        Ok(ProcessList { pids, ..Default::default() })
-    }
-
     async fn pause(&self, _: &TtrpcContext, request: ContainerRef) -> ttrpc::Result<Empty> {
         self.freeze(request.container_id, true).await
     }
@@ -212,20 +216,13 @@ impl Guest for GuestService {
 
     async fn accept(&self, _: &TtrpcContext, request: AcceptRequest) -> ttrpc::Result<Empty> {
         let container = self.find(&request.container_id)?;
-        container.sockets.accept(&self.0.means.mux, request.socket, request.stream).await?;
+        container.sockets.accept(&self.0.supervisor.mux, request.socket, request.stream).await?;
         Ok(Empty::new())
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<Empty> {
-        let mux = self.0.means.mux.clone();
+        let mux = self.0.supervisor.mux.clone();
         own_task(async move { connect::connect(&mux, &request).await.map(|()| Empty::new()) }).await
-    }
-
-    async fn shutdown(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
-        // SAFETY: takes nothing.
-        unsafe { libc::sync() };
-        power::set_exit_status(0);
-        power::off()
     }
 }
 

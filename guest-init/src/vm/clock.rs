@@ -1,5 +1,5 @@
-//! The guest's clock, which follows the host's: stepped when it is far off, else slewed, so that
-//! it never goes back by little.
+//! The guest's clock follows the host's. A large difference is stepped; a small one is slewed, so that the clock never
+//! jumps back a little. RPC: SetClock.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
 
-/// Differences below this, in nanoseconds, are the time the host's word takes.
+/// Differences below this, in nanoseconds, are the time that the call takes.
 const NOISE_NS: i64 = 2_000_000;
 
-/// Differences from this on, in nanoseconds, are stepped: the kernel slews 0.5 ms in a second
-/// (adjtime(3)), so this much takes a quarter of an hour.
+/// Differences from this on, in nanoseconds, are stepped. The kernel slews 0.5 ms in a second (adjtime(3)), so this much
+/// would take a quarter of an hour.
 const STEP_NS: i64 = 500_000_000;
 
 /// What to do about a difference.

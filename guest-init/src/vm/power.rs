@@ -1,4 +1,4 @@
-//! The VM's exit status and its end. Nothing here may fail: it is what failures end in.
+//! The VM's exit status and its end. Failures end here, so nothing here may fail.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,7 +14,7 @@ const EXIT_STATUS_IOCTL: libc::Ioctl = 0x7602;
 const I8042_COMMAND_PORT: u16 = 0x64;
 const I8042_RESET: u8 = 0xfe;
 
-/// Sets what the vmm will exit with; the last one wins.
+/// Sets the status that the vmm will exit with. May be called again.
 pub fn set_exit_status(status: u8) {
     if let Ok(root) = File::open("/") {
         // SAFETY: the request takes a plain number; the descriptor lives across the call.
@@ -22,16 +22,16 @@ pub fn set_exit_status(status: u8) {
     }
 }
 
-/// Says why PID 1 gives up, where the host may still see it, and sets a status that says so too.
+/// Writes why PID 1 gives up to the kernel's log, and sets the status that means giving up.
 pub fn last_words(why: &str) {
     set_exit_status(GAVE_UP_STATUS);
     if let Ok(mut kmsg) = File::options().write(true).open("/dev/kmsg") {
-        // One write is one record; the kernel cuts what is too long.
+        // One write is one record. The kernel cuts long ones.
         let _ = kmsg.write_all(format!("<2>guest-init: {}", why.replace('\n', "; ")).as_bytes());
     }
 }
 
-/// Reports panics as the kernel's log lines, and through the logger.
+/// Writes panics to the kernel's log and to our own.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         log::error!("panic: {info}");
@@ -41,7 +41,7 @@ pub fn log_panics() {
     }));
 }
 
-/// Ends the VM at once. Syncing is the caller's business.
+/// Ends the VM at once, without a sync.
 pub fn off() -> ! {
     if std::process::id() == 1 {
         #[cfg(target_arch = "x86_64")]
@@ -52,8 +52,7 @@ pub fn off() -> ! {
     std::process::exit(1)
 }
 
-/// The shortest way out: one instruction instead of the kernel's orderly restart, of which
-/// nothing is needed here.
+/// Resets the machine with one instruction. The kernel's orderly restart takes longer and does nothing that is needed.
 #[cfg(target_arch = "x86_64")]
 fn reset() {
     // SAFETY: asks for access to one port; no memory is involved.
@@ -65,6 +64,6 @@ fn reset() {
         std::arch::asm!("out dx, al", in("dx") I8042_COMMAND_PORT, in("al") I8042_RESET,
             options(nomem, nostack, preserves_flags));
     }
-    // The vmm stops the vCPU from another thread: leave it the moment to do so.
+    // Another thread of the vmm stops this vCPU, which takes a moment.
     std::thread::sleep(std::time::Duration::from_secs(2));
 }

@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
 };
 
-use guest_protocol::relay;
+use guest_protocol::{api::Protocol, relay};
 use log::debug;
 use tokio::task::JoinSet;
 
@@ -55,7 +55,7 @@ async fn accept(listener: tokio::net::TcpListener, address: IpAddr, reach: Reach
         connections.spawn(async move {
             // The address that was dialled, as the program steers connections and changes none.
             let Ok(dialled) = socket.local_addr() else { return };
-            match reach.connect(Some(address), dialled.port(), false).await {
+            match reach.connect(Some(address), dialled.port(), Protocol::TCP).await {
                 Ok((reader, writer)) => relay::bytes(socket, reader, writer).await,
                 Err(error) => {
                     debug!("localhost port {}: {error}", dialled.port());

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use guest_protocol::relay;
+use guest_protocol::{api, relay};
 use log::debug;
 use tokio::{net::TcpStream, task::JoinSet};
 
@@ -113,7 +113,7 @@ async fn accept(port: Port, listener: tokio::net::TcpListener, way: Way) {
         connections.spawn(async move {
             let failed = match &way {
                 Way::Namespace(netns) => in_namespace(netns, port.task, socket).await.err(),
-                Way::Guest(reach) => match reach.connect(None, port.task, false).await {
+                Way::Guest(reach) => match reach.connect(None, port.task, api::Protocol::TCP).await {
                     Ok((reader, writer)) => {
                         relay::bytes(socket, reader, writer).await;
                         None

@@ -78,7 +78,12 @@ impl Reach {
     ///
     /// # Errors
     /// The guest's: nobody listens there.
-    pub async fn connect(&self, to: Option<IpAddr>, port: u16, datagrams: bool) -> Result<(Reader, Writer)> {
+    pub async fn connect(
+        &self,
+        to: Option<IpAddr>,
+        port: u16,
+        protocol: api::Protocol,
+    ) -> Result<(Reader, Writer)> {
         let guest = self.clone().guest().await?;
         let anywhere = || {
             let own = self.addresses.get().into_iter().flatten().copied();
@@ -91,7 +96,7 @@ impl Reach {
         let request = api::ConnectRequest {
             addresses: addresses.iter().map(IpAddr::to_string).collect(),
             port: port.into(),
-            datagrams,
+            protocol: protocol.into(),
             stream,
             ..Default::default()
         };

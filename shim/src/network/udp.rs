@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use guest_protocol::relay::{Frames, frame};
+use guest_protocol::{
+    api::Protocol,
+    relay::{Frames, frame},
+};
 use log::debug;
 use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet, time::timeout};
 
@@ -54,7 +57,7 @@ async fn session(
     mut datagrams: mpsc::Receiver<Vec<u8>>,
     reach: Reach,
 ) {
-    let (mut reader, mut writer) = match reach.connect(None, port, true).await {
+    let (mut reader, mut writer) = match reach.connect(None, port, Protocol::UDP).await {
         Ok(halves) => halves,
         Err(error) => return debug!("published port {port}/udp: {error}"),
     };

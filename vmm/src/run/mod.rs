@@ -15,7 +15,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use guest_protocol::api::ConfigureRequest;
+use guest_protocol::{api::ConfigureRequest, failure::CallError};
 use nix::unistd::Uid;
 use vm_launcher::{Guest, Network, Vm, VmConfig, find, probe};
 
@@ -151,6 +151,7 @@ async fn configure(guest: &Guest) -> Result<()> {
         .client
         .configure(ttrpc::context::with_duration(process::CALL_TIMEOUT), &request)
         .await
+        .map_err(CallError::from)
         .context("configuring the guest")?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use guest_protocol::{
     api::{CreateContainerRequest, ProcessRef, ResizeRequest, SignalRequest, Stdio},
+    failure::CallError,
     mux::FIRST_STREAM,
 };
 use nix::sys::signal::Signal;
@@ -39,17 +40,17 @@ pub async fn run(guest: &Guest, arguments: &Arguments, signals: &mut Signals) ->
     create.container_id = CONTAINER.to_owned();
     create.spec = serde_json::to_vec(&spec)?;
     create.stdio = Some(numbers).into();
-    guest.client.create_container(call(), &create).await.map_err(said)?;
+    guest.client.create_container(call(), &create).await.map_err(CallError::from)?;
     pumps.start_input();
     let mut process = ProcessRef::new();
     process.container_id = CONTAINER.to_owned();
-    guest.client.start(call(), &process).await.map_err(said)?;
+    guest.client.start(call(), &process).await.map_err(CallError::from)?;
 
     let record = {
         let forward = forward(guest, arguments.tty, signals);
         let wait = guest.client.wait(ttrpc::context::Context::default(), &process);
         tokio::select! {
-            record = wait => record.map_err(said)?,
+            record = wait => record.map_err(CallError::from)?,
             error = forward => return Err(error.err().unwrap_or_else(|| anyhow!("no more signals"))),
         }
     };
@@ -60,14 +61,6 @@ pub async fn run(guest: &Guest, arguments: &Arguments, signals: &mut Signals) ->
 
 fn call() -> ttrpc::context::Context {
     ttrpc::context::with_duration(CALL_TIMEOUT)
-}
-
-/// The guest's own words, without ttrpc's around them.
-fn said(error: ttrpc::Error) -> anyhow::Error {
-    match error {
-        ttrpc::Error::RpcStatus(status) => anyhow!("{}", status.message),
-        other => anyhow::Error::new(other).context("calling the guest"),
-    }
 }
 
 /// Forwards signals and, with a terminal, its sizes, for as long as it is polled.

@@ -167,7 +167,10 @@ impl Container {
             container_id: self.init.id.container.clone(),
             spec: blueprint.spec,
             stdio: Some(stdio).into(),
-            sockets: blueprint.sockets.iter().map(forward::describe).collect(),
+            sockets: (0..)
+                .zip(&blueprint.sockets)
+                .map(|(number, socket)| forward::describe(number, socket))
+                .collect(),
             ..Default::default()
         };
         guest.client.create_container(context::with_duration(CALL), &request).await?;

@@ -398,7 +398,7 @@ impl Sandbox for KrunSandbox {
                 && let Ok(guest) = self.guest_for(&id.container).await
                 && let Err(error) = guest.client.delete_exec(in_time(), &process.reference()).await
             {
-                warn!("forget {id} in the guest: {error}");
+                warn!("forget {id} in the guest: {}", Error::from(error));
             }
         }
     }
