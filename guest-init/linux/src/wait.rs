@@ -76,12 +76,10 @@ pub fn reap_now(pid: Option<Pid>) -> io::Result<Option<(Pid, How)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
+    use crate::spawn::Spawn;
 
-    fn reap(pid: u32) -> How {
-        let pid = Pid::from_raw(pid as i32);
+    fn reap(pid: Pid) -> How {
         loop {
             if let Some((reaped, how)) = reap_now(Some(pid)).unwrap() {
                 assert_eq!(reaped, pid);
@@ -98,28 +96,24 @@ mod tests {
                 && ![libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(signal)
         });
         for signal in deadly {
-            let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
-            let pid = child.id() as i32;
+            // Its signals are as by default, whatever those of the test are.
+            let pid = Spawn::new("/bin/sleep").arg("1000").spawn().unwrap().pid();
             let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             // SAFETY: a child of ours that is not reaped yet, and a limit that outlives the call.
             unsafe {
-                assert_eq!(
-                    libc::prlimit(pid, libc::RLIMIT_CORE, &raw const no_core, std::ptr::null_mut()),
-                    0
-                );
-                assert_eq!(libc::kill(pid, signal), 0);
+                let set =
+                    libc::prlimit(pid.as_raw(), libc::RLIMIT_CORE, &raw const no_core, std::ptr::null_mut());
+                assert_eq!(set, 0);
+                assert_eq!(libc::kill(pid.as_raw(), signal), 0);
             }
-            let how = reap(child.id());
+            let how = reap(pid);
             assert_eq!((how, how.shell_status()), (How::Killed(signal), 128 + signal as u8));
-            assert!(child.wait().is_err(), "the child was reaped before");
         }
     }
 
     #[test]
     fn an_exit_has_its_status() {
-        let mut child = Command::new("/bin/sh").args(["-c", "exit 255"]).spawn().unwrap();
-        let how = reap(child.id());
-        assert!(child.wait().is_err(), "the child was reaped before");
+        let how = reap(Spawn::new("/bin/sh").arg("-c").arg("exit 255").spawn().unwrap().pid());
         assert_eq!((how, how.shell_status()), (How::Exited(255), 255));
     }
 }

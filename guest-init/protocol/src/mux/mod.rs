@@ -116,7 +116,11 @@ impl Shared {
         let (read, write) = tokio::io::split(conn);
         tokio::select! {
             received = self.receive_all(read) => received,
-            error = self.queue.send_all(write) => Err(error),
+            error = self.queue.send_all(write) => match error.kind() {
+                // The peer ended the connection, which the reading side has not noticed yet.
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
+                _ => Err(error.into()),
+            },
             () = self.queue.overflowed.notified() => Err(MuxError::Unread(self.queue.len())),
         }
     }

@@ -6,6 +6,8 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
+    io,
     sync::{Arc, Mutex},
 };
 
@@ -15,7 +17,6 @@ use tokio::{
 };
 
 use super::{
-    MuxError,
     frame::{self, Frame},
     lock,
     state::{Halves, State},
@@ -91,15 +92,15 @@ impl Queue {
         turns.streams = VecDeque::new();
     }
 
-    /// Sends what is due, for ever.
-    pub async fn send_all(&self, conn: impl AsyncWrite + Unpin) -> MuxError {
+    /// Sends what is due until that fails.
+    pub async fn send_all(&self, conn: impl AsyncWrite + Unpin) -> io::Error {
         match self.try_send_all(conn).await {
             Ok(never) => match never {},
-            Err(error) => error.into(),
+            Err(error) => error,
         }
     }
 
-    async fn try_send_all(&self, conn: impl AsyncWrite + Unpin) -> std::io::Result<std::convert::Infallible> {
+    async fn try_send_all(&self, conn: impl AsyncWrite + Unpin) -> io::Result<Infallible> {
         let mut conn = BufWriter::with_capacity(frame::HEADER_LEN + 4096, conn);
         loop {
             let next = lock(&self.turns).streams.pop_front();

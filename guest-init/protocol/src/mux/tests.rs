@@ -59,6 +59,18 @@ async fn the_connections_end_ends_every_stream() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_gone_has_closed_the_connection_whichever_side_notices() {
+    for _ in 0..100 {
+        let (peer, conn) = tokio::net::UnixStream::pair().unwrap();
+        let (mux, ended) = Mux::start(conn);
+        drop(peer);
+        // Its end of file has nowhere to go.
+        drop(mux.open(1).unwrap());
+        ended.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_stream_is_forgotten_when_both_halves_are_dropped() {
     let (a, _b) = pair();
     drop(a.open(1).unwrap());
