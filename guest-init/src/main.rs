@@ -1,56 +1,34 @@
-//! PID 1 of the microVM. What it does, in order: sentinel, mounts, two connections to the host, then serving the
-//! guest API until the control connection ends, which ends the VM.
+//! PID 1 of the microVM. It sets the exit status of a VM that dies, dials the host, mounts, and then serves the guest API
+//! until the control connection ends, which ends the VM.
 //!
-//! PID 1 has one thread and must never have more: containers are made in forks of it (see
-//! [`fork`]), and threads do not survive a fork. So nothing here may use tokio's blocking pool.
+//! PID 1 has one thread and must never have more: containers are made in forks of it ([`process::fork`]), and threads do
+//! not survive a fork. So nothing here may use tokio's blocking pool.
+//!
+//! A folder for each subject, whose first lines name its RPCs: [`boot`], [`vm`], [`rpc`], [`container`], [`process`],
+//! [`io`], [`net`], [`cgroup`] and [`logs`].
 
-// Rust's own start-up code aborts when fds 0-2 are closed and /dev/null cannot be opened, which
-// is how a kernel without a console starts us; so the entry point is C's.
+// A kernel without a console starts PID 1 with fds 0-2 closed, and there is no /dev/null yet: Rust's own start-up code
+// would abort. So the entry point is C's.
 #![cfg_attr(not(test), no_main)]
 
+mod boot;
 mod cgroup;
-mod clock;
-mod connect;
-mod console;
 mod container;
-mod create;
-mod delete;
-mod dial;
-mod enter;
-mod env;
-mod exec;
-mod executor;
-mod exit;
-mod fault;
-mod fork;
-mod held_mounts;
-mod host;
-mod kmsg;
-mod logger;
-mod lookup;
-mod mounts;
-mod namespaces;
-mod network;
-mod poll;
-mod power;
-mod pump;
-mod reaper;
-mod resources;
-mod serve;
-mod service;
-mod sockets;
-mod spec;
-mod stats;
-mod stdio;
-mod sysctl;
-mod system;
-mod terminal;
-mod trace;
+mod io;
+mod logs;
+mod net;
+mod process;
+mod rpc;
+mod vm;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::{Context, Result};
 use guest_protocol::boot::{BootConfig, FILE_NAME, VSOCK_PORT};
+
+use crate::boot::{dial, mounts, system};
+use crate::rpc::serve;
+use crate::vm::power;
 
 /// The kernel's `/init.krun`.
 #[cfg(not(test))]
@@ -65,7 +43,7 @@ extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> lib
 fn pid1() -> libc::c_int {
     power::set_exit_status(guest_protocol::boot::SENTINEL_STATUS);
     system::ignore_sigpipe();
-    let outcome = catch_unwind(AssertUnwindSafe(boot));
+    let outcome = catch_unwind(AssertUnwindSafe(run));
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(err)) => power::last_words(&format!("{err:#}")),
@@ -74,7 +52,7 @@ fn pid1() -> libc::c_int {
     power::off()
 }
 
-fn boot() -> Result<()> {
+fn run() -> Result<()> {
     let config = read_boot_file()?;
     let dials = dial::start(VSOCK_PORT)?;
     mounts::mount_all()?;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use guest_protocol::api;
+use guest_protocol::{api, failure::CallError};
 use log::warn;
 use rustix::{
     io::{Errno, read},
@@ -19,11 +19,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 use ttrpc::context;
 use vm_launcher::Guest;
 
-/// How often a guest hears the time when nothing else happens. Crystals differ by some ten parts in a million, a few
+/// ExitStatus often a guest hears the time when nothing else happens. Crystals differ by some ten parts in a million, a few
 /// milliseconds in this time.
 const INTERVAL: Duration = Duration::from_secs(300);
 
-/// How long the guest may take to answer.
+/// ExitStatus long the guest may take to answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// The host's clock, nanoseconds since the epoch.
@@ -46,7 +46,7 @@ pub async fn keep(guest: &Guest) -> io::Result<()> {
         let request = api::SetClockRequest { realtime_ns: now_ns(), ..Default::default() };
         // One that does not answer is somebody else's business; it may do so again.
         if let Err(error) = guest.client.set_clock(context::with_duration(ANSWER), &request).await {
-            warn!("tell the guest the time: {error}");
+            warn!("tell the guest the time: {}", CallError::from(error));
         }
     }
 }

@@ -1,12 +1,18 @@
 //! The shim's one error type: a gRPC code that containerd acts on, and the story for a person.
 
 use containerd_shim_protos::ttrpc::{self, Code};
+use guest_protocol::failure::{CallError, Reason, command_status};
 
-/// An error with the code that containerd acts on.
+/// The exit status of a container that was never made, and not for its command's sake.
+const NO_STATUS: u32 = 255;
+
+/// An error with the code that containerd acts on. Its message is the whole story, causes included.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     code: Code,
+    /// What was wrong with a command, by the guest's word.
+    reason: Reason,
     message: String,
 }
 
@@ -17,7 +23,7 @@ macro_rules! constructors {
     ($($name:ident => $code:ident, $doc:literal;)*) => {
         impl Error {
             $(#[doc = $doc] pub fn $name(message: impl Into<String>) -> Self {
-                Error { code: Code::$code, message: message.into() }
+                Error { code: Code::$code, reason: Reason::REASON_UNSPECIFIED, message: message.into() }
             })*
         }
     };
@@ -45,22 +51,17 @@ impl Error {
 
     /// The same error once more, for another of those who wait for the same outcome.
     pub fn repeated(&self) -> Self {
-        Error { code: self.code, message: self.message.clone() }
+        Error { code: self.code, reason: self.reason, message: self.message.clone() }
     }
 
-    /// The exit status of a container that was never made for this reason. Source: the shell's
-    /// and Docker's convention, 127 for a command that is not found, 126 for one that cannot be run.
+    /// The exit status of a container that could not be made: its command's, if that was why.
     pub fn exit_status(&self) -> u32 {
-        match () {
-            () if self.message.contains("not found") || self.message.contains("no such file") => 127,
-            () if self.message.contains("ermission denied") => 126,
-            () => 255,
-        }
+        command_status(self.reason).map_or(NO_STATUS, u32::from)
     }
 
-    /// Puts `what` was attempted before the message, keeping the code.
+    /// Puts what was attempted before the message.
     pub fn context(self, what: impl std::fmt::Display) -> Self {
-        Error { code: self.code, message: format!("{what}: {}", self.message) }
+        Error { message: format!("{what}: {}", self.message), ..self }
     }
 }
 
@@ -70,17 +71,21 @@ impl From<anyhow::Error> for Error {
     }
 }
 
-/// What ttrpc's client says of a call that nobody answered in time. Source: ttrpc 0.10,
-/// `asynchronous/connection.rs`.
-const LATE: &str = "Request deadline elapsed";
-
-impl From<ttrpc::Error> for Error {
-    fn from(error: ttrpc::Error) -> Self {
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
         match error {
-            ttrpc::Error::RpcStatus(status) => Error { code: status.code(), message: status.message },
-            ttrpc::Error::Others(said) if said == LATE => Error::internal("the guest did not answer in time"),
+            CallError::Failed(failure) => {
+                Error { code: failure.code, reason: failure.reason, message: failure.text }
+            }
             other => Error::internal(other.to_string()),
         }
+    }
+}
+
+impl From<ttrpc::Error> for Error {
+    /// A call to the guest failed.
+    fn from(error: ttrpc::Error) -> Self {
+        CallError::from(error).into()
     }
 }
 
@@ -107,6 +112,8 @@ impl From<Error> for ttrpc::Error {
 
 #[cfg(test)]
 mod tests {
+    use guest_protocol::failure::Failure;
+
     use super::*;
 
     #[test]
@@ -119,14 +126,23 @@ mod tests {
 
     #[test]
     fn a_guest_that_does_not_answer_is_named() {
-        let error = Error::from(ttrpc::Error::Others(LATE.to_owned()));
+        // Source: ttrpc 0.10, `asynchronous/connection.rs`.
+        let error = Error::from(ttrpc::Error::Others("Request deadline elapsed".to_owned()));
         assert_eq!(error.to_string(), "the guest did not answer in time");
     }
 
     #[test]
     fn a_command_that_cannot_run_has_the_shells_status() {
-        assert_eq!(Error::internal("exec: \"x\": executable file not found in $PATH").exit_status(), 127);
-        assert_eq!(Error::internal("exec: \"/x\": permission denied").exit_status(), 126);
-        assert_eq!(Error::internal("the VM did not come up").exit_status(), 255);
+        for (reason, status) in [
+            (Reason::COMMAND_NOT_FOUND, 127),
+            (Reason::COMMAND_NOT_EXECUTABLE, 126),
+            (Reason::REASON_UNSPECIFIED, 255),
+        ] {
+            let failure = Failure { code: Code::UNKNOWN, reason, text: "no such file, not found".to_owned() };
+            let error = Error::from(ttrpc::Error::from(failure));
+            assert_eq!(error.repeated().context("start").exit_status(), status, "{reason:?}");
+        }
+        // Words are not codes.
+        assert_eq!(Error::not_found("libkrunfw not found").exit_status(), 255);
     }
 }

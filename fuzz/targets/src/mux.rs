@@ -46,7 +46,7 @@ fn check_log(log: &[u8]) {
         // What is no UTF-8 becomes a character of three bytes.
         assert!(line.len() <= 3 * MAX_LINE, "a line of {} bytes", line.len());
     };
-    let mut lines = Lines::new();
+    let mut lines = Lines::default();
     for chunk in log.chunks(1000) {
         lines.feed(chunk, check);
     }

@@ -1,6 +1,6 @@
 //! What Linux offers and no library wraps the way it is needed here, on the host and in the guest.
 //!
-//! One module for each thing: pidfds ([`pidfd`]), starting a program in namespaces and a cgroup ([`spawn`]), rtnetlink
+//! One module for each thing: pidfds ([`pidfd`]), the ends of processes ([`wait`]), starting a program in namespaces and a cgroup ([`spawn`]), rtnetlink
 //! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]) and the files of a cgroup ([`cgroup`]). Nothing
 //! here knows of VMs or containers.
 
@@ -10,3 +10,4 @@ pub mod mountinfo;
 pub mod netlink;
 pub mod pidfd;
 pub mod spawn;
+pub mod wait;

@@ -1,7 +1,7 @@
 //! Processes by descriptor. A pidfd stays with its process; the process's number may become another's.
 
 use std::{
-    fmt, io,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -14,29 +14,7 @@ use rustix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// It exited with this status.
-    Exited(i32),
-    /// This signal killed it.
-    Killed(i32),
-    /// It is gone, and somebody else took its status.
-    Unknown,
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ExitStatus::Exited(status) => write!(f, "exit status {status}"),
-            ExitStatus::Killed(signal) => match Signal::try_from(*signal) {
-                Ok(name) => write!(f, "killed by {name}"),
-                Err(_) => write!(f, "killed by signal {signal}"),
-            },
-            ExitStatus::Unknown => write!(f, "status unknown"),
-        }
-    }
-}
+pub use crate::wait::ExitStatus;
 
 /// A process. Dropping it leaves the process alone.
 #[derive(Debug)]
@@ -144,8 +122,8 @@ mod tests {
     #[test]
     fn a_death_by_a_real_time_signal_is_told() {
         let (_child, pidfd) = shell("kill -40 $$");
-        let status = pidfd.reap().unwrap();
-        assert_eq!((status, status.to_string().as_str()), (ExitStatus::Killed(40), "killed by signal 40"));
+        let how = pidfd.reap().unwrap();
+        assert_eq!((how, how.to_string().as_str()), (ExitStatus::Killed(40), "killed by signal 40"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The guest protocol: what crosses the boundary between the host and PID 1 of the microVM.
 //!
 //! Both sides build on this library, so the wire format stands in one place: the boot file
-//! ([`boot`]), how a connection introduces itself ([`hello`]), the calls ([`api`]), the byte
-//! streams ([`mux`]) and what both sides do to a socket at their end ([`relay`]). It must never hold
-//! anything that only one side does.
+//! ([`boot`]), the introduction of a connection ([`hello`]), the calls ([`api`]), their failures
+//! ([`failure`]), the byte streams ([`mux`]), and the sockets at a stream's ends ([`relay`]). What only
+//! one side does has no place here.
 
 pub mod boot;
+pub mod failure;
 pub mod hello;
 pub mod mux;
 pub mod relay;

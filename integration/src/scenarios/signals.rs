@@ -1,6 +1,6 @@
 //! Death by signals, and signals that are no death.
 
-use crate::ctx::{Ctx, DEBIAN};
+use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use anyhow::{Result, ensure};
 
@@ -8,6 +8,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("kill-9", kill_9).smoke(),
     Scenario::new("sigterm", sigterm),
     Scenario::new("sigsegv", sigsegv).long().image(DEBIAN),
+    Scenario::new("real-time-signals", real_time).image(DEBIAN),
 ];
 
 fn kill_9(ctx: &Ctx) -> Result<Outcome> {
@@ -44,5 +45,40 @@ fn sigsegv(ctx: &Ctx) -> Result<Outcome> {
     let fault =
         "import ctypes, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); ctypes.string_at(0)";
     ctx.python(&[], &ctx.id(""), fault).run()?.expect_status(139)?;
+    Ok(Outcome::Passed)
+}
+
+/// Signals 34 to 64 reach the process; one that dies of them has ended, with 128+n. PID 1 of a PID namespace dies only of
+/// those that it has a handler for, so the container's process is its child, or shares the VM's or the box's namespace.
+fn real_time(ctx: &Ctx) -> Result<Outcome> {
+    const SIGNAL: &str = "37";
+    const STATUS: i32 = 128 + 37;
+    // A handler sees it.
+    let caught = ctx.id("caught");
+    let script = "import signal\n\
+        signal.signal(37, lambda *_: exit(7))\n\
+        print('up', flush=True)\n\
+        while True: signal.pause()";
+    let mut container = ctx.python(&[], &caught, script).spawn()?;
+    container.wait_for_stdout("up")?;
+    ctx.kill(&caught, SIGNAL)?.ok()?;
+    container.finish()?.expect_status(7)?;
+    // It kills the container's process, and an exec.
+    let id = ctx.id("killed");
+    ctx.run(&["--detach", "--null-io", "--with-ns", "pid:/proc/1/ns/pid"], BUSYBOX, &id, &["sleep", "1000"])
+        .run()?
+        .ok()?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+    let mut exec = ctx
+        .ctr(&["task", "exec", "--exec-id", "e", &id, "sh", "-c", "echo up; exec sleep 1000"])
+        .timeout(60)
+        .spawn()?;
+    exec.wait_for_stdout("up")?;
+    ctx.ctr(&["task", "kill", "--exec-id", "e", "--signal", SIGNAL, &id]).run()?.ok()?;
+    exec.finish()?.expect_status(STATUS)?;
+    ctx.kill(&id, SIGNAL)?.ok()?;
+    ctx.wait_for_status(&id, "STOPPED")?;
+    let status = ctx.remove(&id)?;
+    ensure!(status == STATUS, "the status of a death by signal {SIGNAL} is {status}");
     Ok(Outcome::Passed)
 }

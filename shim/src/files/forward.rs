@@ -4,7 +4,7 @@
 
 use std::{io, sync::Arc};
 
-use guest_protocol::{api, relay};
+use guest_protocol::{api, failure::CallError, relay};
 use log::{debug, warn};
 use tokio::{
     net::UnixStream,
@@ -17,12 +17,13 @@ use vm_launcher::Guest;
 use super::pin::{Socket, path_of};
 use crate::id::StreamNumbers;
 
-/// How many clients a socket may have at once; more wait. Each costs a descriptor and up to two windows of a stream.
+/// ExitStatus many clients a socket may have at once; more wait. Each costs a descriptor and up to two windows of a stream.
 const CLIENTS: usize = 128;
 
-/// What the guest has to know of a socket.
-pub fn describe(socket: &Socket) -> api::Socket {
-    api::Socket { mode: socket.mode, uid: socket.uid, gid: socket.gid, ..Default::default() }
+/// Describes socket `number` of a container to the guest.
+pub fn describe(number: usize, socket: &Socket) -> api::Socket {
+    let number = number as u32;
+    api::Socket { mode: socket.mode, uid: socket.uid, gid: socket.gid, number, ..Default::default() }
 }
 
 /// One forwarded socket.
@@ -56,6 +57,7 @@ impl Forward {
                 ..Default::default()
             };
             if let Err(error) = guest.client.accept(Context::default(), &request).await {
+                let error = CallError::from(error);
                 return debug!("no more clients of {}: {error}", self.socket.path().display());
             }
             let socket = self.socket.clone();

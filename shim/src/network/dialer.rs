@@ -87,7 +87,11 @@ impl Dialer {
         api::ConnectRequest {
             addresses: addresses.iter().map(IpAddr::to_string).collect(),
             port: port.into(),
-            datagrams: protocol == Protocol::Udp,
+            protocol: match protocol {
+                Protocol::Tcp => api::Protocol::TCP,
+                Protocol::Udp => api::Protocol::UDP,
+            }
+            .into(),
             stream,
             ..Default::default()
         }
@@ -115,9 +119,12 @@ mod tests {
         dialer.set_addresses(vec![[10, 0, 0, 2].into()]);
         let request = dialer.request(None, 53, Protocol::Udp, 7);
         assert_eq!(request.addresses, ["10.0.0.2", "127.0.0.1", "::1"]);
-        assert_eq!((request.port, request.datagrams, request.stream), (53, true, 7));
+        assert_eq!((request.port, request.protocol, request.stream), (53, api::Protocol::UDP.into(), 7));
         let request = dialer.request(Some(Ipv6Addr::LOCALHOST.into()), 80, Protocol::Tcp, 8);
-        assert_eq!((request.addresses, request.datagrams), (vec!["::1".to_owned()], false));
+        assert_eq!(
+            (request.addresses, request.protocol),
+            (vec!["::1".to_owned()], api::Protocol::TCP.into())
+        );
         let error = dialer.connect(None, 80, Protocol::Tcp).await.err().unwrap();
         assert_eq!(error.to_string(), "no guest");
     }

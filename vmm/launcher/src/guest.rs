@@ -95,7 +95,7 @@ impl Guest {
 
 async fn pass_on_log(mut reader: mux::Reader) {
     let log = |line: &str| log::info!(target: "guest", "{line}");
-    let mut lines = Lines::new();
+    let mut lines = Lines::default();
     while let Some(bytes) = reader.recv().await {
         lines.feed(&bytes, log);
     }

@@ -26,12 +26,13 @@ pub struct Lines {
     dropped: u64,
 }
 
-impl Lines {
-    /// A stream that nothing was read of.
-    pub fn new() -> Self {
+impl Default for Lines {
+    fn default() -> Self {
         Lines { partial: Vec::new(), allowance: BURST, refilled: Instant::now(), dropped: 0 }
     }
+}
 
+impl Lines {
     /// Takes the next bytes, and passes the lines that they complete to `pass`.
     pub fn feed(&mut self, bytes: &[u8], mut pass: impl FnMut(&str)) {
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     fn collect(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut lines, mut passed) = (Lines::new(), Vec::new());
+        let (mut lines, mut passed) = (Lines::default(), Vec::new());
         for chunk in chunks {
             lines.feed(chunk, |line| passed.push(line.to_owned()));
         }
@@ -144,7 +145,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_flood_passes_at_the_rate_and_is_counted() {
-        let (mut lines, mut passed) = (Lines::new(), Vec::new());
+        let (mut lines, mut passed) = (Lines::default(), Vec::new());
         for _ in 0..600 {
             lines.feed(&b"x\n".repeat(100), |line| passed.push(line.to_owned()));
             advance(Duration::from_millis(100)).await;
@@ -163,7 +164,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_pause_lines_pass_again() {
-        let (mut lines, mut passed) = (Lines::new(), Vec::new());
+        let (mut lines, mut passed) = (Lines::default(), Vec::new());
         lines.feed(&b"x\n".repeat(BURST as usize + 7), |_| ());
         advance(Duration::from_secs(60)).await;
         lines.feed(b"y\nz\n", |line| passed.push(line.to_owned()));

@@ -267,7 +267,7 @@ async fn attend(
         }
         last_lines.push_back(line.to_owned());
     };
-    let mut lines = Lines::new();
+    let mut lines = Lines::default();
     let mut buffer = vec![0; 4096];
     let status = {
         let mut ended = pin!(child.ended());

@@ -1,36 +1,33 @@
-//! The exit status of a run whose command did not run, as the shell and runc have it.
+//! The exit status of a run whose command has none.
 
-/// The run itself failed.
+use guest_protocol::failure::{CallError, command_status};
+
+/// The run failed for another reason than its command. Source: `docker run`.
 const FAILED: u8 = 125;
 
-/// The command was found but cannot be executed.
-const NOT_EXECUTABLE: u8 = 126;
-
-/// The command was not found.
-const NOT_FOUND: u8 = 127;
-
-/// The guest's error describes the problem only in its text, which is runc's.
+/// A shell's status for a command that could not be run, if that is what `error` is about.
 pub fn status_of(error: &anyhow::Error) -> u8 {
-    let text = format!("{error:#}");
-    if !text.contains("exec: \"") {
-        FAILED
-    } else if text.contains("not found in $PATH") || text.contains("no such file or directory") {
-        NOT_FOUND
-    } else {
-        NOT_EXECUTABLE
-    }
+    let call = error.chain().find_map(|cause| cause.downcast_ref::<CallError>());
+    call.and_then(|call| command_status(call.reason())).unwrap_or(FAILED)
 }
 
 #[cfg(test)]
 mod tests {
+    use guest_protocol::failure::{Failure, Reason};
+    use ttrpc::Code;
+
     use super::*;
 
     #[test]
-    fn as_a_shell_would() {
-        let status = |text: &'static str| status_of(&anyhow::anyhow!(text).context("creating the container"));
-        assert_eq!(status("exec: \"foo\": executable file not found in $PATH"), 127);
-        assert_eq!(status("exec: \"/foo\": stat /foo: no such file or directory"), 127);
-        assert_eq!(status("exec: \"/etc/passwd\": permission denied"), 126);
-        assert_eq!(status("no /dev/kvm"), 125);
+    fn a_command_has_the_shells_status_and_the_rest_dockers() {
+        let status = |reason: Reason| {
+            let text = "exec: \"foo\": no".to_owned();
+            let call = CallError::from(Failure { code: Code::UNKNOWN, reason, text });
+            status_of(&anyhow::Error::new(call).context("creating the container"))
+        };
+        assert_eq!(status(Reason::COMMAND_NOT_FOUND), 127);
+        assert_eq!(status(Reason::COMMAND_NOT_EXECUTABLE), 126);
+        assert_eq!(status(Reason::REASON_UNSPECIFIED), 125);
+        assert_eq!(status_of(&anyhow::anyhow!("exec: \"foo\": executable file not found in $PATH")), 125);
     }
 }

@@ -1,10 +1,11 @@
-//! The command in the guest: creates and starts it, forwards signals to it, and waits for its end.
+//! The command in the guest: making it, starting it, its signals, its end.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use guest_protocol::{
     api::{CreateContainerRequest, ProcessRef, ResizeRequest, SignalRequest, Stdio},
+    failure::CallError,
     mux::FIRST_STREAM,
 };
 use nix::sys::signal::Signal;
@@ -13,7 +14,7 @@ use vm_launcher::Guest;
 
 use super::{Arguments, share::CONTAINER, spec, stdio, terminal};
 
-/// Limit for a call that does not wait for the command.
+/// ExitStatus long a call may take that does not wait for anything.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The signals that are forwarded to the command.
@@ -39,17 +40,17 @@ pub async fn run(guest: &Guest, arguments: &Arguments, signals: &mut Signals) ->
     create.container_id = CONTAINER.to_owned();
     create.spec = serde_json::to_vec(&spec)?;
     create.stdio = Some(numbers).into();
-    guest.client.create_container(call(), &create).await.map_err(guest_error)?;
+    guest.client.create_container(call(), &create).await.map_err(CallError::from)?;
     pumps.start_input();
     let mut process = ProcessRef::new();
     process.container_id = CONTAINER.to_owned();
-    guest.client.start(call(), &process).await.map_err(guest_error)?;
+    guest.client.start(call(), &process).await.map_err(CallError::from)?;
 
     let record = {
         let forward = forward(guest, arguments.tty, signals);
         let wait = guest.client.wait(ttrpc::context::Context::default(), &process);
         tokio::select! {
-            record = wait => record.map_err(guest_error)?,
+            record = wait => record.map_err(CallError::from)?,
             error = forward => return Err(error.err().unwrap_or_else(|| anyhow!("no more signals"))),
         }
     };
@@ -62,15 +63,7 @@ fn call() -> ttrpc::context::Context {
     ttrpc::context::with_duration(CALL_TIMEOUT)
 }
 
-/// The guest's message, without ttrpc's prefix.
-fn guest_error(error: ttrpc::Error) -> anyhow::Error {
-    match error {
-        ttrpc::Error::RpcStatus(status) => anyhow!("{}", status.message),
-        other => anyhow::Error::new(other).context("calling the guest"),
-    }
-}
-
-/// Forwards signals, and the sizes of the terminal if there is one. Never returns without an error.
+/// Forwards signals and, with a terminal, its sizes, for as long as it is polled.
 async fn forward(guest: &Guest, tty: bool, signals: &mut Signals) -> Result<()> {
     let mut resized = unix::signal(unix::SignalKind::window_change())?;
     loop {
@@ -79,7 +72,7 @@ async fn forward(guest: &Guest, tty: bool, signals: &mut Signals) -> Result<()> 
                 let mut request = SignalRequest::new();
                 request.container_id = CONTAINER.to_owned();
                 request.signal = signal as u32;
-                // The process may have ended by now.
+                // A process that has ended meanwhile needs none.
                 let _ = guest.client.signal(call(), &request).await;
             }
             _ = resized.recv(), if tty => {
@@ -93,11 +86,11 @@ async fn forward(guest: &Guest, tty: bool, signals: &mut Signals) -> Result<()> 
     }
 }
 
-/// The signals of [`FORWARDED`] that this process receives.
+/// The signals of [`FORWARDED`] that we get.
 pub struct Signals(mpsc::UnboundedReceiver<Signal>);
 
 impl Signals {
-    /// From now on they do not end this process.
+    /// From now on they do not end us.
     pub fn listen() -> Result<Self> {
         let (send, receive) = mpsc::unbounded_channel();
         for signal in FORWARDED {
@@ -109,7 +102,7 @@ impl Signals {
         Ok(Signals(receive))
     }
 
-    /// Waits for the next signal.
+    /// The next one.
     pub async fn next(&mut self) -> Signal {
         match self.0.recv().await {
             Some(signal) => signal,

@@ -1,10 +1,8 @@
 //! The frames of the stream connection: their layout stands in the module above.
 
-use std::io;
-
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{MAX_PAYLOAD, protocol_error};
+use super::{MAX_PAYLOAD, MuxError, ProtocolError};
 
 /// Bytes before a frame's payload.
 pub const HEADER_LEN: usize = 12;
@@ -14,12 +12,24 @@ const CREDIT: u8 = 2;
 const EOF: u8 = 3;
 const STOP: u8 = 4;
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    Data { stream: u32, payload: Vec<u8> },
-    Credit { stream: u32, bytes: usize },
-    Eof { stream: u32 },
-    Stop { stream: u32 },
+    /// Never without a payload.
+    Data {
+        stream: u32,
+        payload: Vec<u8>,
+    },
+    /// Never of zero bytes.
+    Credit {
+        stream: u32,
+        bytes: usize,
+    },
+    Eof {
+        stream: u32,
+    },
+    Stop {
+        stream: u32,
+    },
 }
 
 impl Frame {
@@ -34,7 +44,7 @@ impl Frame {
 }
 
 /// Reads the next frame; `None` when the peer ended the connection between two frames.
-pub async fn read(conn: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
+pub async fn read(conn: &mut (impl AsyncRead + Unpin)) -> Result<Option<Frame>, MuxError> {
     let mut header = [0u8; HEADER_LEN];
     let first = conn.read(&mut header).await?;
     if first == 0 {
@@ -43,25 +53,27 @@ pub async fn read(conn: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Fram
     conn.read_exact(&mut header[first..]).await?;
     let [kind, _, _, _, s0, s1, s2, s3, n0, n1, n2, n3] = header;
     let stream = u32::from_le_bytes([s0, s1, s2, s3]);
-    let number = u32::from_le_bytes([n0, n1, n2, n3]) as usize;
-    match kind {
-        DATA if (1..=MAX_PAYLOAD).contains(&number) => {
-            let mut payload = vec![0; number];
+    let number = u32::from_le_bytes([n0, n1, n2, n3]);
+    match (kind, number) {
+        (DATA, 0) => Err(ProtocolError::NoData(stream).into()),
+        (DATA, length) if length as usize > MAX_PAYLOAD => {
+            Err(ProtocolError::Length { stream, length }.into())
+        }
+        (DATA, length) => {
+            let mut payload = vec![0; length as usize];
             conn.read_exact(&mut payload).await?;
             Ok(Some(Frame::Data { stream, payload }))
         }
-        DATA => {
-            Err(protocol_error(format!("a data frame of {number} bytes; 1 to {MAX_PAYLOAD} are allowed")))
-        }
-        CREDIT => Ok(Some(Frame::Credit { stream, bytes: number })),
-        EOF => Ok(Some(Frame::Eof { stream })),
-        STOP => Ok(Some(Frame::Stop { stream })),
-        other => Err(protocol_error(format!("unknown frame kind {other}"))),
+        (CREDIT, 0) => Err(ProtocolError::NoCredit(stream).into()),
+        (CREDIT, bytes) => Ok(Some(Frame::Credit { stream, bytes: bytes as usize })),
+        (EOF, _) => Ok(Some(Frame::Eof { stream })),
+        (STOP, _) => Ok(Some(Frame::Stop { stream })),
+        (other, _) => Err(ProtocolError::Kind(other).into()),
     }
 }
 
 /// Writes one frame.
-pub async fn write(conn: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
+pub async fn write(conn: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> std::io::Result<()> {
     let (kind, number, payload): (u8, usize, &[u8]) = match frame {
         Frame::Data { payload, .. } => (DATA, payload.len(), payload),
         Frame::Credit { bytes, .. } => (CREDIT, *bytes, &[]),

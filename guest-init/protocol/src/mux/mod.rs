@@ -1,37 +1,41 @@
 //! Byte streams over one connection, each with its own credit.
 //!
-//! Both sides [`open`](Mux::open) the same number, which the host chooses and never uses twice.
-//! A stream has two directions; each ends by itself, either at its writer's end ([`Writer`]
-//! dropped or finished: the reader sees end of file) or at its reader's ([`Reader`] dropped: the
-//! writer gets `BrokenPipe`). A writer may have [`WINDOW`] bytes on the way and then waits, so a
-//! reader that stalls holds up its own stream only and memory stays bounded. The connection
-//! itself is always read: a peer that sends more than it was allowed to ends the connection, and one
-//! that reads nothing itself stops all writers once [`ROOM`] bytes wait for it.
+//! Both sides [`open`](Mux::open) the same number, which the host chooses and never uses twice. A stream has two
+//! directions; each ends by itself, either at its writer's end ([`Writer`] dropped: the reader sees end of file) or at
+//! its reader's ([`Reader`] dropped: the writer gets `BrokenPipe`). A writer may have [`WINDOW`] bytes on the way and
+//! then waits, so a reader that stalls holds up its own stream only.
+//!
+//! The peer may be hostile. A stream costs at most its window and one frame of each kind, whatever the peer sends and
+//! however little it reads; frames for streams that are not open cost nothing. A peer that breaks the protocol, or does
+//! not read at all, ends the connection: [`MuxError`] says how.
 //!
 //! A frame is a header of 12 bytes, little-endian, and a payload:
 //!
 //! | bytes | meaning |
 //! |---|---|
-//! | 0 | kind: 1 data, 2 credit, 3 end of file, 4 no more, please |
+//! | 0 | kind: 1 data, 2 credit, 3 end of file, 4 stop: the reader is gone |
 //! | 1-3 | zero |
 //! | 4-7 | stream |
-//! | 8-11 | data: payload's length; credit: bytes granted; else zero |
+//! | 8-11 | data: the payload's length, not 0; credit: bytes granted, not 0; else zero |
 
+mod error;
 mod frame;
+mod queue;
+mod state;
 mod stream;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter},
-    sync::{Notify, Semaphore, mpsc},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use error::{MuxError, ProtocolError};
 use frame::Frame;
+use queue::Queue;
+use state::State;
 pub use stream::{Reader, Writer};
 
 /// Bytes of one direction of a stream that may be on the way, unread.
@@ -43,15 +47,8 @@ pub const LOG_STREAM: u32 = 1;
 /// The first stream number that the host gives to a process.
 pub const FIRST_STREAM: u32 = 16;
 
-/// Largest payload of one data frame, in bytes. The smallest is 1: frames that count for nothing would pile up.
+/// Largest payload of one data frame, in bytes.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
-
-/// Bytes of all streams that may wait to be written to the connection.
-const ROOM: usize = 4 * WINDOW;
-
-/// Chunks that fit into one of so many bytes are kept as one: a peer that sends byte by byte takes up no more memory
-/// than its window.
-const SMALL: usize = 4096;
 
 /// One end of a connection that carries streams. Clones share it.
 #[derive(Clone)]
@@ -59,16 +56,7 @@ pub struct Mux(Arc<Shared>);
 
 struct Shared {
     streams: Mutex<Table>,
-    queue: mpsc::UnboundedSender<Queued>,
-    /// What is left of [`ROOM`].
-    room: Arc<Semaphore>,
-}
-
-/// What waits to be written.
-enum Queued {
-    Frame(Frame),
-    /// All that the stream's reader owes by the time that this is written: it waits once for each stream.
-    Credit(u32, Arc<State>),
+    queue: Queue,
 }
 
 #[derive(Default)]
@@ -78,61 +66,29 @@ struct Table {
     ended: bool,
 }
 
-/// What both halves of a stream and the connection's reader share.
-#[derive(Default)]
-struct State {
-    inner: Mutex<Halves>,
-    /// The reader's side changed: data, end of file.
-    readable: Notify,
-    /// The writer's side changed: credit, refusal.
-    writable: Notify,
-}
-
-#[derive(Default)]
-struct Halves {
-    chunks: VecDeque<Vec<u8>>,
-    /// Bytes received and not yet granted again.
-    unacknowledged: usize,
-    /// Bytes granted again, which the peer was not told yet.
-    owed: usize,
-    read_ended: bool,
-    reader_gone: bool,
-    credit: usize,
-    write_refused: bool,
-    writer_gone: bool,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Mux {
-    /// Starts carrying streams over `conn`, on tasks of the current runtime.
+    /// Starts carrying streams over `conn`, on a task of the current runtime.
     ///
-    /// The handle resolves when the connection has ended: with an error when the peer broke the
-    /// protocol or the transport failed.
-    pub fn start<C>(conn: C) -> (Mux, tokio::task::JoinHandle<io::Result<()>>)
+    /// The handle resolves when the connection has ended: with an error when the peer broke the protocol or the transport
+    /// failed.
+    pub fn start<C>(conn: C) -> (Mux, tokio::task::JoinHandle<Result<(), MuxError>>)
     where
         C: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let (read, write) = tokio::io::split(conn);
-        let (queue, queued) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(ROOM));
-        let shared = Arc::new(Shared { streams: Mutex::default(), queue, room: room.clone() });
-        let sender = tokio::spawn(async move {
-            let _ = send_all(write, queued, &room).await;
-            room.close();
-        });
-        let receiver = tokio::spawn({
+        let shared = Arc::new(Shared { streams: Mutex::default(), queue: Queue::default() });
+        let task = tokio::spawn({
             let shared = shared.clone();
             async move {
-                let ended = receive_all(read, &shared).await;
+                let ended = shared.carry(conn).await;
                 shared.end();
-                sender.abort();
                 ended
             }
         });
-        (Mux(shared), receiver)
+        (Mux(shared), task)
     }
 
     /// Opens this side of stream `id`.
@@ -155,13 +111,39 @@ impl Mux {
 }
 
 impl Shared {
-    fn send(&self, frame: Frame) {
-        self.enqueue(Queued::Frame(frame));
+    /// Reads and writes until the peer ends the connection or an error does.
+    async fn carry<C: AsyncRead + AsyncWrite>(&self, conn: C) -> Result<(), MuxError> {
+        let (read, write) = tokio::io::split(conn);
+        tokio::select! {
+            received = self.receive_all(read) => received,
+            error = self.queue.send_all(write) => match error.kind() {
+                // The peer ended the connection, which the reading side has not noticed yet.
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
+                _ => Err(error.into()),
+            },
+            () = self.queue.overflowed.notified() => Err(MuxError::Unread(self.queue.len())),
+        }
     }
 
-    fn enqueue(&self, queued: Queued) {
-        // Fails only when the connection has ended, which the stream learns from its state.
-        let _ = self.queue.send(queued);
+    async fn receive_all(&self, mut conn: impl AsyncRead + Unpin) -> Result<(), MuxError> {
+        while let Some(frame) = frame::read(&mut conn).await? {
+            self.dispatch(frame)?;
+        }
+        Ok(())
+    }
+
+    fn dispatch(&self, frame: Frame) -> Result<(), ProtocolError> {
+        let Some(state) = lock(&self.streams).open.get(&frame.stream()).cloned() else {
+            // Closed here while the frame was on the way.
+            return Ok(());
+        };
+        match frame {
+            Frame::Data { stream, payload } => state.receive(stream, payload)?,
+            Frame::Credit { stream, bytes } => state.grant(stream, bytes)?,
+            Frame::Eof { .. } => state.end_read(),
+            Frame::Stop { .. } => state.refuse_write(),
+        }
+        Ok(())
     }
 
     /// Forgets a stream once neither of its halves is in use.
@@ -174,112 +156,17 @@ impl Shared {
     }
 
     fn end(&self) {
+        self.queue.end();
         let streams = {
             let mut table = lock(&self.streams);
             table.ended = true;
             std::mem::take(&mut table.open)
         };
-        self.room.close();
         for state in streams.into_values() {
             state.end_read();
             state.refuse_write();
         }
     }
-
-    fn dispatch(&self, frame: Frame) -> io::Result<()> {
-        let Some(state) = lock(&self.streams).open.get(&frame.stream()).cloned() else {
-            // Closed here while the frame was on the way.
-            return Ok(());
-        };
-        match frame {
-            Frame::Data { stream, payload } => state.receive(stream, payload),
-            Frame::Credit { stream, bytes } => state.grant(stream, bytes),
-            Frame::Eof { .. } => {
-                state.end_read();
-                Ok(())
-            }
-            Frame::Stop { .. } => {
-                state.refuse_write();
-                Ok(())
-            }
-        }
-    }
-}
-
-impl State {
-    fn receive(&self, stream: u32, payload: Vec<u8>) -> io::Result<()> {
-        let mut halves = lock(&self.inner);
-        if halves.reader_gone {
-            return Ok(());
-        }
-        halves.unacknowledged += payload.len();
-        if halves.unacknowledged > WINDOW {
-            return Err(protocol_error(format!("stream {stream}: more than the {WINDOW} bytes allowed")));
-        }
-        match halves.chunks.back_mut() {
-            Some(last) if last.len() + payload.len() <= SMALL => last.extend(payload),
-            _ => halves.chunks.push_back(payload),
-        }
-        self.readable.notify_one();
-        Ok(())
-    }
-
-    fn grant(&self, stream: u32, bytes: usize) -> io::Result<()> {
-        let mut halves = lock(&self.inner);
-        halves.credit += bytes;
-        if halves.credit > WINDOW {
-            return Err(protocol_error(format!(
-                "stream {stream}: credit beyond the window of {WINDOW} bytes"
-            )));
-        }
-        self.writable.notify_one();
-        Ok(())
-    }
-
-    fn end_read(&self) {
-        lock(&self.inner).read_ended = true;
-        self.readable.notify_one();
-    }
-
-    fn refuse_write(&self) {
-        lock(&self.inner).write_refused = true;
-        self.writable.notify_one();
-    }
-}
-
-fn protocol_error(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-async fn receive_all(mut conn: impl AsyncRead + Unpin, shared: &Shared) -> io::Result<()> {
-    while let Some(frame) = frame::read(&mut conn).await? {
-        shared.dispatch(frame)?;
-    }
-    Ok(())
-}
-
-async fn send_all(
-    conn: impl AsyncWrite + Unpin,
-    mut queue: mpsc::UnboundedReceiver<Queued>,
-    room: &Semaphore,
-) -> io::Result<()> {
-    let mut conn = BufWriter::with_capacity(frame::HEADER_LEN + 4096, conn);
-    while let Some(queued) = queue.recv().await {
-        let frame = match queued {
-            Queued::Frame(frame) => frame,
-            Queued::Credit(stream, state) => {
-                Frame::Credit { stream, bytes: std::mem::take(&mut lock(&state.inner).owed) }
-            }
-        };
-        frame::write(&mut conn, &frame).await?;
-        if let Frame::Data { payload, .. } = &frame {
-            room.add_permits(payload.len());
-        }
-        if queue.is_empty() {
-            conn.flush().await?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

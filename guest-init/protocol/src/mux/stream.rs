@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use super::{MAX_PAYLOAD, Queued, Shared, State, frame::Frame, lock};
+use super::{MAX_PAYLOAD, Shared, lock, state::State};
 
 /// The half of a stream that receives. Dropping it tells the peer to stop sending.
 pub struct Reader {
@@ -25,14 +25,14 @@ impl Reader {
         Reader { id, state, shared, handed_out: 0 }
     }
 
-    /// The next bytes, or `None` at end of file. Taking the next chunk says that the last one
-    /// was dealt with: only then may the peer send as much again. Safe to cancel.
+    /// The next bytes, at most [`MAX_PAYLOAD`], or `None` at end of file. Taking the next chunk says that the caller is
+    /// done with the last one: only then may the peer send as much again. Safe to cancel.
     pub async fn recv(&mut self) -> Option<Vec<u8>> {
         self.grant();
         loop {
             {
                 let mut halves = lock(&self.state.inner);
-                if let Some(chunk) = halves.chunks.pop_front() {
+                if let Some(chunk) = halves.received.pop() {
                     self.handed_out = chunk.len();
                     return Some(chunk);
                 }
@@ -46,32 +46,25 @@ impl Reader {
 
     fn grant(&mut self) {
         let bytes = std::mem::take(&mut self.handed_out);
-        if bytes > 0 {
-            let queued = {
-                let mut halves = lock(&self.state.inner);
-                halves.unacknowledged -= bytes;
-                let queued = halves.owed > 0;
-                halves.owed += bytes;
-                queued
-            };
-            if !queued {
-                self.shared.enqueue(Queued::Credit(self.id, self.state.clone()));
-            }
+        let mut halves = lock(&self.state.inner);
+        // After its end of file the peer has no use for credit.
+        if bytes > 0 && !halves.read_ended {
+            halves.outgoing.credit += bytes;
+            self.shared.queue.add(self.id, &self.state, &mut halves);
         }
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let ended = {
-            let mut halves = lock(&self.state.inner);
-            halves.reader_gone = true;
-            halves.chunks.clear();
-            halves.read_ended
-        };
-        if !ended {
-            self.shared.send(Frame::Stop { stream: self.id });
+        let mut halves = lock(&self.state.inner);
+        halves.reader_gone = true;
+        halves.received.clear();
+        if !halves.read_ended {
+            halves.outgoing.stop = true;
+            self.shared.queue.add(self.id, &self.state, &mut halves);
         }
+        drop(halves);
         self.shared.release(self.id, &self.state);
     }
 }
@@ -81,20 +74,14 @@ impl Writer {
         Writer { id, state, shared }
     }
 
-    /// Sends all of `data`, waiting for credit, and for the connection to take what waits, where it must. One that is
-    /// cancelled may lose credit.
+    /// Sends all of `data`, waiting for credit and for room in the connection's queue.
     ///
     /// # Errors
     /// `BrokenPipe` when the peer does not want more, or the connection has ended.
     pub async fn send(&mut self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            let allowed = self.credit(data.len().min(MAX_PAYLOAD)).await?;
-            let (now, later) = data.split_at(allowed);
-            // At most MAX_PAYLOAD, so it fits. The bytes are given back when they are written.
-            let room = self.shared.room.acquire_many(allowed as u32).await;
-            room.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?.forget();
-            self.shared.send(Frame::Data { stream: self.id, payload: now.to_vec() });
-            data = later;
+            let sent = self.send_some(data).await?;
+            data = &data[sent..];
         }
         Ok(())
     }
@@ -106,29 +93,42 @@ impl Writer {
         }
     }
 
-    /// Takes up to `wanted` bytes of credit, waiting until there is some.
-    async fn credit(&mut self, wanted: usize) -> io::Result<usize> {
+    /// Queues as much of `data` as may be, waiting until that is something; answers how much.
+    async fn send_some(&mut self, data: &[u8]) -> io::Result<usize> {
         loop {
-            {
+            // Room that comes after this line wakes it.
+            let room = self.shared.queue.room.notified();
+            let has_turn = {
                 let mut halves = lock(&self.state.inner);
                 if halves.write_refused {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
-                if halves.credit > 0 {
-                    let taken = halves.credit.min(wanted);
+                let free = MAX_PAYLOAD - halves.outgoing.data.len();
+                let allowed = data.len().min(halves.credit).min(free);
+                let taken = self.shared.queue.reserve(allowed);
+                if taken > 0 {
                     halves.credit -= taken;
+                    halves.outgoing.data.extend_from_slice(&data[..taken]);
+                    self.shared.queue.add(self.id, &self.state, &mut halves);
                     return Ok(taken);
                 }
+                allowed > 0
+            };
+            tokio::select! {
+                () = self.state.writable.notified() => {}
+                () = room, if has_turn => {}
             }
-            self.state.writable.notified().await;
         }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        lock(&self.state.inner).writer_gone = true;
-        self.shared.send(Frame::Eof { stream: self.id });
+        let mut halves = lock(&self.state.inner);
+        halves.writer_gone = true;
+        halves.outgoing.eof = true;
+        self.shared.queue.add(self.id, &self.state, &mut halves);
+        drop(halves);
         self.shared.release(self.id, &self.state);
     }
 }

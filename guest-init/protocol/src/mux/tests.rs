@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 
@@ -59,85 +59,15 @@ async fn the_connections_end_ends_every_stream() {
 }
 
 #[tokio::test]
-async fn a_peer_that_sends_beyond_its_credit_is_cut_off() {
-    let (mut hostile, conn) = duplex(1 << 20);
-    let (mux, ended) = Mux::start(conn);
-    let _open = mux.open(1).unwrap();
-    let payload = vec![0; MAX_PAYLOAD];
-    for _ in 0..=WINDOW / MAX_PAYLOAD {
-        frame::write(&mut hostile, &Frame::Data { stream: 1, payload: payload.clone() }).await.unwrap();
+async fn a_peer_that_is_gone_has_closed_the_connection_whichever_side_notices() {
+    for _ in 0..100 {
+        let (peer, conn) = tokio::net::UnixStream::pair().unwrap();
+        let (mux, ended) = Mux::start(conn);
+        drop(peer);
+        // Its end of file has nowhere to go.
+        drop(mux.open(1).unwrap());
+        ended.await.unwrap().unwrap();
     }
-    let err = ended.await.unwrap().unwrap_err();
-    assert!(err.to_string().contains("stream 1"), "{err}");
-}
-
-#[tokio::test]
-async fn a_frame_beyond_the_allowed_size_ends_the_connection() {
-    let (mut hostile, conn) = duplex(1 << 10);
-    let (_mux, ended) = Mux::start(conn);
-    let mut header = [0u8; frame::HEADER_LEN];
-    header[0] = 1;
-    header[8..].copy_from_slice(&u32::MAX.to_le_bytes());
-    hostile.write_all(&header).await.unwrap();
-    assert_eq!(ended.await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
-}
-
-#[tokio::test]
-async fn a_data_frame_without_data_ends_the_connection() {
-    let (mut hostile, conn) = duplex(1 << 10);
-    let (mux, ended) = Mux::start(conn);
-    let _open = mux.open(1).unwrap();
-    frame::write(&mut hostile, &Frame::Data { stream: 1, payload: Vec::new() }).await.unwrap();
-    assert_eq!(ended.await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
-}
-
-#[tokio::test]
-async fn a_peer_that_sends_byte_by_byte_takes_up_no_more_than_its_window() {
-    let (mut hostile, conn) = duplex(1 << 20);
-    let (mux, ended) = Mux::start(conn);
-    let _open = mux.open(1).unwrap();
-    for _ in 0..2 * SMALL {
-        frame::write(&mut hostile, &Frame::Data { stream: 1, payload: vec![7] }).await.unwrap();
-    }
-    hostile.shutdown().await.unwrap();
-    let state = lock(&mux.0.streams).open[&1].clone();
-    ended.await.unwrap().unwrap();
-    assert_eq!(lock(&state.inner).chunks.len(), 2);
-}
-
-#[tokio::test]
-async fn a_peer_that_reads_nothing_is_owed_its_credit_in_one_frame() {
-    let (mut hostile, conn) = duplex(64);
-    let (mux, _ended) = Mux::start(conn);
-    let (mut reader, _writer) = mux.open(1).unwrap();
-    let sent = 1000;
-    for _ in 0..sent {
-        frame::write(&mut hostile, &Frame::Data { stream: 1, payload: vec![7] }).await.unwrap();
-        assert_eq!(reader.recv().await.unwrap(), [7]);
-    }
-    // The last byte is granted when the next is asked for.
-    let (mut granted, mut frames) = (0, 0);
-    while granted < sent - 1 {
-        let Ok(Some(Frame::Credit { bytes, .. })) = frame::read(&mut hostile).await else { panic!() };
-        (granted, frames) = (granted + bytes, frames + 1);
-    }
-    // Those that the connection and its buffer had room for, and one.
-    assert!(frames < sent / 2, "{frames} frames of credit");
-}
-
-#[tokio::test]
-async fn a_peer_that_grants_credit_and_reads_nothing_stops_the_writer() {
-    let (mut hostile, conn) = duplex(64);
-    let (mux, _ended) = Mux::start(conn);
-    let (_reader, mut writer) = mux.open(1).unwrap();
-    for _ in 0..ROOM / WINDOW {
-        writer.send(&vec![0; WINDOW]).await.unwrap();
-        frame::write(&mut hostile, &Frame::Credit { stream: 1, bytes: WINDOW }).await.unwrap();
-    }
-    let more = tokio::time::timeout(Duration::from_millis(50), writer.send(&vec![0; WINDOW])).await;
-    assert!(more.is_err(), "a writer went on although nothing is read");
-    drop(hostile);
-    assert_eq!(writer.send(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
 #[tokio::test]
@@ -146,4 +76,225 @@ async fn a_stream_is_forgotten_when_both_halves_are_dropped() {
     drop(a.open(1).unwrap());
     assert!(lock(&a.0.streams).open.is_empty());
     assert!(a.open(1).is_ok());
+}
+
+/// A mux, its end, and the raw connection of a peer that does as it likes.
+fn against_hostile(buffer: usize) -> (Mux, tokio::task::JoinHandle<Result<(), MuxError>>, DuplexStream) {
+    let (hostile, conn) = duplex(buffer);
+    let (mux, ended) = Mux::start(conn);
+    (mux, ended, hostile)
+}
+
+fn data(stream: u32, length: usize) -> Frame {
+    Frame::Data { stream, payload: vec![0; length] }
+}
+
+/// Sends frames until the connection ends, and says how it ended.
+async fn ends_with(
+    frames: impl IntoIterator<Item = Frame>,
+    mut hostile: DuplexStream,
+    ended: tokio::task::JoinHandle<Result<(), MuxError>>,
+) -> ProtocolError {
+    for frame in frames {
+        if frame::write(&mut hostile, &frame).await.is_err() {
+            break;
+        }
+    }
+    match ended.await.unwrap() {
+        Err(MuxError::Protocol(error)) => error,
+        other => panic!("the connection ended with {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn data_beyond_the_window_ends_the_connection() {
+    let (mux, ended, hostile) = against_hostile(1 << 20);
+    let _open = mux.open(1).unwrap();
+    let frames = (0..=WINDOW / MAX_PAYLOAD).map(|_| data(1, MAX_PAYLOAD));
+    assert_eq!(ends_with(frames, hostile, ended).await, ProtocolError::Window(1));
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_for_ever_and_never_reads_is_cut_off_though_its_data_is_used() {
+    let (mux, ended, hostile) = against_hostile(1024);
+    let (mut reader, _writer) = mux.open(1).unwrap();
+    tokio::spawn(async move { while reader.recv().await.is_some() {} });
+    let for_ever = std::iter::repeat_with(|| data(1, MAX_PAYLOAD));
+    assert_eq!(ends_with(for_ever, hostile, ended).await, ProtocolError::Window(1));
+}
+
+#[tokio::test]
+async fn one_byte_frames_cost_little_more_than_their_bytes() {
+    let (mux, _ended, mut hostile) = against_hostile(1 << 20);
+    let (mut reader, _writer) = mux.open(1).unwrap();
+    for _ in 0..WINDOW {
+        frame::write(&mut hostile, &data(1, 1)).await.unwrap();
+    }
+    // All frames are in once the answer to this one is.
+    frame::write(&mut hostile, &Frame::Eof { stream: 1 }).await.unwrap();
+    let state = lock(&mux.0.streams).open[&1].clone();
+    while !lock(&state.inner).read_ended {
+        tokio::task::yield_now().await;
+    }
+    let memory = lock(&state.inner).received.memory();
+    assert!(memory <= 2 * WINDOW, "{memory} bytes of memory for {WINDOW}");
+    let mut bytes = 0;
+    while let Some(chunk) = reader.recv().await {
+        bytes += chunk.len();
+    }
+    assert_eq!(bytes, WINDOW);
+}
+
+#[tokio::test]
+async fn a_data_frame_without_data_ends_the_connection() {
+    let (mux, ended, hostile) = against_hostile(1024);
+    let _open = mux.open(1).unwrap();
+    assert_eq!(ends_with([data(1, 0)], hostile, ended).await, ProtocolError::NoData(1));
+}
+
+#[tokio::test]
+async fn data_after_the_end_of_file_ends_the_connection() {
+    let (mux, ended, hostile) = against_hostile(1024);
+    let _open = mux.open(1).unwrap();
+    let frames = [Frame::Eof { stream: 1 }, data(1, 1)];
+    assert_eq!(ends_with(frames, hostile, ended).await, ProtocolError::AfterEnd(1));
+}
+
+#[tokio::test]
+async fn a_flood_of_credit_ends_the_connection() {
+    let (mux, ended, hostile) = against_hostile(1024);
+    let _open = mux.open(1).unwrap();
+    let flood = std::iter::repeat_with(|| Frame::Credit { stream: 1, bytes: 1 });
+    assert_eq!(ends_with(flood, hostile, ended).await, ProtocolError::Credit(1));
+    let (mux, ended, hostile) = against_hostile(1024);
+    let _open = mux.open(1).unwrap();
+    let nothing = std::iter::repeat_with(|| Frame::Credit { stream: 1, bytes: 0 });
+    assert_eq!(ends_with(nothing, hostile, ended).await, ProtocolError::NoCredit(1));
+}
+
+#[tokio::test]
+async fn a_frame_beyond_the_allowed_size_or_of_no_kind_ends_the_connection() {
+    for (kind, error) in
+        [(1, ProtocolError::Length { stream: 0, length: u32::MAX }), (9, ProtocolError::Kind(9))]
+    {
+        let (_mux, ended, mut hostile) = against_hostile(1024);
+        let mut header = [0u8; frame::HEADER_LEN];
+        header[0] = kind;
+        header[8..].copy_from_slice(&u32::MAX.to_le_bytes());
+        hostile.write_all(&header).await.unwrap();
+        assert_eq!(ends_with([], hostile, ended).await, error);
+    }
+}
+
+#[tokio::test]
+async fn frames_for_unknown_streams_leave_nothing_and_others_go_on() {
+    let (mux, _ended, mut hostile) = against_hostile(1024);
+    let (mut reader, _writer) = mux.open(1).unwrap();
+    for stream in 100..1100 {
+        for frame in [
+            data(stream, 10),
+            Frame::Credit { stream, bytes: usize::from(u16::MAX) },
+            Frame::Eof { stream },
+            Frame::Stop { stream },
+        ] {
+            frame::write(&mut hostile, &frame).await.unwrap();
+        }
+    }
+    frame::write(&mut hostile, &data(1, 3)).await.unwrap();
+    assert_eq!(reader.recv().await.unwrap(), [0; 3]);
+    assert_eq!(lock(&mux.0.streams).open.len(), 1);
+    assert_eq!(mux.0.queue.len(), 0);
+}
+
+#[tokio::test]
+async fn credit_is_told_once_for_all_that_came_due() {
+    let (mux, _ended, mut hostile) = against_hostile(1 << 20);
+    let (mut reader, _writer) = mux.open(1).unwrap();
+    // The second chunk does not fit into the first.
+    for length in [MAX_PAYLOAD, MAX_PAYLOAD, 1] {
+        frame::write(&mut hostile, &data(1, length)).await.unwrap();
+    }
+    let state = lock(&mux.0.streams).open[&1].clone();
+    while lock(&state.inner).unacknowledged < 2 * MAX_PAYLOAD + 1 {
+        tokio::task::yield_now().await;
+    }
+    // Nothing else runs between these: there is always a chunk.
+    for _ in 0..3 {
+        reader.recv().await.unwrap();
+    }
+    drop(reader);
+    let mut frames = Vec::new();
+    while frames.len() < 2 {
+        frames.push(frame::read(&mut hostile).await.unwrap().unwrap());
+    }
+    assert_eq!(frames, [Frame::Credit { stream: 1, bytes: 2 * MAX_PAYLOAD }, Frame::Stop { stream: 1 }]);
+}
+
+#[tokio::test]
+async fn writers_wait_when_the_peer_does_not_read() {
+    let (mux, ended, hostile) = against_hostile(1024);
+    let mut tasks = Vec::new();
+    for id in 0..200 {
+        let (reader, mut writer) = mux.open(id).unwrap();
+        tasks.push(tokio::spawn(async move {
+            let sent = writer.send(&vec![0; WINDOW]).await;
+            drop(reader);
+            sent
+        }));
+    }
+    // Until none of them gets further.
+    let mut before = usize::MAX;
+    while before != mux.0.queue.data() {
+        before = mux.0.queue.data();
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(before, queue::MAX_DATA);
+    assert!(tasks.iter().all(|task| !task.is_finished()));
+    drop(hostile);
+    // The connection's end is theirs.
+    let _ = ended.await.unwrap();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}
+
+#[tokio::test]
+async fn writers_that_waited_for_each_other_go_on_when_the_peer_reads() {
+    let (a, b) = pair();
+    let mut tasks = Vec::new();
+    for id in 0..100 {
+        let (_reader, mut writer) = a.open(id).unwrap();
+        let (mut reader, _writer) = b.open(id).unwrap();
+        tokio::spawn(async move { writer.send(&vec![0; 2 * WINDOW]).await });
+        tasks.push(tokio::spawn(async move {
+            let mut bytes = 0;
+            while let Some(chunk) = reader.recv().await {
+                bytes += chunk.len();
+            }
+            bytes
+        }));
+    }
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 2 * WINDOW);
+    }
+    assert_eq!(a.0.queue.data(), 0);
+}
+
+#[tokio::test]
+async fn a_peer_that_lets_closed_streams_pile_up_is_given_up() {
+    let (mux, ended, _hostile) = against_hostile(64);
+    let mut id = 0u32;
+    while !ended.is_finished() {
+        if let Ok(halves) = mux.open(id) {
+            drop(halves);
+        }
+        id += 1;
+        if id.is_multiple_of(1024) {
+            tokio::task::yield_now().await;
+        }
+        assert!((id as usize) < 2 * queue::MAX_STREAMS, "nobody minds");
+    }
+    assert!(matches!(ended.await.unwrap(), Err(MuxError::Unread(_))));
 }

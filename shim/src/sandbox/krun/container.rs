@@ -33,7 +33,7 @@ use crate::{
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
-/// How long the guest may take to report the end of a process that was killed, before its silence counts as one.
+/// ExitStatus long the guest may take to report the end of a process that was killed, before its silence counts as one.
 pub const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// A container.
@@ -181,7 +181,10 @@ impl<H: Host> Container<H> {
             container_id: id.clone(),
             spec: blueprint.spec,
             stdio: Some(stdio).into(),
-            sockets: blueprint.sockets.iter().map(forward::describe).collect(),
+            sockets: (0..)
+                .zip(&blueprint.sockets)
+                .map(|(number, socket)| forward::describe(number, socket))
+                .collect(),
             ..Default::default()
         };
         vm.call(&format!("make {id}"), async |guest, limit| {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_protocol::api;
+use guest_protocol::{api, failure::CallError};
 use log::{error, info, warn};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
@@ -28,17 +28,17 @@ use crate::{
     },
 };
 
-/// How long a VM may take from its launch to its guest's first words. A guest boots in half a second; on an emulated
+/// ExitStatus long a VM may take from its launch to its guest's first words. A guest boots in half a second; on an emulated
 /// machine under load it has been seen to take twenty.
 pub const BOOT: Duration = Duration::from_secs(60);
 
-/// How long the guest may take over a call that does not wait for anything.
+/// ExitStatus long the guest may take over a call that does not wait for anything.
 pub const CALL: Duration = Duration::from_secs(30);
 
-/// How long a guest that was late may take to show that it lives.
+/// ExitStatus long a guest that was late may take to show that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
-/// How long the vmm may take to go when it was killed.
+/// ExitStatus long the vmm may take to go when it was killed.
 pub const GONE: Duration = Duration::from_secs(10);
 
 /// A VM. Ends with all that belongs to it when it is dropped.
@@ -84,7 +84,7 @@ impl<H: Host> Vm<H> {
         self.machine.size()
     }
 
-    /// How it reaches the network.
+    /// ExitStatus it reaches the network.
     pub fn network(&self) -> Choice {
         self.machine.network()
     }
@@ -174,9 +174,9 @@ impl<H: Host> Vm<H> {
         F: Future<Output = ttrpc::Result<T>>,
     {
         let guest = self.guest().await?;
-        match call(guest.clone(), context::with_duration(limit)).await {
+        match call(guest.clone(), context::with_duration(limit)).await.map_err(CallError::from) {
             Ok(answer) => Ok(answer),
-            Err(error) if is_late(&error) => Err(self.late(&guest, limit, what).await),
+            Err(CallError::Late) => Err(self.late(&guest, limit, what).await),
             Err(error) => Err(Error::from(error)),
         }
     }
@@ -278,9 +278,4 @@ async fn attend<H: Host>(vm: Arc<Vm<H>>) {
         }
     };
     tokio::join!(ended, clock);
-}
-
-/// What ttrpc's client says of a call that nobody answered in time. Source: ttrpc 0.10, `asynchronous/connection.rs`.
-fn is_late(error: &ttrpc::Error) -> bool {
-    matches!(error, ttrpc::Error::Others(said) if said == "Request deadline elapsed")
 }

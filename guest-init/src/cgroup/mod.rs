@@ -1,0 +1,158 @@
+//! A container's cgroup (v2). RPCs: Pause, Resume, and in the modules below Update and Stats.
+
+pub mod resources;
+pub mod stats;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use linux::cgroup::{MEMORY_EVENTS, oom_kills};
+use tokio::io::Interest;
+
+use crate::boot::mounts::CGROUP_ROOT;
+use crate::io::poll;
+
+/// ExitStatus long a cgroup may take to freeze or to empty before that is an error.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The cgroup of one container.
+#[derive(Debug, Clone)]
+pub struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// `path` is the spec's cgroupsPath: absolute, without `..`.
+    pub fn new(path: &Path) -> Cgroup {
+        Cgroup(Path::new(CGROUP_ROOT).join(path.strip_prefix("/").unwrap_or(path)))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn read(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.0.join(file)).ok()
+    }
+
+    pub fn write(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.0.join(file);
+        fs::write(&path, value).with_context(|| format!("write {value:?} to {}", path.display()))
+    }
+
+    /// Every process in it and in the cgroups below it.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        each(&self.0, &mut |cgroup| {
+            let path = cgroup.join("cgroup.procs");
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
+            Ok(())
+        })?;
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    /// Sends SIGKILL to everything in it at once.
+    pub fn kill(&self) -> Result<()> {
+        match fs::write(self.0.join("cgroup.kill"), "1") {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.with_context(|| format!("kill the processes of {}", self.0.display())),
+        }
+    }
+
+    pub fn frozen(&self) -> bool {
+        self.read("cgroup.freeze").is_some_and(|text| text.trim() == "1")
+    }
+
+    /// Freezes or thaws it, and waits until the kernel has done that.
+    pub async fn freeze(&self, freeze: bool) -> Result<()> {
+        let wanted = if freeze { "1" } else { "0" };
+        self.write("cgroup.freeze", wanted)?;
+        self.event("frozen", wanted).await
+    }
+
+    /// The number of processes in it that the OOM killer killed.
+    pub fn oom_kills(&self) -> u64 {
+        oom_kills(&self.read(MEMORY_EVENTS).unwrap_or_default())
+    }
+
+    /// Kills what is left, and removes it and the cgroups below it.
+    pub async fn remove(&self) -> Result<()> {
+        if !self.0.exists() {
+            return Ok(());
+        }
+        self.clear().await?;
+        remove_tree(&self.0)
+    }
+
+    /// Kills everything in it, and waits until it is empty.
+    pub async fn clear(&self) -> Result<()> {
+        self.kill()?;
+        self.event("populated", "0").await
+    }
+
+    /// Waits until cgroup.events says `key` is `wanted`.
+    async fn event(&self, key: &str, wanted: &str) -> Result<()> {
+        let path = self.0.join("cgroup.events");
+        let name = path.display();
+        let file = fs::File::open(&path).with_context(|| format!("open {name}"))?;
+        let file = poll::register(file, Interest::PRIORITY).with_context(|| format!("poll {name}"))?;
+        let wait = async {
+            loop {
+                let text = fs::read_to_string(&path).with_context(|| format!("read {name}"))?;
+                if text.lines().any(|line| line.split_once(' ') == Some((key, wanted))) {
+                    return Ok(());
+                }
+                file.ready(Interest::PRIORITY).await?.clear_ready();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(done) => done,
+            Err(_) => bail!("{name} does not say \"{key} {wanted}\" after {PATIENCE:?}"),
+        }
+    }
+}
+
+fn each(cgroup: &Path, visit: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+    visit(cgroup)?;
+    for child in children(cgroup)? {
+        each(&child, visit)?;
+    }
+    Ok(())
+}
+
+fn remove_tree(cgroup: &Path) -> Result<()> {
+    for child in children(cgroup)? {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(cgroup) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("remove {}", cgroup.display())),
+    }
+}
+
+fn children(cgroup: &Path) -> Result<Vec<PathBuf>> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(cgroup)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    };
+    list().with_context(|| format!("list {}", cgroup.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_below_the_root() {
+        assert_eq!(Cgroup::new(Path::new("/krun/c1")).path(), Path::new("/sys/fs/cgroup/krun/c1"));
+    }
+}

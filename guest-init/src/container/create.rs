@@ -1,0 +1,145 @@
+//! Creates a container, whose process then waits for Start. What it made is removed again when a step fails.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use guest_protocol::api::CreateContainerRequest;
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::held_mounts::HeldMounts;
+use super::{Container, delete, in_fork, namespaces, run_dir, spec, state_dir, sysctl};
+use crate::cgroup::Cgroup;
+use crate::io::console;
+use crate::io::stdio::Wiring;
+use crate::net::sockets::Sockets;
+use crate::process::fork::{Report, fork};
+use crate::process::{Process, Supervisor};
+use crate::rpc::fault::{Fault, errno_text};
+
+/// Creates the container that `request` describes. `pid_of` knows the first process of each other container, whose
+/// namespaces this one may share.
+pub async fn create(
+    supervisor: &Supervisor,
+    request: CreateContainerRequest,
+    pid_of: impl Fn(&str) -> Result<i32, Fault>,
+) -> Result<Container, Fault> {
+    let id = request.container_id;
+    let spec: Spec = serde_json::from_slice(&request.spec)
+        .map_err(|err| Fault::invalid(format!("parse the spec of container {id}: {err}")))?;
+    let mut spec = spec::prepare(spec, &id, request.stdio.terminal)?;
+    namespaces::join(&mut spec, pid_of)?;
+    let sysctls = sysctl::take_shared(&mut spec)?;
+    check_rootfs(&spec)?;
+    sysctl::apply(&sysctls)?;
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup = Cgroup::new(path.unwrap_or(Path::new("")));
+    let owner = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let wiring = Wiring::open(&supervisor.mux, &request.stdio, owner)?;
+    let made = async {
+        let sockets = Sockets::listen(&id, &request.sockets)?;
+        Ok::<_, anyhow::Error>((make(supervisor, &id, &spec, wiring, &cgroup).await?, sockets))
+    };
+    match made.await {
+        Ok((init, sockets)) => Ok(Container {
+            id,
+            spec,
+            cgroup,
+            init,
+            sockets,
+            started: Mutex::default(),
+            execs: Mutex::default(),
+        }),
+        Err(err) => {
+            if let Err(err) = delete::remains(&id, &cgroup).await {
+                log::warn!("clean up after container {id} failed to be made: {err:#}");
+            }
+            Err(Fault::of_process(&err))
+        }
+    }
+}
+
+fn check_rootfs(spec: &Spec) -> Result<(), Fault> {
+    let rootfs = spec.root().as_ref().map(|root| root.path().as_path()).unwrap_or(Path::new(""));
+    // Must not look into it: that would mount this part of the share in PID 1's own namespace, for good.
+    match fs::metadata(rootfs) {
+        Ok(data) if data.is_dir() => Ok(()),
+        Ok(_) => Err(Fault::invalid(format!("rootfs {} is not a directory", rootfs.display()))),
+        Err(err) => Err(Fault::invalid(format!("rootfs {}: {}", rootfs.display(), errno_text(&err)))),
+    }
+}
+
+async fn make(
+    supervisor: &Supervisor,
+    id: &str,
+    spec: &Spec,
+    wiring: Wiring,
+    cgroup: &Cgroup,
+) -> Result<Process> {
+    let (bundle, state) = (run_dir(id), state_dir(id));
+    fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
+    let config = bundle.join("config.json");
+    fs::write(&config, serde_json::to_vec(spec)?).with_context(|| format!("write {}", config.display()))?;
+    let process = spec.process().as_ref().context("no process")?;
+    let console = match process.terminal() {
+        Some(true) => Some(listen(&bundle.join("console"))?),
+        _ => None,
+    };
+    let job = in_fork::Job {
+        container_id: id.to_owned(),
+        bundle,
+        state,
+        cwd: process.cwd().clone(),
+        console: console.as_ref().map(|(_, path)| path.clone()),
+    };
+    let hold = supervisor.reaper.hold();
+    let helper = fork(&supervisor.reaper, wiring.child(), &[], |reporter| in_fork::run(job, &reporter))
+        .context("fork PID 1")?;
+    let pid = match helper.first().await {
+        Report::Pid(pid) => pid,
+        Report::Failed(refusal) => return Err(refusal.into()),
+    };
+    let exit = supervisor.reaper.claim(pid);
+    drop(hold);
+    let master = console.map(|(listener, path)| console::accept(&listener, &path)).transpose()?;
+    let master: Option<Arc<OwnedFd>> = master.map(Arc::new);
+    if let (Some(master), Some(size)) = (&master, process.console_size()) {
+        console::resize(master, size.width() as u32, size.height() as u32)?;
+    }
+    let pumps = wiring.run(master.as_ref())?;
+    let mounts = HeldMounts::of(pid).context("hold the container's mounts")?;
+    let finish = {
+        let cgroup = cgroup.clone();
+        let own_pids = has_own_pids(spec);
+        move || async move {
+            // In a PID namespace of the container's own, the kernel has ended all its processes by now.
+            if !own_pids && let Err(err) = cgroup.clear().await {
+                log::warn!("{err:#}");
+            }
+            mounts.release();
+            cgroup.oom_kills() > 0
+        }
+    };
+    Ok(Process::watch(pid, exit, pumps, master, finish))
+}
+
+fn has_own_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+    namespaces.unwrap_or_default().iter().any(|ns| ns.typ() == LinuxNamespaceType::Pid && ns.path().is_none())
+}
+
+/// Listens for libcontainer's console message.
+fn listen(path: &Path) -> Result<(UnixListener, PathBuf)> {
+    let make = || -> Result<UnixListener> {
+        // Through a descriptor: the path may be longer than a socket's address can be.
+        let dir = fs::File::open(path.parent().context("no parent")?)?;
+        let name = path.file_name().and_then(|name| name.to_str()).context("no name")?;
+        Ok(UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?)
+    };
+    let listener = make().with_context(|| format!("listen on {}", path.display()))?;
+    listener.set_nonblocking(true).with_context(|| format!("make {} non-blocking", path.display()))?;
+    Ok((listener, path.to_owned()))
+}

@@ -1,0 +1,65 @@
+//! In a fork: makes a container with libcontainer. Its process waits for Start, and becomes PID 1's child when the fork
+//! ends.
+
+use std::path::PathBuf;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+
+use crate::process::executor::GuestExecutor;
+use crate::process::fork::{Report, Reporter};
+use crate::process::trace;
+use crate::rpc::fault::Refusal;
+
+/// What to make.
+pub struct Job {
+    pub container_id: String,
+    /// Directory that holds config.json.
+    pub bundle: PathBuf,
+    /// Directory below which libcontainer keeps its state.
+    pub state: PathBuf,
+    /// The process's working directory, for error texts.
+    pub cwd: PathBuf,
+    /// Socket that takes the terminal's master, with a terminal.
+    pub console: Option<PathBuf>,
+}
+
+/// Runs in the fork; its fds 0-2 are the container's.
+pub fn run(job: Job, reporter: &Reporter) -> i32 {
+    let report = match trace::start(job.cwd.clone()) {
+        Ok(()) => match create(job) {
+            Ok(pid) => Report::Pid(pid),
+            Err(err) => Report::Failed(trace::refusal(&chain(&err))),
+        },
+        Err(errno) => Report::Failed(Refusal::other(format!("make a memfd: {errno}"))),
+    };
+    reporter.send(&report);
+    i32::from(matches!(report, Report::Failed(_)))
+}
+
+fn create(job: Job) -> Result<i32, LibcontainerError> {
+    let container = ContainerBuilder::new(job.container_id, SyscallType::default())
+        .with_root_path(job.state)?
+        .with_console_socket(job.console)
+        .with_executor(GuestExecutor::default())
+        .as_init(job.bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()?;
+    container.pid().map(|pid| pid.as_raw()).ok_or(LibcontainerError::Other("no pid in its state".into()))
+}
+
+/// The error and its causes. libcontainer's transparent wrappers repeat a cause: once is enough.
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut next = err.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

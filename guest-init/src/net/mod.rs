@@ -1,0 +1,5 @@
+//! The VM's NICs, and connections that the host makes into the VM or takes out of it. RPCs: Connect, Accept.
+
+pub mod connect;
+pub mod nics;
+pub mod sockets;

@@ -1,0 +1,34 @@
+//! The configuration of the VM as a whole. RPC: Configure.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use guest_protocol::api::{ConfigureRequest, ConfigureResponse};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::vm::clock;
+
+use crate::net::nics;
+
+/// Applies the configuration.
+pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
+    if request.realtime_ns > 0 {
+        clock::set(request.realtime_ns)?;
+    }
+    if !request.hostname.is_empty() {
+        nix::unistd::sethostname(&request.hostname)
+            .with_context(|| format!("set the hostname {:?}", request.hostname))?;
+    }
+    if let Some(wanted) = request.network.as_ref() {
+        nics::configure(wanted).context("set up the network")?;
+    }
+    let uname = nix::sys::utsname::uname().context("ask for the kernel's version")?;
+    let mut response = ConfigureResponse::new();
+    response.kernel = uname.release().to_string_lossy().into_owned();
+    Ok(response)
+}
+
+/// Time since the kernel began.
+pub fn uptime() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}

@@ -1,0 +1,5 @@
+//! The VM as a whole: its configuration, its clock, its end. RPCs: Configure, SetClock.
+
+pub mod clock;
+pub mod configure;
+pub mod power;
