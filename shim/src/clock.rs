@@ -19,11 +19,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 use ttrpc::context;
 use vm_launcher::Guest;
 
-/// ExitStatus often a guest hears the time when nothing else happens. Crystals differ by some ten parts in a million, a few
+/// How often a guest hears the time when nothing else happens. Crystals differ by some ten parts in a million, a few
 /// milliseconds in this time.
 const INTERVAL: Duration = Duration::from_secs(300);
 
-/// ExitStatus long the guest may take to answer.
+/// How long the guest may take to answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// The host's clock, nanoseconds since the epoch.

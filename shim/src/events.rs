@@ -27,7 +27,7 @@ const MAX_EVENTS: usize = 4096;
 /// Their bytes at most, encoded: ids and paths in them are as long as a client likes.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// ExitStatus long one attempt may take.
+/// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Pause between attempts while containerd is away.
@@ -113,7 +113,7 @@ struct Waiting {
     bytes: u64,
     /// The number of the first of them, counting all that ever were.
     first: u64,
-    /// ExitStatus many gave way since containerd took one.
+    /// How many gave way since containerd took one.
     dropped: u64,
 }
 

@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::error::{Error, Result};
 
-/// ExitStatus long a hook without a timeout of its own may run: one that hangs must not hang its
+/// How long a hook without a timeout of its own may run: one that hangs must not hang its
 /// container for ever.
 const TIMEOUT: Duration = Duration::from_secs(120);
 

@@ -77,6 +77,7 @@ async fn hear(data: &[u8]) -> Heard {
 fn expected(mut data: &[u8]) -> Heard {
     let mut streams = [const { Vec::new() }; STREAMS.len()];
     let mut sent = [SENT; STREAMS.len()];
+    let mut ended = [false; STREAMS.len()];
     let kept = loop {
         if data.is_empty() {
             break true;
@@ -93,17 +94,19 @@ fn expected(mut data: &[u8]) -> Heard {
                 if payload.is_empty() || length > MAX_PAYLOAD {
                     break false;
                 }
-                let Some(stream) = stream.map(|stream| &mut streams[stream]) else { continue };
-                if stream.len() + length > WINDOW {
+                let Some(stream) = stream else { continue };
+                if ended[stream] || streams[stream].len() + length > WINDOW {
                     break false;
                 }
-                stream.extend(payload);
+                streams[stream].extend(payload);
             }
+            (2, _) if length == 0 => break false,
             (2, Some(stream)) => match sent[stream].checked_sub(length) {
                 Some(left) => sent[stream] = left,
                 None => break false,
             },
-            (2, None) | (3 | 4, _) => {}
+            (3, Some(stream)) => ended[stream] = true,
+            (2 | 3, None) | (4, _) => {}
             _ => break false,
         }
     };

@@ -1,4 +1,4 @@
-//! ExitStatus processes end. Of the kernel's wait statuses every one is understood: nix, for one, takes a death by a real-time
+//! How processes end. Of the kernel's wait statuses every one is understood: nix, for one, takes a death by a real-time
 //! signal for an error, and the process is lost.
 
 use std::{fmt, io};
@@ -9,7 +9,7 @@ use rustix::{
     process::{self, WaitOptions, WaitStatus},
 };
 
-/// ExitStatus a process ended.
+/// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
     /// It exited with this status.

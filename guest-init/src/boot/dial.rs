@@ -23,7 +23,7 @@ const SO_BUFFER_MAX_SIZE: libc::c_int = 2;
 /// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of linux/vm_sockets.h, for a 64-bit `timeval`.
 const SO_CONNECT_TIMEOUT: libc::c_int = 6;
 
-/// ExitStatus long the host may take to accept. The kernel's 2 s are too short for a host that boots many guests at once. A VM
+/// How long the host may take to accept. The kernel's 2 s are too short for a host that boots many guests at once. A VM
 /// that waits in vain is ended by the host's own limit for a boot.
 static CONNECT_TIMEOUT: libc::timeval = libc::timeval { tv_sec: 300, tv_usec: 0 };
 

@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use crate::boot::mounts::CGROUP_ROOT;
 use crate::io::poll;
 
-/// ExitStatus long a cgroup may take to freeze or to empty before that is an error.
+/// How long a cgroup may take to freeze or to empty before that is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The cgroup of one container.

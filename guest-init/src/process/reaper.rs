@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::io::poll;
 
-/// ExitStatus a process ended.
+/// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     /// 0-255; 128+n for death by signal n.

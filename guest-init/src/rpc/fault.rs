@@ -1,4 +1,4 @@
-//! ExitStatus a call fails: with a ttrpc code, a reason that the host acts on, and a text that says what was attempted on what.
+//! How a call fails: with a ttrpc code, a reason that the host acts on, and a text that says what was attempted on what.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! ExitStatus the host treats a container: what it is to its sandbox, which limits hold, how soon it goes when memory is
+//! How the host treats a container: what it is to its sandbox, which limits hold, how soon it goes when memory is
 //! short.
 
 use oci_spec::runtime::{LinuxResources, Spec};
@@ -28,7 +28,7 @@ impl Role {
     }
 }
 
-/// ExitStatus the host treats a container, apart from what it shares with it.
+/// How the host treats a container, apart from what it shares with it.
 #[derive(Debug, Clone)]
 pub struct HostPolicy {
     /// What it is to its sandbox.
@@ -37,7 +37,7 @@ pub struct HostPolicy {
     pub limits: Limits,
     /// The limits that the host enforces.
     pub hosts: Option<LinuxResources>,
-    /// ExitStatus soon the kernel kills it when the host's memory runs out, from -1000 (never) to 1000; none when its VM need
+    /// How soon the kernel kills it when the host's memory runs out, from -1000 (never) to 1000; none when its VM need
     /// not regard it.
     pub oom_score_adj: Option<i32>,
 }

@@ -37,7 +37,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// There when systemd is the init. Source: sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// ExitStatus long killed processes may take to end; containerd gives the call that waits for it 5 s.
+/// How long killed processes may take to end; containerd gives the call that waits for it 5 s.
 const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A cgroup, which is removed when this is dropped; its processes must be dead or dying by then.

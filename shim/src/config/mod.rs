@@ -34,22 +34,22 @@ const FILE: &str = "/etc/krun/config.toml";
 /// The directory of its drop-ins.
 const DROP_INS: &str = "/etc/krun/config.d";
 
-/// ExitStatus a sandbox's VM is made.
+/// How a sandbox's VM is made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Virtual CPUs when nothing else sizes the VM: 1 to 16.
     pub cpus: u8,
     /// Memory in MiB when nothing else sizes the VM: 128 to the host's.
     pub memory_mib: u32,
-    /// ExitStatus far updates may raise limits on CPUs: the VM boots with as many. 0 leaves no room beyond its size.
+    /// How far updates may raise limits on CPUs: the VM boots with as many. 0 leaves no room beyond its size.
     pub max_cpus: u8,
-    /// ExitStatus far updates may raise limits on memory, in MiB. 0 leaves no room beyond its size.
+    /// How far updates may raise limits on memory, in MiB. 0 leaves no room beyond its size.
     pub max_memory_mib: u32,
     /// Whether an annotation set `cpus`: limits do not change it then.
     pub cpus_fixed: bool,
     /// Whether an annotation set `memory_mib`: limits do not change it then.
     pub memory_fixed: bool,
-    /// ExitStatus the guest reaches the network.
+    /// How the guest reaches the network.
     pub network: network::Mode,
     /// Published ports.
     pub ports: Vec<network::ports::Port>,

@@ -25,7 +25,7 @@ use crate::{
     network::{self, Netns},
 };
 
-/// ExitStatus long a shim may take to end by itself; containerd gives the whole call 5 s.
+/// How long a shim may take to end by itself; containerd gives the whole call 5 s.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The status of a task whose shim died before it could say how the task ended.

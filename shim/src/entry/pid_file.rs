@@ -9,7 +9,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 /// The file's name. Source: containerd `cmd/containerd-shim-runc-v2`.
 pub const NAME: &str = "shim.pid";
 
-/// ExitStatus long a killed server may take to end.
+/// How long a killed server may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Writes this process's pid, in the current directory.

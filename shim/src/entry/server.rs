@@ -40,11 +40,11 @@ const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task
 /// The log in the bundle, which the library opens. Source: containerd `core/runtime/v2/README.md`.
 const LOG: &str = "log";
 
-/// ExitStatus long the bundle is watched: containerd gives up a shim right after its start, and a user has few inotify
+/// How long the bundle is watched: containerd gives up a shim right after its start, and a user has few inotify
 /// instances.
 const WATCHED: Duration = Duration::from_secs(60);
 
-/// ExitStatus long the last events may take before the shim ends.
+/// How long the last events may take before the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// Serves until containerd says that this shim is done.

@@ -17,7 +17,7 @@ use vm_launcher::Guest;
 use super::pin::{Socket, path_of};
 use crate::id::StreamNumbers;
 
-/// ExitStatus many clients a socket may have at once; more wait. Each costs a descriptor and up to two windows of a stream.
+/// How many clients a socket may have at once; more wait. Each costs a descriptor and up to two windows of a stream.
 const CLIENTS: usize = 128;
 
 /// Describes socket `number` of a container to the guest.

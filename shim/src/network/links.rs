@@ -46,7 +46,7 @@ pub struct Links {
     netns: Netns,
     /// The taps of the VM's NICs.
     pub taps: Vec<Tap>,
-    /// ExitStatus the guest configures its NICs.
+    /// How the guest configures its NICs.
     pub guest: api::Network,
     /// The addresses that its NICs get.
     pub addresses: Vec<IpAddr>,

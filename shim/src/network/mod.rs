@@ -1,4 +1,4 @@
-//! ExitStatus a sandbox reaches the network: by sockets of the host in the task's network namespace
+//! How a sandbox reaches the network: by sockets of the host in the task's network namespace
 //! (tsi), by NICs that are joined to that namespace's interfaces (tap), or not at all.
 //!
 //! A new mode is a line of [`NAMES`] and of [`decide`]; a new port protocol belongs in [`ports::Protocol`].
@@ -30,11 +30,11 @@ use tokio::{
 
 use crate::error::{Error, Result};
 
-/// ExitStatus long the guest may take to connect to a server of its own. The guest's kernel gives up a server that does not
+/// How long the guest may take to connect to a server of its own. The guest's kernel gives up a server that does not
 /// answer after about as long.
 const CONNECT: Duration = Duration::from_secs(130);
 
-/// ExitStatus long an acceptor waits when there is no descriptor for the next connection.
+/// How long an acceptor waits when there is no descriptor for the next connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts the next connection, and forgets those that have ended.

@@ -102,7 +102,7 @@ impl Snapshot {
         self.addresses.iter().filter(of_these).filter_map(own).collect()
     }
 
-    /// ExitStatus the guest configures its NICs so that they are like `interfaces`.
+    /// How the guest configures its NICs so that they are like `interfaces`.
     pub fn for_guest(&self, interfaces: &[Interface]) -> api::Network {
         let chosen = |index: u32| interfaces.iter().any(|interface| interface.index == index);
         let mut routes: Vec<_> = self.routes.iter().filter_map(|route| copied_route(route, chosen)).collect();

@@ -103,7 +103,7 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// Its CPUs and memory.
     fn size(&self) -> Size;
 
-    /// ExitStatus it reaches the network.
+    /// How it reaches the network.
     fn network(&self) -> Choice;
 
     /// Shows a container's rootfs and volumes to the guest. It may block.
@@ -125,7 +125,7 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// When the VM ends first, or `patience` does.
     async fn guest(&self, patience: Duration) -> Result<Guest>;
 
-    /// ExitStatus the guest is to set up its network, once the VM is launched; none when it has its loopback interface only.
+    /// How the guest is to set up its network, once the VM is launched; none when it has its loopback interface only.
     fn guest_network(&self) -> Option<api::Network>;
 
     /// Where published ports of a container lead, whose anchor is in the task's network namespace.

@@ -14,7 +14,7 @@ use guest_protocol::api::{ExitRecord, StatsResponse};
 pub use crate::id::ProcessId;
 use crate::{config::RuntimeOptions, error::Result, stdio::StdioPaths};
 
-/// ExitStatus a process ended.
+/// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     /// 0-255; 128+n for death by signal n.

@@ -16,10 +16,10 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 use super::uri::Binary;
 use crate::error::{Error, Result};
 
-/// ExitStatus long a logger may take to get ready.
+/// How long a logger may take to get ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// ExitStatus long a logger may take to end after the output has, and after SIGTERM. Together they are what runc's shim
+/// How long a logger may take to end after the output has, and after SIGTERM. Together they are what runc's shim
 /// allows.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 const TERM_TIMEOUT: Duration = Duration::from_secs(2);

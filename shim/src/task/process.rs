@@ -26,7 +26,7 @@ pub enum Status {
 /// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// ExitStatus it ended.
+    /// How it ended.
     pub exit: Exit,
     /// When the shim learned of it, by the host's clock.
     pub at: SystemTime,

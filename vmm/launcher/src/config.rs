@@ -35,7 +35,7 @@ pub const MAX_NICS: usize = 6;
 /// Maximum length of an interface's name: `IFNAMSIZ` of net/if.h without its final zero byte.
 const MAX_INTERFACE_NAME: usize = 15;
 
-/// ExitStatus the guest reaches the network.
+/// How the guest reaches the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
@@ -78,7 +78,7 @@ pub struct VmConfig {
     pub socket_dir: PathBuf,
     /// Network namespace of the vmm, such as `/proc/<pid>/ns/net`; `None` is a new one with only `lo`, which is up.
     pub netns: Option<PathBuf>,
-    /// ExitStatus the guest reaches the network.
+    /// How the guest reaches the network.
     pub network: Network,
     /// The library that contains the guest's kernel: see [`crate::find::libkrunfw`].
     pub libkrunfw: PathBuf,

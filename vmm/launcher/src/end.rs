@@ -1,4 +1,4 @@
-//! ExitStatus a vmm ended, and a sentence that explains it. An exit status of 0 does not mean success: see
+//! How a vmm ended, and a sentence that explains it. An exit status of 0 does not mean success: see
 //! `guest_protocol::boot`.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use linux::pidfd::ExitStatus;
 
 use crate::order;
 
-/// ExitStatus a vmm ended.
+/// How a vmm ended.
 #[derive(Debug, Clone)]
 pub struct VmEnd {
     /// The status of its process.

@@ -26,7 +26,7 @@ const KVM_GET_API_VERSION: libc::c_ulong = 0xae00;
 /// The only version that exists. Source: Documentation/virt/kvm/api.rst, 4.1.
 const KVM_API_VERSION: i32 = 12;
 
-/// ExitStatus long the guest code of [`guest`] may take. It takes microseconds where KVM works, and seconds on a busy machine
+/// How long the guest code of [`guest`] may take. It takes microseconds where KVM works, and seconds on a busy machine
 /// that emulates nested virtualization.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(10);
 

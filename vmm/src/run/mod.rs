@@ -24,7 +24,7 @@ use vm_launcher::{
 
 use share::Share;
 
-/// ExitStatus long a guest may take to boot. The slowest case in use, a VM in an emulated machine on a busy host, takes some
+/// How long a guest may take to boot. The slowest case in use, a VM in an emulated machine on a busy host, takes some
 /// 15 s.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -39,7 +39,7 @@ pub struct Arguments {
     /// Memory of the VM in MiB, at least 128
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_RUN_MEMORY_MIB)]
     memory: u32,
-    /// ExitStatus the command reaches the network: through sockets of this host, or not at all
+    /// How the command reaches the network: through sockets of this host, or not at all
     #[arg(long, value_enum, default_value = "tsi")]
     network: NetworkArgument,
     /// Allocate a terminal for the command

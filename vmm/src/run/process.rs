@@ -14,7 +14,7 @@ use vm_launcher::Guest;
 
 use super::{Arguments, share::CONTAINER, spec, stdio, terminal};
 
-/// ExitStatus long a call may take that does not wait for anything.
+/// How long a call may take that does not wait for anything.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The signals that are forwarded to the command.

@@ -18,7 +18,7 @@ pub enum MuxError {
     Unread(usize),
 }
 
-/// ExitStatus a peer broke the protocol.
+/// How a peer broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// No frame has this kind.

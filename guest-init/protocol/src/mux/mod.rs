@@ -114,11 +114,13 @@ impl Shared {
     /// Reads and writes until the peer ends the connection or an error does.
     async fn carry<C: AsyncRead + AsyncWrite>(&self, conn: C) -> Result<(), MuxError> {
         let (read, write) = tokio::io::split(conn);
+        let received = self.receive_all(read);
+        tokio::pin!(received);
         tokio::select! {
-            received = self.receive_all(read) => received,
+            received = &mut received => received,
             error = self.queue.send_all(write) => match error.kind() {
-                // The peer ended the connection, which the reading side has not noticed yet.
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
+                // The peer has ended the connection. What it sent before is still to be read.
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => received.await,
                 _ => Err(error.into()),
             },
             () = self.queue.overflowed.notified() => Err(MuxError::Unread(self.queue.len())),

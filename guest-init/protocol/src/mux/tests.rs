@@ -71,6 +71,21 @@ async fn a_peer_that_is_gone_has_closed_the_connection_whichever_side_notices() 
 }
 
 #[tokio::test]
+async fn what_a_peer_sent_before_it_went_is_read() {
+    for _ in 0..100 {
+        let (mut peer, conn) = tokio::net::UnixStream::pair().unwrap();
+        let (mux, ended) = Mux::start(conn);
+        let (mut reader, writer) = mux.open(1).unwrap();
+        frame::write(&mut peer, &Frame::Data { stream: 1, payload: b"last words".to_vec() }).await.unwrap();
+        drop(peer);
+        // Its end of file has nowhere to go.
+        drop(writer);
+        assert_eq!(reader.recv().await.unwrap(), b"last words");
+        ended.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_stream_is_forgotten_when_both_halves_are_dropped() {
     let (a, _b) = pair();
     drop(a.open(1).unwrap());

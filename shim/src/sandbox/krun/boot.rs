@@ -1,4 +1,4 @@
-//! ExitStatus far a VM's boot is, and waiting for its guest.
+//! How far a VM's boot is, and waiting for its guest.
 
 use async_trait::async_trait;
 use tokio::sync::watch;

@@ -33,7 +33,7 @@ use crate::{
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
-/// ExitStatus long the guest may take to report the end of a process that was killed, before its silence counts as one.
+/// How long the guest may take to report the end of a process that was killed, before its silence counts as one.
 pub const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// A container.

@@ -39,7 +39,7 @@ use crate::{
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
-/// ExitStatus long an exec waits for what the host has mounted below volumes.
+/// How long an exec waits for what the host has mounted below volumes.
 const FOLLOWING: Duration = Duration::from_secs(2);
 
 /// A sandbox whose VM starts with its first container.

@@ -11,7 +11,7 @@ use crate::{
     stdio::Pumps,
 };
 
-/// ExitStatus long a process that is being deleted waits for its client to read its output.
+/// How long a process that is being deleted waits for its client to read its output.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// A process that exists in the guest, or is about to.
@@ -32,7 +32,7 @@ impl Process {
         })
     }
 
-    /// ExitStatus the guest is asked about it.
+    /// How the guest is asked about it.
     pub fn reference(&self) -> api::ProcessRef {
         api::ProcessRef {
             container_id: self.id.container.clone(),

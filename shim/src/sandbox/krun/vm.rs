@@ -28,17 +28,17 @@ use crate::{
     },
 };
 
-/// ExitStatus long a VM may take from its launch to its guest's first words. A guest boots in half a second; on an emulated
+/// How long a VM may take from its launch to its guest's first words. A guest boots in half a second; on an emulated
 /// machine under load it has been seen to take twenty.
 pub const BOOT: Duration = Duration::from_secs(60);
 
-/// ExitStatus long the guest may take over a call that does not wait for anything.
+/// How long the guest may take over a call that does not wait for anything.
 pub const CALL: Duration = Duration::from_secs(30);
 
-/// ExitStatus long a guest that was late may take to show that it lives.
+/// How long a guest that was late may take to show that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
-/// ExitStatus long the vmm may take to go when it was killed.
+/// How long the vmm may take to go when it was killed.
 pub const GONE: Duration = Duration::from_secs(10);
 
 /// A VM. Ends with all that belongs to it when it is dropped.
@@ -84,7 +84,7 @@ impl<H: Host> Vm<H> {
         self.machine.size()
     }
 
-    /// ExitStatus it reaches the network.
+    /// How it reaches the network.
     pub fn network(&self) -> Choice {
         self.machine.network()
     }

@@ -46,7 +46,7 @@ struct State {
     server: Mutex<Option<Server>>,
 }
 
-/// ExitStatus many bytes may be on the way.
+/// How many bytes may be on the way.
 const BUFFER: usize = 1 << 20;
 
 impl FakeGuest {

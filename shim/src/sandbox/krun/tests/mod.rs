@@ -95,7 +95,7 @@ impl Bed {
     }
 }
 
-/// ExitStatus long, in the paused time, `work` takes.
+/// How long, in the paused time, `work` takes.
 async fn took<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let began = Instant::now();
     let done = timeout(Duration::from_secs(3600), work).await.expect("it has no end");
