@@ -1,4 +1,4 @@
-//! The loopback interface of a network namespace that was just made. Source: netdevice(7).
+//! The loopback interface of a new network namespace. Source: netdevice(7).
 
 use std::{
     io, mem,

@@ -1,5 +1,5 @@
-//! A small rtnetlink client: one request at a time, which waits for its answer. The kernel answers
-//! at once, so this may be used where nothing may block for long.
+//! A small rtnetlink client. It sends a request and waits for the answer; the kernel answers at once, so a call never
+//! blocks for long.
 
 use std::io;
 
@@ -38,7 +38,7 @@ impl Netlink {
         self.answers(|_| {})
     }
 
-    /// Asks for all that there is of a kind.
+    /// Lists all objects of a kind.
     ///
     /// # Errors
     /// The kernel's answer, or one that does not decode.

@@ -1,7 +1,7 @@
-//! The boot file: all that PID 1 knows before it has dialled the host.
+//! The boot file, which is all that PID 1 knows before it dials the host, and the paths that both sides agree on.
 //!
-//! It is a virtual file in the guest's root, made by the vmm; it holds nothing about the
-//! containers to come, which arrive over the control connection.
+//! The vmm makes the boot file, a virtual file in the guest's root. It holds nothing about containers: those arrive over
+//! the control connection.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,37 +14,35 @@ pub const FILE_NAME: &str = "boot.krun";
 /// vsock port on the host (CID 2) that PID 1 dials.
 pub const VSOCK_PORT: u32 = 1024;
 
-/// Directories of the guest's root that PID 1 mounts on, and that whoever prepares the share makes:
-/// the root is read-only for the guest.
+/// Directories of the guest's root that PID 1 mounts on. The host makes them in the share, as the guest's root is
+/// read-only for the guest.
 pub const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
 
-/// Where the share holds container `id`'s rootfs, seen from the share's top.
+/// The path of a container's rootfs in the share.
 pub fn rootfs_path(container_id: &str) -> String {
     format!("containers/{container_id}/rootfs")
 }
 
-/// Where the share holds volume `number` of container `id`, seen from the share's top.
+/// The path of volume `number` of a container in the share.
 pub fn volume_path(container_id: &str, number: usize) -> String {
     format!("containers/{container_id}/mounts/{number}")
 }
 
-/// Below this PID 1 keeps what it has of each container, in a directory of its id.
+/// PID 1 keeps its files of each container below this, in a directory named after its id.
 pub const RUN_DIR: &str = "/run/krun";
 
-/// Where PID 1 listens for the clients of socket `number` of container `id`.
+/// The path on which PID 1 listens for the clients of socket `number` of a container.
 pub fn socket_path(container_id: &str, number: usize) -> String {
     format!("{RUN_DIR}/{container_id}/sockets/{number}")
 }
 
-/// What a namespace's path in a spec begins with that is another container's of the VM; that
-/// container's id follows.
+/// Begins the path of a namespace in a spec that is another container's; the id of that container follows.
 pub const NAMESPACE_OF: &str = "/containers/";
 
-/// Exit status of a VM whose init never set one: PID 1 sets it first of all, so that a VM that
-/// dies without a word is told apart from one that ended well (libkrun reports 0 for a panic).
+/// Exit status of a VM that died. PID 1 sets it first of all, because libkrun reports 0 for a guest's panic.
 pub const SENTINEL_STATUS: u8 = 254;
 
-/// Exit status of a VM whose PID 1 gave up by itself, for want of something it needs.
+/// Exit status of a VM whose PID 1 could not go on.
 pub const GAVE_UP_STATUS: u8 = 253;
 
 /// What PID 1 reads at boot.

@@ -1,4 +1,4 @@
-//! The first bytes of a connection that PID 1 dials: which of the two it is, and the boot nonce.
+//! The first bytes of a connection that PID 1 dials: its role, and the boot nonce.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub enum Role {
 /// Length of a nonce in bytes: 256 bits in hexadecimal.
 pub const NONCE_LEN: usize = 64;
 
-/// Introduces a connection that was just dialled.
+/// Introduces a new connection.
 ///
 /// # Errors
 /// `InvalidInput` when the nonce is not [`NONCE_LEN`] bytes; else whatever the write gave.

@@ -1,4 +1,4 @@
-//! Between sockets and streams: what both ends do to a published port, a forwarded socket, an input.
+//! Relays bytes between sockets and streams, for published ports, forwarded sockets and inputs on either side.
 
 use std::io;
 
@@ -9,12 +9,12 @@ use tokio::{
 
 use crate::mux::{Reader, Writer};
 
-/// Bytes read at a time: Linux's pipe holds as many, unless somebody grew it.
+/// Bytes read at a time: the default size of a pipe of Linux.
 const CHUNK: usize = 64 * 1024;
 
-/// Moves bytes both ways until both directions have ended. Each ends by itself, as TCP's do.
+/// Moves bytes both ways until both directions have ended, each by itself, as TCP's do.
 pub async fn bytes(socket: TcpStream, reader: Reader, writer: Writer) {
-    // Small writes are somebody's requests and answers.
+    // A request or an answer may be small, and must not wait for more.
     let _ = socket.set_nodelay(true);
     let (from, to) = socket.into_split();
     both_ways(from, to, reader, writer).await;
@@ -60,8 +60,8 @@ pub async fn send(mut from: impl AsyncRead + Unpin, mut writer: Writer) -> io::R
     }
 }
 
-/// Moves datagrams between a connected socket and a stream until the stream ends. A refusal by the
-/// socket's peer (ICMP) is not an end: its server may yet come.
+/// Moves datagrams between a connected socket and a stream, until the stream ends. A refusal (ICMP) is no end, as a server
+/// may come later.
 pub async fn datagrams(socket: UdpSocket, mut reader: Reader, mut writer: Writer) {
     let outward = async {
         let mut buffer = vec![0; CHUNK];
@@ -88,8 +88,7 @@ pub async fn datagrams(socket: UdpSocket, mut reader: Reader, mut writer: Writer
     }
 }
 
-/// A datagram as it goes through a stream: after its length, two bytes, little-endian. UDP has
-/// none that is longer.
+/// A datagram as a stream carries it: its length in two bytes, little-endian, then itself.
 pub fn frame(datagram: &[u8]) -> Vec<u8> {
     let length = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
     let mut framed = length.to_le_bytes().to_vec();
@@ -100,13 +99,17 @@ pub fn frame(datagram: &[u8]) -> Vec<u8> {
 /// Takes framed datagrams out of a stream's chunks.
 #[derive(Default)]
 pub struct Frames {
-    rest: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Bytes that were taken.
+    taken: usize,
 }
 
 impl Frames {
     /// Adds a chunk.
     pub fn push(&mut self, chunk: &[u8]) {
-        self.rest.extend_from_slice(chunk);
+        // Once a chunk, not once a datagram: a peer may send many that are empty.
+        self.bytes.drain(..std::mem::take(&mut self.taken));
+        self.bytes.extend_from_slice(chunk);
     }
 }
 
@@ -115,9 +118,10 @@ impl Iterator for Frames {
 
     /// The next whole datagram; `None` until more is pushed.
     fn next(&mut self) -> Option<Vec<u8>> {
-        let length = usize::from(u16::from_le_bytes(*self.rest.first_chunk()?));
-        let datagram = self.rest.get(2..2 + length)?.to_vec();
-        self.rest.drain(..2 + length);
+        let rest = &self.bytes[self.taken..];
+        let length = usize::from(u16::from_le_bytes(*rest.first_chunk()?));
+        let datagram = rest.get(2..2 + length)?.to_vec();
+        self.taken += 2 + length;
         Some(datagram)
     }
 }

@@ -13,11 +13,12 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 use super::held_mounts::HeldMounts;
 use super::{Container, delete, in_fork, namespaces, run_dir, spec, state_dir, sysctl};
 use crate::cgroup::Cgroup;
-use crate::io::console;
-use crate::io::stdio::Wiring;
+use crate::io::{console, stdio::Wiring};
 use crate::net::sockets::Sockets;
-use crate::process::fork::{Report, fork};
-use crate::process::{Process, Supervisor};
+use crate::process::{
+    Process, Supervisor,
+    fork::{Report, fork},
+};
 use crate::rpc::fault::{Fault, errno_text};
 
 /// Creates the container that `request` describes. `pid_of` knows the first process of each other container, whose

@@ -7,9 +7,11 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 
-use crate::process::executor::GuestExecutor;
-use crate::process::fork::{Report, Reporter};
-use crate::process::trace;
+use crate::process::{
+    executor::GuestExecutor,
+    fork::{Report, Reporter},
+    trace,
+};
 use crate::rpc::fault::Refusal;
 
 /// What to make.

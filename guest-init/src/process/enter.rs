@@ -17,12 +17,13 @@ use libcontainer::seccomp::initialize_seccomp;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::errno::Errno;
 
-use crate::io::console;
-use crate::io::terminal;
-use crate::process::env;
-use crate::process::executor::execute;
-use crate::process::fork::{Report, Reporter};
-use crate::process::lookup;
+use crate::io::{console, terminal};
+use crate::process::{
+    env,
+    executor::execute,
+    fork::{Report, Reporter},
+    lookup,
+};
 use crate::rpc::fault::{Refusal, errno_text};
 
 /// Extra descriptors of the fork, in the order in which the parent lists them.

@@ -13,13 +13,12 @@ use linux::pidfd::Pidfd;
 use nix::unistd::Pid;
 
 use crate::boot::mounts::CGROUP_ROOT;
-use crate::container::spec;
-use crate::container::{Container, Exec};
-use crate::io::console;
-use crate::io::stdio::Wiring;
-use crate::process::enter;
-use crate::process::fork::{Report, fork};
-use crate::process::{Process, Supervisor};
+use crate::container::{Container, Exec, spec};
+use crate::io::{console, stdio::Wiring};
+use crate::process::{
+    Process, Supervisor, enter,
+    fork::{Report, fork},
+};
 use crate::rpc::fault::Fault;
 
 /// Reserves an exec's id while its process is being made. Frees the id when that fails.

@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
-use crate::process::env;
-use crate::process::lookup;
-use crate::process::trace;
+use crate::process::{env, lookup, trace};
 use crate::rpc::fault::{Refusal, errno_text};
 
 /// Exit status of a process that could not be executed after all (runc's).

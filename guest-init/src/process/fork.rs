@@ -82,7 +82,7 @@ pub fn fork(
     }
 }
 
-/// Frees a fork of what PID 1 has: its logger, its signals, its descriptors.
+/// Detaches a fork from what it copied of PID 1: the logger, the signal mask, the descriptors.
 fn settle(descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     log::set_max_level(log::LevelFilter::Off);
     std::panic::set_hook(Box::new(|_| {}));

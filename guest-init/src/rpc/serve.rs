@@ -14,10 +14,8 @@ use tokio::sync::oneshot;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
-use crate::logs::kmsg;
-use crate::logs::logger;
-use crate::process::Supervisor;
-use crate::process::reaper::Reaper;
+use crate::logs::{kmsg, logger};
+use crate::process::{Supervisor, reaper::Reaper};
 use crate::rpc::service::GuestService;
 use crate::vm::configure;
 

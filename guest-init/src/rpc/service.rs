@@ -9,18 +9,13 @@ use guest_protocol::api::*;
 use libcontainer::oci_spec::runtime::LinuxResources;
 use ttrpc::asynchronous::TtrpcContext;
 
-use crate::cgroup::resources;
-use crate::cgroup::stats;
-use crate::container::create;
-use crate::container::delete;
-use crate::container::spec;
-use crate::container::{Container, Exec};
+use crate::cgroup::{resources, stats};
+use crate::container::{Container, Exec, create, delete, spec};
 use crate::io::console;
 use crate::net::connect;
 use crate::process::{Supervisor, exec};
 use crate::rpc::fault::Fault;
-use crate::vm::clock;
-use crate::vm::configure;
+use crate::vm::{clock, configure};
 
 /// A container, or its place while the container is being made or removed.
 enum Slot {

@@ -6,9 +6,8 @@ use anyhow::{Context, Result};
 use guest_protocol::api::{ConfigureRequest, ConfigureResponse};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::vm::clock;
-
 use crate::net::nics;
+use crate::vm::clock;
 
 /// Applies the configuration.
 pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {

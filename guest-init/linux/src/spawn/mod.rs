@@ -1,9 +1,8 @@
-//! Starting a program in namespaces of its own, with chosen descriptors and nothing else of ours.
+//! Starts a program in namespaces of its own, with chosen descriptors.
 //!
-//! Between clone and exec the child (`child.rs`) is a copy of one thread of a threaded process:
-//! it must only make system calls, so everything it needs is prepared here. It gets default
-//! signal dispositions, an empty signal mask, a session of its own, and only the descriptors it
-//! was given; what was not given of 0, 1, 2 is /dev/null.
+//! Between clone and exec the child (`child.rs`) is a copy of one thread of a threaded process and must only make system
+//! calls, so its parent prepares all that it needs. The program starts with default signal dispositions, an empty signal
+//! mask, a session of its own, and only the descriptors that are listed; of 0, 1 and 2 the others are /dev/null.
 
 mod child;
 
@@ -42,10 +41,9 @@ pub struct Spawn {
     pub fds: Vec<(OwnedFd, RawFd)>,
     /// Namespaces to make for it (CLONE_NEW*).
     pub namespaces: CloneFlags,
-    /// The mount namespace that its own is to be a copy of, in which `exe` is looked for.
+    /// Its mount namespace becomes a copy of this one, in which `exe` is looked up.
     pub mount_namespace: Option<OwnedFd>,
-    /// The directory of the cgroup (version 2) that it is started in. Moving it there later would take the kernel a grace
-    /// period of RCU.
+    /// The directory of the cgroup (version 2) to start it in. A move later would wait for a grace period of RCU.
     pub cgroup: Option<OwnedFd>,
     /// Execute `exe` from a read-only mount, so that the program cannot write or change its own file through
     /// /proc/self/exe, whatever its capabilities (compare CVE-2019-5736). It needs a mount namespace of its own.
