@@ -3,8 +3,8 @@
 //! A process with one thread enters it once, before libkrun starts, so that it holds for every later thread. Nothing in
 //! it can be undone from inside.
 
-mod bpf;
 mod capabilities;
+mod landlock;
 mod limits;
 pub mod network;
 mod root;
@@ -22,7 +22,9 @@ pub const SOCKETS: &str = "/sock";
 /// Closes the jail around this process.
 pub fn enter(config: &VmConfig) -> Result<()> {
     root::change(config).context("changing the root")?;
-    limits::set().context("setting limits")?;
+    limits::set(config.memory_mib).context("setting limits")?;
     capabilities::drop().context("dropping capabilities")?;
-    seccomp::install().context("installing the system call filter")
+    landlock::restrict(&config.network).context("restricting files with Landlock")?;
+    seccomp::install(&config.network, config.debug_console.is_some())
+        .context("installing the system call filter")
 }
