@@ -15,7 +15,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use guest_protocol::boot::BootConfig;
-use vm_launcher::order::{self, Order};
+use vm_launcher::{
+    Network,
+    order::{self, Order},
+};
 
 use crate::{guest_memory, jail, krun, parts};
 
@@ -41,12 +44,15 @@ fn become_vm() -> Result<Infallible> {
     // SAFETY: as above; it is there when the configuration names a console.
     let console = config.debug_console.as_ref().map(|_| unsafe { inherited(order::CONSOLE_FD) });
 
-    jail::network::enter(netns).context("entering the network namespace")?;
+    let own_network = jail::network::enter(netns).context("entering the network namespace")?;
+    if own_network && config.network == Network::Tsi {
+        jail::network::open_all_ports()?;
+    }
     let libkrunfw = parts::Libkrunfw::load(&config.libkrunfw)?;
     guest_memory::expect(libkrunfw.kernel_end()?);
     let init = guest_init(&config.guest_init)
         .with_context(|| format!("guest-init at {}", config.guest_init.display()))?;
-    jail::enter(config).context("entering the jail")?;
+    jail::enter(config, !own_network).context("entering the jail")?;
 
     end_with_parent(life).context("starting the thread that watches for the parent's end")?;
     let boot = BootConfig { nonce: order.nonce, debug: config.debug };

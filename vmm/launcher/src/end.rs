@@ -33,6 +33,14 @@ impl VmEnd {
         let reason = reason(status, &last_lines, killed_by_us);
         VmEnd { status, last_lines, reason }
     }
+
+    /// Says that the vmm was killed for a system call.
+    pub(crate) fn refused_call(&mut self, call: &str) {
+        self.reason = format!(
+            "the vmm was killed for a system call that no vmm makes ({call}): its guest may have taken it over"
+        );
+        log::error!(target: "vmm", "{}", self.reason);
+    }
 }
 
 fn reason(status: ExitStatus, last_lines: &[String], killed_by_us: bool) -> String {

@@ -12,6 +12,7 @@ pub mod lines;
 mod nonce;
 pub mod order;
 pub mod probe;
+mod refused;
 mod vm;
 
 pub use config::{ConfigError, Network, Tap, VmConfig};

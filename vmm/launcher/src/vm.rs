@@ -32,6 +32,7 @@ use crate::{
     lines::Lines,
     nonce, order,
     probe::{self, ProbeError},
+    refused,
 };
 
 /// Lines of stderr that [`VmEnd`] keeps.
@@ -293,7 +294,13 @@ async fn attend(
     }
     lines.end(&mut log);
     let status = status.unwrap_or(ExitStatus::Unknown);
-    announce.send_replace(Some(VmEnd::new(status, last_lines.into(), killed.load(Ordering::Relaxed))));
+    let mut end = VmEnd::new(status, last_lines.into(), killed.load(Ordering::Relaxed));
+    if status == ExitStatus::Killed(libc::SIGSYS) {
+        let pid = child.pid();
+        let call = tokio::task::spawn_blocking(move || refused::call_of(pid)).await;
+        end.refused_call(&call.unwrap_or_else(|error| error.to_string()));
+    }
+    announce.send_replace(Some(end));
 }
 
 /// The level of a line. libkrun's logger writes "[<time> LEVEL module] text"; lines of krun-vmm itself are errors.

@@ -3,15 +3,16 @@
 //! A process with one thread enters it once, before libkrun starts, so that it holds for every later thread. Nothing in
 //! it can be undone from inside.
 
-mod bpf;
 mod capabilities;
+mod landlock;
 mod limits;
 pub mod network;
 mod root;
 mod seccomp;
+mod user;
 
 use anyhow::{Context, Result};
-use vm_launcher::VmConfig;
+use vm_launcher::{Network, VmConfig};
 
 /// The guest's root, in the jail.
 pub const SHARE: &str = "/share";
@@ -19,10 +20,19 @@ pub const SHARE: &str = "/share";
 /// The directory of the socket that the guest connects to, in the jail.
 pub const SOCKETS: &str = "/sock";
 
-/// Closes the jail around this process.
-pub fn enter(config: &VmConfig) -> Result<()> {
+/// Closes the jail around this process. `on_host` says that it is in the host's network namespace.
+pub fn enter(config: &VmConfig, on_host: bool) -> Result<()> {
+    let proc = user::Proc::open()?;
     root::change(config).context("changing the root")?;
-    limits::set().context("setting limits")?;
+    limits::set(config.memory_mib).context("setting limits")?;
+    // On the host's network, the guest's servers on ports below 1024 need CAP_NET_BIND_SERVICE, which holds there only for
+    // processes of the host's user namespace.
+    if !(on_host && config.network == Network::Tsi) {
+        user::enter(&proc).context("entering a user namespace")?;
+    }
+    drop(proc);
     capabilities::drop().context("dropping capabilities")?;
-    seccomp::install().context("installing the system call filter")
+    landlock::restrict(&config.network).context("restricting files with Landlock")?;
+    seccomp::install(&config.network, config.debug_console.is_some())
+        .context("installing the system call filter")
 }

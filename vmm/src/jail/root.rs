@@ -19,7 +19,7 @@ use super::{SHARE, SOCKETS};
 const STAGE: &str = "/proc";
 
 /// The device of taps, at the path that libkrun opens.
-const DEV_TUN: &str = "/dev/net/tun";
+pub const DEV_TUN: &str = "/dev/net/tun";
 
 /// Enough for the few directories and empty files of the new root.
 const ROOT_OPTIONS: &str = "mode=0755,size=64k,nr_inodes=32";

@@ -1,0 +1,95 @@
+//! Landlock, where the kernel has it: once more, and by another part of the kernel, the vmm reaches only its share and its
+//! devices, whatever its root contains. It also has no abstract unix sockets, which no root keeps out, on kernels from 6.12 on.
+
+use anyhow::{Context, Result};
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use vm_launcher::{Network, probe::DEV_KVM};
+
+use super::{SHARE, root::DEV_TUN};
+
+/// The newest version of Landlock that this uses; older kernels enforce what they know of it.
+const NEWEST: ABI = ABI::V6;
+
+/// The first version that lets files move between directories. Source: Documentation/userspace-api/landlock.rst.
+const OLDEST: i64 = 2;
+
+/// `LANDLOCK_CREATE_RULESET_VERSION` of linux/landlock.h.
+const ASK_VERSION: u32 = 1;
+
+/// This process.
+const PROC_SELF: &str = "/proc/self";
+
+/// Restricts this thread and those that it will make. Says whether the kernel can do that.
+pub fn restrict(network: &Network) -> Result<bool> {
+    let devices = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let mut rules =
+        vec![(SHARE, files()), (PROC_SELF, AccessFs::ReadFile | AccessFs::ReadDir), (DEV_KVM, devices)];
+    if let Network::Tap(_) = network {
+        rules.push((DEV_TUN, devices));
+    }
+    enforce(&rules)
+}
+
+/// What virtiofs does with files. No programs, and no requests to devices: nobody may open a device node of the share.
+fn files() -> BitFlags<AccessFs> {
+    AccessFs::from_all(NEWEST) & !(AccessFs::Execute | AccessFs::IoctlDev)
+}
+
+/// Allows what is listed, below each path, and nothing else.
+fn enforce(rules: &[(&str, BitFlags<AccessFs>)]) -> Result<bool> {
+    if version() < OLDEST {
+        return Ok(false);
+    }
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    for &(path, access) in rules {
+        let file = PathFd::new(path).with_context(|| format!("opening {path}"))?;
+        let rule = PathBeneath::new(file, access);
+        ruleset = ruleset.add_rule(rule).with_context(|| format!("allowing {path}"))?;
+    }
+    Ok(ruleset.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// The kernel's version of Landlock, or less than 1 where it has none.
+fn version() -> i64 {
+    // SAFETY: with this flag the call takes no structure, and only answers.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, ASK_VERSION) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::ErrorKind, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_reaches_only_what_is_allowed() {
+        if version() < OLDEST {
+            eprintln!("skipped: this kernel has no Landlock");
+            return;
+        }
+        let [inside, outside] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("file"), "").unwrap();
+        fs::create_dir(inside.path().join("other")).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(enforce(&[(inside.path().to_str().unwrap(), files())]).unwrap());
+                let refused = |result: std::io::Result<()>| result.unwrap_err().kind();
+                let (from, to) = (inside.path().join("file"), inside.path().join("other/file"));
+                fs::write(&from, "text").unwrap();
+                fs::rename(&from, &to).unwrap();
+                assert_eq!(fs::read_to_string(&to).unwrap(), "text");
+                let foreign = outside.path().join("file");
+                assert_eq!(refused(fs::read(&foreign).map(drop)), ErrorKind::PermissionDenied);
+                assert_eq!(refused(fs::remove_file(&foreign)), ErrorKind::PermissionDenied);
+                assert_eq!(refused(fs::write(outside.path().join("new"), "")), ErrorKind::PermissionDenied);
+            });
+        });
+    }
+}

@@ -1,0 +1,84 @@
+//! The vmm's user namespace, in which every id is the host's. The vmm's capabilities then hold for files, which have owners,
+//! and for nothing else of the host: not for its devices, network, clocks, limits or kernel. Root's quotas of kernel objects,
+//! which count by user and user namespace, are not the vmm's to use up.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, PipeReader, Read, Write},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat},
+    sched::{CloneFlags, unshare},
+    sys::{
+        stat::Mode,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, fork},
+};
+
+/// Every id but the last, which means "no id". Source: user_namespaces(7).
+const EVERY_ID: &[u8] = b"0 0 4294967295\n";
+
+/// The files of /proc/<pid> that map ids.
+const MAPS: [&str; 2] = ["uid_map", "gid_map"];
+
+/// This process's directory in the host's /proc, which the jail's root does not have.
+pub struct Proc(OwnedFd);
+
+impl Proc {
+    /// Opens it.
+    pub fn open() -> Result<Proc> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
+        Ok(Proc(options.open("/proc/self").context("opening /proc/self")?.into()))
+    }
+}
+
+/// Enters a new user namespace. Says whether the host allows any: some have them turned off, and the rest of the jail holds
+/// without one.
+///
+/// The process must have one thread. It keeps its capabilities, but only within the new namespace.
+pub fn enter(proc: &Proc) -> Result<bool> {
+    let (entered_read, mut entered_write) = io::pipe().context("pipe")?;
+    // Only a process outside of the namespace may map the ids of others: a child that stays behind.
+    // SAFETY: this process has one thread, so that its child may do anything.
+    let mapper = match unsafe { fork() }.context("fork")? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            drop(entered_write);
+            let status = i32::from(map(proc, entered_read).is_err());
+            // SAFETY: ends the child, without handlers.
+            unsafe { libc::_exit(status) }
+        }
+    };
+    drop(entered_read);
+    let entered = unshare(CloneFlags::CLONE_NEWUSER);
+    if entered.is_ok() {
+        entered_write.write_all(&[1]).context("asking the mapper")?;
+    }
+    drop(entered_write);
+    let mapped = waitpid(mapper, None).context("waitpid")?;
+    match entered {
+        Ok(()) => ensure!(mapped == WaitStatus::Exited(mapper, 0), "mapping its ids: {mapped:?}"),
+        Err(Errno::ENOSPC | Errno::EUSERS | Errno::EINVAL | Errno::EPERM) => return Ok(false),
+        Err(errno) => return Err(errno).context("unshare"),
+    }
+    Ok(true)
+}
+
+/// In the child: maps the ids once the parent has entered its namespace. Does nothing if the parent could not.
+fn map(proc: &Proc, mut entered: PipeReader) -> io::Result<()> {
+    if entered.read(&mut [0])? == 0 {
+        return Ok(());
+    }
+    for name in MAPS {
+        // Not before: an open file maps the ids of the namespace in which the process was when it was opened.
+        let map = openat(&proc.0, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        File::from(map).write_all(EVERY_ID)?;
+    }
+    Ok(())
+}
