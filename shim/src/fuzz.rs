@@ -24,7 +24,7 @@ use crate::{
     files::pin::{Pinned, Source},
     hooks::ContainerHooks,
     sandbox::Exit,
-    stats,
+    service::metrics,
     stdio::uri::Target,
 };
 
@@ -171,7 +171,7 @@ pub fn guest_answer(data: &[u8]) {
         }
         1 => {
             if let Ok(numbers) = StatsResponse::parse_from_bytes(answer) {
-                let metrics = stats::encode(&numbers).expect("any numbers can be encoded");
+                let metrics = metrics::encode(&numbers).expect("any numbers can be encoded");
                 let metrics = Metrics::parse_from_bytes(&metrics).expect("what was encoded can be decoded");
                 assert_eq!(metrics.memory.usage, numbers.memory_usage);
                 assert_eq!(metrics.io.usage.len(), numbers.io.len());

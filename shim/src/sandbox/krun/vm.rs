@@ -15,9 +15,8 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
 use vm_launcher::Guest;
 
-use super::boot::Boot;
+use super::{boot::Boot, clock};
 use crate::{
-    clock,
     config::Size,
     error::{Error, Result},
     id::StreamNumbers,
