@@ -181,8 +181,9 @@ fn enter_root(rootfs: OwnedFd) -> anyhow::Result<()> {
     let host = fs::File::open("/").context("open /")?;
     tree::attach(&rootfs, host).context("mount the rootfs")?;
     fchdir(rootfs).context("enter the rootfs")?;
+    // It is a peer of the rootfs on the host, and pivot_root(2) refuses that.
+    mount(none, ".", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make the rootfs private")?;
     pivot_root(".", ".").context("make the rootfs the root")?;
     umount2(".", MntFlags::MNT_DETACH).context("detach the host's root")?;
-    env::set_current_dir("/").context("enter /")?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make the rootfs private")
+    env::set_current_dir("/").context("enter /")
 }
