@@ -17,14 +17,14 @@ use guest_protocol::api::{ExitRecord, StatsResponse};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use crate::{
-    bundle::{self, HostPolicy},
+    bundle::{self, HostPolicy, Volume},
     cgroup::CgroupName,
     config::{Config, RuntimeOptions, annotations, host_memory_mib},
     error::{Error, Result},
     files::pin::{Pinned, Source},
     hooks::ContainerHooks,
     sandbox::Exit,
-    stats,
+    service::metrics,
     stdio::uri::Target,
 };
 
@@ -105,12 +105,12 @@ pub fn bundle(data: &[u8]) {
     let containers = [(7, "other".to_owned())].into();
     let host = bundle::Host { name: "host".to_owned(), resolve, containers };
     if let Ok(guest) = bundle::to_guest(spec, ID, &host) {
-        check_guests(&guest.spec, guest.volumes.len(), guest.sockets.len());
+        check_guests(&guest.spec, &guest.volumes);
     }
 }
 
 /// Nothing in a guest's spec may name a thing of the host.
-fn check_guests(spec: &Spec, volumes: usize, sockets: usize) {
+fn check_guests(spec: &Spec, volumes: &[Volume]) {
     let text = serde_json::to_vec(spec).expect("a spec is JSON");
     let spec: Spec = serde_json::from_slice(&text).expect("what was a spec is one in the guest");
     assert_eq!(spec.root().as_ref().map(|root| root.path().clone()), Some("/containers/c1/rootfs".into()));
@@ -123,9 +123,10 @@ fn check_guests(spec: &Spec, volumes: usize, sockets: usize) {
     }
     for mount in spec.mounts().iter().flatten().filter(|mount| is_bind(mount)) {
         let Some(source) = mount.source() else { continue };
-        let number =
-            |top: &str, count: usize| (0..count).any(|number| source.starts_with(format!("{top}/{number}")));
-        let known = number("/containers/c1/mounts", volumes) || number("/run/krun/c1/sockets", sockets);
+        let known = volumes
+            .iter()
+            .enumerate()
+            .any(|(number, volume)| source.starts_with(volume.path_in_guest(ID, number)));
         assert!(known || source == Path::new("/dev/shm"), "a bind of {}", source.display());
     }
 }
@@ -171,7 +172,7 @@ pub fn guest_answer(data: &[u8]) {
         }
         1 => {
             if let Ok(numbers) = StatsResponse::parse_from_bytes(answer) {
-                let metrics = stats::encode(&numbers).expect("any numbers can be encoded");
+                let metrics = metrics::encode(&numbers).expect("any numbers can be encoded");
                 let metrics = Metrics::parse_from_bytes(&metrics).expect("what was encoded can be decoded");
                 assert_eq!(metrics.memory.usage, numbers.memory_usage);
                 assert_eq!(metrics.io.usage.len(), numbers.io.len());

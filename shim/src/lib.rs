@@ -7,7 +7,6 @@
 
 mod bundle;
 mod cgroup;
-mod clock;
 mod config;
 mod entry;
 mod error;
@@ -20,7 +19,6 @@ mod id;
 mod network;
 mod sandbox;
 mod service;
-mod stats;
 mod stdio;
 mod task;
 

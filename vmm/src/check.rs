@@ -20,7 +20,10 @@ use vm_launcher::{
     find, probe,
 };
 
-use crate::parts::{self, Libkrunfw};
+use crate::{
+    jail,
+    parts::{self, Libkrunfw},
+};
 
 /// The oldest kernel that works: mount_setattr came with 5.12 (clone3 with 5.3, close_range's CLOSE_RANGE_CLOEXEC with
 /// 5.11).
@@ -39,6 +42,9 @@ pub struct Arguments {
     guest_init: Option<PathBuf>,
 }
 
+/// How many user namespaces the host allows. Source: namespaces(7).
+const MAX_USER_NAMESPACES: &str = "/proc/sys/user/max_user_namespaces";
+
 /// The result of one check.
 enum Finding {
     Good(String),
@@ -50,10 +56,11 @@ type Check<'a> = (&'static str, Box<dyn Fn() -> Result<Finding> + 'a>);
 
 /// Exits with 0 if a VM would run.
 pub fn main(arguments: &Arguments) -> ExitCode {
-    let checks: [Check<'_>; 8] = [
+    let checks: [Check<'_>; 9] = [
         ("user", Box::new(user)),
         ("kernel", Box::new(kernel)),
         ("cgroups", Box::new(cgroups)),
+        ("jail", Box::new(jail)),
         ("memory", Box::new(memory)),
         ("/dev/kvm", Box::new(device)),
         ("guests", Box::new(guests)),
@@ -115,6 +122,22 @@ fn cgroups() -> Result<Finding> {
             "no version 2 at /sys/fs/cgroup: containerd's limits on the VM as a whole will not hold; boot with systemd.unified_cgroup_hierarchy=1".to_owned(),
         )),
     }
+}
+
+/// What makes a jail stronger, and is not on every host.
+fn jail() -> Result<Finding> {
+    let user_namespaces = fs::read_to_string(MAX_USER_NAMESPACES).is_ok_and(|max| max.trim() != "0");
+    let mut missing = Vec::new();
+    if !user_namespaces {
+        missing.push("no user namespaces (see sysctl user.max_user_namespaces)");
+    }
+    if !jail::landlock::available() {
+        missing.push("no Landlock of version 2 (Linux 5.19, in the list of CONFIG_LSM or lsm=)");
+    }
+    if missing.is_empty() {
+        return good("all parts");
+    }
+    Ok(Finding::Warning(format!("a VM's process is confined without some parts: {}", missing.join(", "))))
 }
 
 fn memory() -> Result<Finding> {

@@ -29,8 +29,8 @@ const FILES: &str = concat!(
 );
 /// Not where scenarios work, which is in memory: that directory of an old kernel's cannot be read while files in it go.
 const ON_DISK: &str = "/var/lib/krun-scenario-files";
-/// What libkrun's virtiofs does not have; docs/limitations.md says so.
-const NOT_SHARED: [&str; 2] = ["access_control_lists", "temporary_file"];
+/// What libkrun's virtiofs does not have, or its vmm may not do; docs/limitations.md says so.
+const NOT_SHARED: [&str; 3] = ["access_control_lists", "temporary_file", "device_nodes"];
 
 fn as_root(ctx: &Ctx) -> Result<Outcome> {
     compare(ctx, |spec| {

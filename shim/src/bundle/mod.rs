@@ -6,6 +6,7 @@ mod load;
 mod mounts;
 mod policy;
 mod transform;
+mod volume;
 
 use std::path::{Path, PathBuf};
 
@@ -15,39 +16,17 @@ pub use enforcement::{for_host, keep_guests};
 pub use load::{load, parse};
 pub use policy::{HostPolicy, Role};
 pub use transform::{Host, to_guest};
+pub use volume::{FileVolume, Volume};
 
-use crate::{
-    config::Limits,
-    files::{
-        mount::ReadOnly,
-        pin::{Pinned, Socket},
-    },
-};
-
-/// A directory or file of the host, which the shim binds into the share for a container.
-#[derive(Debug, Clone)]
-pub struct Volume {
-    /// What is shared.
-    pub source: Pinned,
-    /// Whether that is a directory.
-    pub is_directory: bool,
-    /// Whether the mounts below it are shared too.
-    pub recursive: bool,
-    /// What of it the host makes read-only in the share.
-    pub read_only: ReadOnly,
-    /// Whether what the host mounts below it later is shared too.
-    pub follows: bool,
-}
+use crate::config::Limits;
 
 /// What a spec is turned into: the guest's own spec, and what the host does for it.
 #[derive(Debug, Clone)]
 pub struct GuestBundle {
     /// The guest's config.json.
     pub spec: Spec,
-    /// In the order of their numbers in the share.
+    /// In the order of their numbers.
     pub volumes: Vec<Volume>,
-    /// Unix sockets of the host to forward, in the order of their numbers.
-    pub sockets: Vec<Socket>,
     /// What was removed or changed because a guest cannot have it, for the log.
     pub notes: Vec<String>,
 }

@@ -2,16 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use guest_protocol::boot::{socket_path, volume_path};
 use oci_spec::runtime::Mount;
 
-use super::{GuestBundle, Volume, transform::Context};
+use super::{FileVolume, GuestBundle, Volume, transform::Context};
 use crate::{
     error::Result,
-    files::{
-        mount::ReadOnly,
-        pin::{Pinned, Source},
-    },
+    files::{mount::ReadOnly, pin::Source},
 };
 
 /// The shared memory's path, in the VM and in each container.
@@ -54,22 +50,18 @@ pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
             continue;
         };
         mount.set_typ(Some("bind".to_owned()));
-        let (file, below) = match (context.host.resolve)(&source)? {
-            Source::Socket(socket) => {
-                bundle.sockets.push(socket);
-                mount.set_source(Some(socket_path(context.id, bundle.sockets.len() - 1).into()));
-                all.push(mount);
-                continue;
-            }
-            Source::Directory { file, mounts } => (file, Some(mounts)),
-            Source::File(file) => (file, None),
+        let source = (context.host.resolve)(&source)?;
+        let below = match &source {
+            Source::Directory { mounts, .. } => mounts.clone(),
+            Source::File(_) | Source::Socket(_) => Vec::new(),
         };
-        let volume = volume(&mount, file, below.is_some());
-        let shared = PathBuf::from(format!("/{}", volume_path(context.id, bundle.volumes.len())));
-        mount.set_source(Some(shared.clone()));
-        let below = below.filter(|_| volume.recursive && volume.read_only == ReadOnly::Top);
-        let writable: Vec<_> =
-            below.iter().flatten().map(|path| writable_below(&mount, &shared, path)).collect();
+        let volume = Volume::new(&mount, source);
+        let path = PathBuf::from(volume.path_in_guest(context.id, bundle.volumes.len()));
+        mount.set_source(Some(path.clone()));
+        let is_partly_read_only =
+            matches!(&volume, Volume::Files(FileVolume { recursive: true, read_only: ReadOnly::Top, .. }));
+        let below = below.iter().filter(|_| is_partly_read_only);
+        let writable: Vec<_> = below.map(|below| writable_below(&mount, &path, below)).collect();
         all.push(mount);
         all.extend(writable);
         bundle.volumes.push(volume);
@@ -78,19 +70,6 @@ pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
         bundle.spec.set_mounts(Some(all));
     }
     Ok(bundle)
-}
-
-fn volume(mount: &Mount, source: Pinned, is_directory: bool) -> Volume {
-    let has = |option: &str| mount.options().iter().flatten().any(|o| o == option);
-    let read_only = if has("rro") {
-        ReadOnly::All
-    } else if has("ro") {
-        ReadOnly::Top
-    } else {
-        ReadOnly::Nothing
-    };
-    let follows = ["slave", "rslave", "shared", "rshared"].into_iter().any(has);
-    Volume { source, is_directory, recursive: has("rbind"), read_only, follows }
 }
 
 /// A bind of the mount at `path` below the volume of `top`, to come after `top`. "ro" makes the top alone read-only,
@@ -146,8 +125,11 @@ mod tests {
 
     /// Source, whether recursive, and what is read-only of each volume.
     fn volumes(bundle: &GuestBundle) -> Vec<(&str, bool, ReadOnly)> {
-        let volumes = bundle.volumes.iter();
-        volumes.map(|v| (v.source.path().to_str().unwrap(), v.recursive, v.read_only)).collect()
+        let files = bundle.volumes.iter().filter_map(|volume| match volume {
+            Volume::Files(files) => Some(files),
+            Volume::Socket(_) => None,
+        });
+        files.map(|v| (v.source.path().to_str().unwrap(), v.recursive, v.read_only)).collect()
     }
 
     #[test]
@@ -157,9 +139,11 @@ mod tests {
             {"destination": "/run/docker.sock", "source": "/run/docker.sock", "options": ["rbind", "rw"]},
         ]));
         assert_eq!(mounts[0]["source"], "/containers/c1/mounts/0");
-        assert_eq!(mounts[1]["source"], "/run/krun/c1/sockets/0");
-        assert_eq!(bundle.sockets[0].path(), Path::new("/run/docker.sock"));
-        assert_eq!(bundle.volumes.len(), 1);
+        assert_eq!(mounts[1]["source"], "/run/krun/c1/sockets/1");
+        let [Volume::Files(_), Volume::Socket(socket)] = bundle.volumes.as_slice() else {
+            panic!("{:?}", bundle.volumes);
+        };
+        assert_eq!(socket.path(), Path::new("/run/docker.sock"));
     }
 
     #[test]
@@ -199,7 +183,8 @@ mod tests {
         for (propagation, follows) in [("rprivate", false), ("rslave", true), ("rshared", true)] {
             let mount =
                 json!([{"destination": "/mnt", "source": "/srv/data", "options": ["rbind", propagation]}]);
-            assert_eq!(guest(mount).1.volumes[0].follows, follows, "{propagation}");
+            let Volume::Files(volume) = &guest(mount).1.volumes[0] else { panic!("no files") };
+            assert_eq!(volume.follows, follows, "{propagation}");
         }
     }
 

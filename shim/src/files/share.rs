@@ -22,7 +22,7 @@ use super::{
     state_dir::{self, make_dir},
 };
 use crate::{
-    bundle::Volume,
+    bundle::{FileVolume, Volume},
     error::{Error, Result},
 };
 
@@ -88,6 +88,7 @@ impl Share {
         make_dir(&target, 0o755)?;
         share.mounts.push(self.bind(rootfs, &root, true, ReadOnly::Nothing)?);
         for (number, volume) in volumes.iter().enumerate() {
+            let Volume::Files(volume) = volume else { continue };
             let path = volume_path(container, number);
             self.make_place(volume, &path)?;
             let follows = volume.follows && volume.recursive && volume.is_directory;
@@ -102,7 +103,7 @@ impl Share {
     }
 
     /// Makes what `volume` is to be mounted on, at `path` in the share.
-    fn make_place(&self, volume: &Volume, path: &str) -> Result<()> {
+    fn make_place(&self, volume: &FileVolume, path: &str) -> Result<()> {
         let target = self.path.join(path);
         if volume.is_directory {
             return make_dir(&target, 0o755);
@@ -122,7 +123,7 @@ impl Share {
     }
 
     /// Has `mount`, a volume, follow the host.
-    fn follow(&self, volume: &Volume, mount: &Held, container: &str, number: usize) -> Result<Followed> {
+    fn follow(&self, volume: &FileVolume, mount: &Held, container: &str, number: usize) -> Result<Followed> {
         let name = volume.source.path().display().to_string();
         let failed = |e: io::Error| Error::internal(format!("follow {name}: {e}"));
         let path = Path::new(MODELS).join(container).join(number.to_string());

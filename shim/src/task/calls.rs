@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use containerd_shim_protos::events::task::{TaskPaused, TaskResumed};
+use guest_protocol::api::StatsResponse;
 
 use super::{
     process::{Ended, ProcessState, Status},
@@ -94,8 +95,18 @@ impl Tasks {
         Ok(())
     }
 
+    /// Changes a container's limits: an OCI `linux.resources` object as JSON.
+    pub async fn update(&self, container: &str, resources: Vec<u8>) -> Result<()> {
+        self.live(container, "update")?.update(container, resources).await
+    }
+
+    /// A container's resource use.
+    pub async fn stats(&self, container: &str) -> Result<StatsResponse> {
+        self.live(container, "read the stats of")?.stats(container).await
+    }
+
     /// The sandbox, for a call on a container that has not ended.
-    pub fn live(&self, container: &str, what: &str) -> Result<&Arc<dyn Sandbox>> {
+    fn live(&self, container: &str, what: &str) -> Result<&Arc<dyn Sandbox>> {
         self.sandbox_for(
             &ProcessId::init(container),
             &[Status::Created, Status::Running, Status::Paused],

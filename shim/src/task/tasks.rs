@@ -21,7 +21,6 @@ use crate::{
     error::{Error, Result},
     events::Publish,
     sandbox::{Exit, NewContainer, ProcessId, Sandbox},
-    service::timestamp,
     stdio::StdioPaths,
 };
 
@@ -263,7 +262,7 @@ impl Tasks {
                 container_id: container,
                 pid: process.state().pid,
                 exit_status: exit.status,
-                exited_at: Some(timestamp(ended.at)).into(),
+                exited_at: Some(ended.at.into()).into(),
                 ..Default::default()
             });
         });
@@ -307,7 +306,7 @@ impl Tasks {
                 container_id: id.container.clone(),
                 pid,
                 exit_status: ended.exit.status,
-                exited_at: Some(timestamp(ended.at)).into(),
+                exited_at: Some(ended.at.into()).into(),
                 ..Default::default()
             });
         }

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Maximum size of a record of /dev/kmsg. Source: `CONSOLE_EXT_LOG_MAX` of linux/console.h.
 const MAX_RECORD: usize = 8192;
 
+/// Maximum number of records that are read: more than the kernel's log holds.
+const MAX_RECORDS: usize = 100_000;
+
 /// `AUDIT_SECCOMP` of linux/audit.h, as the kernel prints it.
 const AUDIT_SECCOMP: &str = "type=1326 ";
 
@@ -33,7 +36,7 @@ fn newest_record(pid: Pid) -> Option<usize> {
     let deadline = Instant::now() + PATIENCE;
     let mut buffer = vec![0; MAX_RECORD];
     let mut newest = None;
-    loop {
+    for _ in 0..MAX_RECORDS {
         match log.read(&mut buffer) {
             Ok(length @ 1..) => {
                 newest = parse(&String::from_utf8_lossy(&buffer[..length]), pid).or(newest);
@@ -49,9 +52,10 @@ fn newest_record(pid: Pid) -> Option<usize> {
             }
             // The record was overwritten before it was read.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-            _ => return newest,
+            _ => break,
         }
     }
+    newest
 }
 
 /// The number of the call in a record about `pid`. Nothing that a process chooses can look like it: the kernel writes a

@@ -1,5 +1,6 @@
-//! Landlock, where the kernel has it: once more, and by another part of the kernel, the vmm reaches only its share and its
-//! devices, whatever its root contains. It also has no abstract unix sockets, which no root keeps out, on kernels from 6.12 on.
+//! Landlock, where the kernel has it: a second barrier, independent of the root. The vmm reaches only its share and its
+//! devices, and executes nothing. From Linux 6.12 on it also cannot connect to abstract unix sockets of other processes in
+//! its network namespace, which no root keeps out.
 
 use anyhow::{Context, Result};
 use landlock::{
@@ -40,7 +41,7 @@ fn files() -> BitFlags<AccessFs> {
 
 /// Allows what is listed, below each path, and nothing else.
 fn enforce(rules: &[(&str, BitFlags<AccessFs>)]) -> Result<bool> {
-    if version() < OLDEST {
+    if !available() {
         return Ok(false);
     }
     let mut ruleset = Ruleset::default()
@@ -54,6 +55,11 @@ fn enforce(rules: &[(&str, BitFlags<AccessFs>)]) -> Result<bool> {
         ruleset = ruleset.add_rule(rule).with_context(|| format!("allowing {path}"))?;
     }
     Ok(ruleset.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// Whether the kernel has a Landlock that is new enough.
+pub fn available() -> bool {
+    version() >= OLDEST
 }
 
 /// The kernel's version of Landlock, or less than 1 where it has none.
@@ -70,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_thread_reaches_only_what_is_allowed() {
-        if version() < OLDEST {
+        if !available() {
             eprintln!("skipped: this kernel has no Landlock");
             return;
         }

@@ -4,7 +4,7 @@
 //! it can be undone from inside.
 
 mod capabilities;
-mod landlock;
+pub mod landlock;
 mod limits;
 pub mod network;
 mod root;

@@ -28,6 +28,9 @@ use share::Share;
 /// 15 s.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the VM may take to end after the connection to its guest is lost.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
 #[derive(Args)]
 pub struct Arguments {
     /// Directory that holds the root file system
@@ -137,11 +140,20 @@ async fn boot_and_run(vm: &Vm, arguments: &Arguments, signals: &mut process::Sig
         signal = signals.next() => return Ok(128 + signal as u8),
     };
     configure(&guest).await?;
-    tokio::select! {
+    let status = tokio::select! {
         // An exit record wins over the end of the VM.
         biased;
         status = process::run(&guest, arguments, signals) => status,
         end = vm.ended() => anyhow::bail!("the VM ended before its command: {end}"),
+    };
+    match status {
+        // The connection is lost a moment before the end of the VM is known, which says why.
+        Err(error) if error.is::<ttrpc::Error>() => match tokio::time::timeout(END_TIMEOUT, vm.ended()).await
+        {
+            Ok(end) => Err(error.context(format!("the VM ended before its command: {end}"))),
+            Err(_) => Err(error),
+        },
+        status => status,
     }
 }
 

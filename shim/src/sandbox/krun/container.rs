@@ -65,8 +65,8 @@ pub struct Blueprint {
     pub spec: Vec<u8>,
     pub stdio: StdioPaths,
     pub endpoints: Endpoints,
-    /// Unix sockets of the host that the container may dial.
-    pub sockets: Vec<Socket>,
+    /// Unix sockets of the host that the container may dial, by their numbers among its volumes.
+    pub sockets: Vec<(usize, Socket)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -181,9 +181,10 @@ impl<H: Host> Container<H> {
             container_id: id.clone(),
             spec: blueprint.spec,
             stdio: Some(stdio).into(),
-            sockets: (0..)
-                .zip(&blueprint.sockets)
-                .map(|(number, socket)| forward::describe(number, socket))
+            sockets: blueprint
+                .sockets
+                .iter()
+                .map(|(number, socket)| forward::describe(*number, socket))
                 .collect(),
             ..Default::default()
         };
@@ -194,7 +195,7 @@ impl<H: Host> Container<H> {
         pumps.start_input();
         self.init.set_pumps(pumps);
         let mut relays = lock(&self.relays);
-        for (number, socket) in blueprint.sockets.into_iter().enumerate() {
+        for (number, socket) in blueprint.sockets {
             let forward = Forward { container: id.clone(), number, socket };
             relays.spawn(forward.serve(guest.clone(), vm.numbers()));
         }

@@ -79,7 +79,12 @@ impl<H: Host> KrunSandbox<H> {
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
         let published = Bound::bind(&plan.config.ports)?;
         let Plan { config, network, cgroup, root, hooks, policy, guest, spec } = plan;
-        let GuestBundle { volumes, sockets, .. } = guest;
+        let volumes = guest.volumes;
+        let sockets = volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
+            Volume::Socket(socket) => Some((number, socket.clone())),
+            Volume::Files(_) => None,
+        });
+        let sockets = sockets.collect();
 
         let mut side = HostSide::new(Arc::new(hooks));
         let built = async {

@@ -1,6 +1,7 @@
 //! The real sandbox: a microVM and its containers, on a [`Host`].
 
 mod boot;
+mod clock;
 mod container;
 mod create;
 mod host_side;

@@ -4,7 +4,7 @@
 use libc::c_long;
 
 /// Allowed with any arguments.
-pub const ANY: [c_long; 96] = [
+pub const ANY: [c_long; 86] = [
     // Memory.
     libc::SYS_brk,
     libc::SYS_munmap,
@@ -38,11 +38,8 @@ pub const ANY: [c_long; 96] = [
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
     libc::SYS_eventfd2,
-    libc::SYS_timerfd_create,
-    libc::SYS_timerfd_settime,
     libc::SYS_poll,
     libc::SYS_ppoll,
-    libc::SYS_pipe2,
     // Descriptors.
     libc::SYS_openat,
     libc::SYS_close,
@@ -68,9 +65,6 @@ pub const ANY: [c_long; 96] = [
     libc::SYS_fallocate,
     libc::SYS_copy_file_range,
     // virtiofs: names, owners and attributes.
-    libc::SYS_access,
-    libc::SYS_faccessat,
-    libc::SYS_readlink,
     libc::SYS_readlinkat,
     libc::SYS_mkdirat,
     libc::SYS_mknodat,
@@ -91,10 +85,6 @@ pub const ANY: [c_long; 96] = [
     libc::SYS_flistxattr,
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
-    libc::SYS_getxattr,
-    libc::SYS_setxattr,
-    libc::SYS_listxattr,
-    libc::SYS_removexattr,
     // virtiofs: it drops a capability of a thread for a moment, and takes it back. No more than the bounding set.
     libc::SYS_capget,
     libc::SYS_capset,

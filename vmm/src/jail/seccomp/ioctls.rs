@@ -65,8 +65,14 @@ const TAP_REQUESTS: [u32; 3] = [
     request::<libc::c_int>(WRITE, TUN, 216),
 ];
 
-/// TCGETS, TCSETS, TIOCGWINSZ: a console's mode and size. TIOCSTI, which types into a terminal, is not among them.
-const CONSOLE_REQUESTS: [u32; 3] = [libc::TCGETS as u32, libc::TCSETS as u32, libc::TIOCGWINSZ as u32];
+/// A console's mode (the second pair since glibc 2.42) and its size. TIOCSTI, which types into a terminal, is not among them.
+const CONSOLE_REQUESTS: [u32; 5] = [
+    libc::TCGETS as u32,
+    libc::TCSETS as u32,
+    libc::TCGETS2 as u32,
+    libc::TCSETS2 as u32,
+    libc::TIOCGWINSZ as u32,
+];
 
 /// The standard library's `set_nonblocking`.
 const OTHERS: [u32; 1] = [libc::FIONBIO as u32];

@@ -4,16 +4,15 @@
 //! ttrpc drops a handler whose client goes away; a call that changes something must not stop half
 //! way, so it runs as a task of its own.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::SystemTime};
+pub mod metrics;
+
+use std::{future::Future, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use containerd_shim::ExitSignal;
 use containerd_shim_protos::{
     api::*,
-    protobuf::{
-        EnumOrUnknown, MessageField,
-        well_known_types::{any::Any, timestamp::Timestamp},
-    },
+    protobuf::{EnumOrUnknown, MessageField, well_known_types::any::Any},
     shim_async,
     ttrpc::{self, asynchronous::TtrpcContext},
 };
@@ -54,11 +53,6 @@ impl Service {
     }
 }
 
-/// A time as protobuf has it.
-pub fn timestamp(time: SystemTime) -> Timestamp {
-    time.into()
-}
-
 fn process_id(container: String, exec: String) -> ProcessId {
     ProcessId { container, exec }
 }
@@ -86,7 +80,7 @@ impl shim_async::Task for Service {
             stderr: stdio.stderr,
             terminal: stdio.terminal,
             exit_status: ended.map_or(0, |ended| ended.exit.status),
-            exited_at: ended.map_or_else(MessageField::none, |ended| MessageField::some(timestamp(ended.at))),
+            exited_at: ended.map_or_else(MessageField::none, |ended| MessageField::some(ended.at.into())),
             id: id.container,
             exec_id: id.exec,
             ..Default::default()
@@ -132,7 +126,7 @@ impl shim_async::Task for Service {
         Ok(DeleteResponse {
             pid: deleted.pid,
             exit_status: deleted.ended.exit.status,
-            exited_at: Some(timestamp(deleted.ended.at)).into(),
+            exited_at: Some(deleted.ended.at.into()).into(),
             ..Default::default()
         })
     }
@@ -195,10 +189,7 @@ impl shim_async::Task for Service {
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
         let resources = request.resources.into_option().unwrap_or_default().value;
-        self.run("update", |tasks| async move {
-            tasks.live(&request.id, "update")?.update(&request.id, resources).await
-        })
-        .await?;
+        self.run("update", |tasks| async move { tasks.update(&request.id, resources).await }).await?;
         Ok(Empty::new())
     }
 
@@ -206,15 +197,15 @@ impl shim_async::Task for Service {
         let ended = self.tasks.wait(&process_id(request.id, request.exec_id)).await?;
         Ok(WaitResponse {
             exit_status: ended.exit.status,
-            exited_at: Some(timestamp(ended.at)).into(),
+            exited_at: Some(ended.at.into()).into(),
             ..Default::default()
         })
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
-        let stats = self.tasks.live(&request.id, "read the stats of")?.stats(&request.id).await?;
-        let value = crate::stats::encode(&stats)?;
-        let any = Any { type_url: crate::stats::TYPE_URL.to_owned(), value, ..Default::default() };
+        let stats = self.tasks.stats(&request.id).await?;
+        let value = metrics::encode(&stats)?;
+        let any = Any { type_url: metrics::TYPE_URL.to_owned(), value, ..Default::default() };
         Ok(StatsResponse { stats: Some(any).into(), ..Default::default() })
     }
 
