@@ -63,7 +63,12 @@ impl From<WaitStatus> for ExitStatus {
 pub fn reap_now(pid: Option<Pid>) -> io::Result<Option<(Pid, ExitStatus)>> {
     let pid = pid.map(|pid| process::Pid::from_raw(pid.as_raw()).ok_or(Errno::CHILD)).transpose()?;
     loop {
-        match process::waitpid(pid, WaitOptions::NOHANG) {
+        // Without a pid, waitpid() would find children of our own process group only.
+        let reaped = match pid {
+            Some(pid) => process::waitpid(Some(pid), WaitOptions::NOHANG),
+            None => process::wait(WaitOptions::NOHANG),
+        };
+        match reaped {
             Err(Errno::INTR) => {}
             reaped => {
                 return Ok(
