@@ -17,7 +17,7 @@ pub use policy::{HostPolicy, Role};
 pub use transform::{Host, to_guest};
 
 use crate::{
-    config::Limits,
+    config::{Limits, Origin},
     files::{
         mount::ReadOnly,
         pin::{Pinned, Socket},
@@ -60,6 +60,20 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 pub fn pod_of(spec: &Spec) -> Option<&str> {
     let annotations = spec.annotations().as_ref()?;
     GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
+}
+
+/// What the names of the CRI's annotations begin with, with containerd and with CRI-O. A pod's author cannot set or remove
+/// them. Source: containerd `internal/cri/annotations/annotations.go`, CRI-O `pkg/annotations`.
+const CRI: [&str; 2] = ["io.kubernetes.cri.", "io.kubernetes.cri-o."];
+
+/// Where `spec`'s container comes from, whose id is `id`.
+pub fn origin(spec: &Spec, id: &str) -> Origin {
+    let mut names = spec.annotations().iter().flatten().map(|(name, _)| name);
+    match names.any(|name| CRI.iter().any(|prefix| name.starts_with(prefix))) {
+        false => Origin::Host,
+        true if Role::of(pod_of(spec), id) == Role::Member => Origin::PodMember,
+        true => Origin::Pod,
+    }
 }
 
 /// The host cgroup that `spec` names for its container.
@@ -119,6 +133,23 @@ fn resources(spec: &Spec) -> Option<&LinuxResources> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_kubernetes_makes_is_told_from_what_root_makes() {
+        let of = |annotations: serde_json::Value| {
+            let spec = serde_json::json!({"ociVersion": "1.0.2", "annotations": annotations});
+            origin(&serde_json::from_value(spec).unwrap(), "a")
+        };
+        let id = "io.kubernetes.cri.sandbox-id";
+        assert_eq!(of(serde_json::json!({})), Origin::Host);
+        assert_eq!(of(serde_json::json!({"io.containerd.runc.v2.group": "b"})), Origin::Host);
+        assert_eq!(
+            of(serde_json::json!({id: "a", "io.kubernetes.cri.container-type": "sandbox"})),
+            Origin::Pod
+        );
+        assert_eq!(of(serde_json::json!({id: "b"})), Origin::PodMember);
+        assert_eq!(of(serde_json::json!({"io.kubernetes.cri-o.ContainerType": "sandbox"})), Origin::Pod);
+    }
 
     #[test]
     fn a_pods_limits_are_its_annotations() {

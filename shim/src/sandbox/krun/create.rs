@@ -45,8 +45,8 @@ impl Plan {
         let id = new.id.as_str();
         let spec = bundle::load(&new.bundle)?;
         let annotations = spec.annotations().clone().unwrap_or_default();
-        let mut config = Config::load(&new.options, &annotations)?;
-        config.size_for(bundle::limits(&spec));
+        let config = Config::load(&new.options)?;
+        let config = config.of_container(&annotations, bundle::origin(&spec, id), bundle::limits(&spec))?;
         let network = bundle::network_namespace(&spec);
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
