@@ -5,6 +5,7 @@ mod enforcement;
 mod load;
 mod mounts;
 mod policy;
+mod root;
 mod transform;
 
 use std::path::{Path, PathBuf};
@@ -14,14 +15,17 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 pub use enforcement::{for_host, keep_guests};
 pub use load::{load, parse};
 pub use policy::{HostPolicy, Role};
+pub use root::rootfs_of;
 pub use transform::{Host, to_guest};
 
 use crate::{
     config::{Limits, Origin},
+    error::Result,
     files::{
         mount::ReadOnly,
         pin::{Pinned, Socket},
     },
+    id,
 };
 
 /// A directory or file of the host, which the shim binds into the share for a container.
@@ -58,8 +62,23 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 
 /// The id of the container whose pod `spec`'s container belongs to, which may be its own.
 pub fn pod_of(spec: &Spec) -> Option<&str> {
+    group_of(spec).map(|(_, id)| id)
+}
+
+fn group_of(spec: &Spec) -> Option<(&str, &str)> {
     let annotations = spec.annotations().as_ref()?;
-    GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
+    GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name).map(|id| (*name, id.as_str())))
+}
+
+/// Refuses a spec whose pod has an id that is none.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` that names the annotation.
+pub fn check_pod(spec: &Spec) -> Result<()> {
+    match group_of(spec) {
+        Some((name, id)) => id::check(&format!("annotation {name}"), id),
+        None => Ok(()),
+    }
 }
 
 /// What the names of the CRI's annotations begin with, with containerd and with CRI-O. A pod's author cannot set or remove
