@@ -23,6 +23,7 @@ mod service;
 mod stats;
 mod stdio;
 mod task;
+mod warnings;
 
 use std::{env, process::ExitCode};
 
