@@ -14,6 +14,7 @@ mod fidelity;
 mod hostile;
 mod hostile_net;
 mod hostile_paths;
+mod hostile_spec;
 mod identity;
 mod lifecycle;
 mod limits;
@@ -59,6 +60,7 @@ pub const ALL: &[&[Scenario]] = &[
     hostile::SCENARIOS,
     hostile_net::SCENARIOS,
     hostile_paths::SCENARIOS,
+    hostile_spec::SCENARIOS,
     crash::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,
