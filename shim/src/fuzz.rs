@@ -19,7 +19,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use crate::{
     bundle::{self, HostPolicy, Volume},
     cgroup::CgroupName,
-    config::{Config, RuntimeOptions, annotations, host_memory_mib},
+    config::{Config, Origin, RuntimeOptions, annotations, annotations::Author, host_memory_mib},
     error::{Error, Result},
     files::pin::{Pinned, Source},
     hooks::ContainerHooks,
@@ -58,7 +58,7 @@ pub fn config_annotations(data: &[u8]) {
     let all: BTreeMap<String, String> =
         text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let mut config = Config::default();
-    if annotations::apply(&mut config, &all).is_ok() {
+    if annotations::apply(&mut config, &all, Author::Host).is_ok() {
         config.size_for(Default::default());
         check_size(&config);
         let mut hosts: Vec<_> = config.ports.iter().map(|p| (p.host, p.protocol as u8)).collect();
@@ -67,10 +67,18 @@ pub fn config_annotations(data: &[u8]) {
         hosts.dedup();
         assert!(hosts.len() == ports && config.ports.iter().all(|p| p.host != 0 && p.task != 0));
     }
-    let closed = Config { enable_annotations: Vec::new(), ..Config::default() };
+    let closed = Config { enable_annotations: Some(Vec::new()), ..Config::default() };
     let mut config = closed.clone();
-    let _ = annotations::apply(&mut config, &all);
+    let _ = annotations::apply(&mut config, &all, Author::Host);
     assert_eq!(config, closed, "annotations that nobody allowed changed something");
+    let plain = Config::default().of_container(&BTreeMap::new(), Origin::Pod, Default::default());
+    let plain = plain.expect("no annotation is wrong");
+    if let Ok(pod) = Config::default().of_container(&all, Origin::Pod, Default::default()) {
+        assert!(
+            pod.ports.is_empty() && pod.cpus <= plain.cpus && pod.memory_mib <= plain.memory_mib,
+            "{pod:?}"
+        );
+    }
 }
 
 /// containerd's name for an output.
@@ -87,9 +95,10 @@ pub fn stdio_uri(data: &[u8]) {
 /// A container's config.json: all that is read of it before anything is made.
 pub fn bundle(data: &[u8]) {
     let Ok(spec) = bundle::parse(data) else { return };
-    let mut config = Config::default();
-    if annotations::apply(&mut config, spec.annotations().iter().flatten()).is_ok() {
-        config.size_for(bundle::limits(&spec));
+    let annotations = spec.annotations().iter().flatten();
+    let config =
+        Config::default().of_container(annotations, bundle::origin(&spec, ID), bundle::limits(&spec));
+    if let Ok(config) = config {
         check_size(&config);
     }
     bundle::network_namespace(&spec);

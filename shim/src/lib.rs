@@ -21,6 +21,7 @@ mod sandbox;
 mod service;
 mod stdio;
 mod task;
+mod warnings;
 
 use std::{env, process::ExitCode};
 

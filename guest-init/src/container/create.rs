@@ -16,7 +16,7 @@ use crate::cgroup::Cgroup;
 use crate::io::{console, stdio::Wiring};
 use crate::net::sockets::Sockets;
 use crate::process::{
-    Process, Supervisor,
+    Process, Supervisor, env,
     fork::{Report, fork},
 };
 use crate::rpc::fault::{Fault, errno_text};
@@ -73,6 +73,16 @@ fn check_rootfs(spec: &Spec) -> Result<(), Fault> {
     }
 }
 
+/// What libcontainer reads instead of the spec.
+fn for_libcontainer(spec: &Spec) -> Spec {
+    let mut spec = spec.clone();
+    if let Some(process) = spec.process_mut() {
+        let env = env::with_placeholder(process.env().as_deref().unwrap_or_default());
+        process.set_env(Some(env));
+    }
+    spec
+}
+
 async fn make(
     supervisor: &Supervisor,
     id: &str,
@@ -83,7 +93,8 @@ async fn make(
     let (bundle, state) = (run_dir(id), state_dir(id));
     fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
     let config = bundle.join("config.json");
-    fs::write(&config, serde_json::to_vec(spec)?).with_context(|| format!("write {}", config.display()))?;
+    fs::write(&config, serde_json::to_vec(&for_libcontainer(spec))?)
+        .with_context(|| format!("write {}", config.display()))?;
     let process = spec.process().as_ref().context("no process")?;
     let console = match process.terminal() {
         Some(true) => Some(listen(&bundle.join("console"))?),

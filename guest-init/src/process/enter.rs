@@ -107,7 +107,7 @@ fn become_process(job: &Job) -> Result<Infallible> {
     set_limits(&job.rlimits)?;
     let umask = process.user().umask().unwrap_or(0o022);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
-    let home = fs::File::open("/etc/passwd").ok().and_then(|file| env::home_of(process.user().uid(), file));
+    let home = env::home(process.user().uid());
     // As root first: the path may lead through directories that the user cannot enter. Then as the user: some file
     // systems let root in nowhere.
     let entered = change_directory(process);

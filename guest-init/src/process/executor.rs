@@ -27,15 +27,16 @@ pub struct GuestExecutor {
 impl Executor for GuestExecutor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         let (args, env) = args_and_env(spec);
+        let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = env::home(uid);
         lookup::executable(args.first().map_or("", String::as_str), env).map(drop).map_err(|why| {
             trace::decisive(&why);
             ExecutorValidationError::ArgValidationError(why.to_string())
         })
     }
 
-    // libcontainer passes a map, in which HOME is the user's.
-    fn setup_envs(&self, mut envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = envs.remove("HOME");
+    // libcontainer passes a map, which has lost the environment's order.
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         Ok(())
     }
 
@@ -61,7 +62,7 @@ fn args_and_env(spec: &Spec) -> (&[String], &[String]) {
     let list = |get: fn(&Process) -> &Option<Vec<String>>| {
         spec.process().as_ref().and_then(|process| get(process).as_deref()).unwrap_or_default()
     };
-    (list(Process::args), list(Process::env))
+    (list(Process::args), env::without_placeholder(list(Process::env)))
 }
 
 /// Replaces this process. Returns only when that failed.

@@ -58,7 +58,7 @@ fn bad_network_namespace(ctx: &Ctx) -> Result<Outcome> {
 }
 
 /// A program that containerd takes for a shim: on `start` it runs the script, otherwise the real one.
-fn wrap(ctx: &Ctx, name: &str, on_start: &str) -> Result<String> {
+pub(super) fn wrap(ctx: &Ctx, name: &str, on_start: &str) -> Result<String> {
     let path = ctx.work(&format!("containerd-shim-{name}-v2"));
     let shim = ctx.runtime.shim();
     let on_start = on_start.replace("{shim}", shim);

@@ -14,6 +14,7 @@ mod fidelity;
 mod hostile;
 mod hostile_net;
 mod hostile_paths;
+mod hostile_spec;
 mod hung_volume;
 mod identity;
 mod lifecycle;
@@ -61,6 +62,7 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_net::SCENARIOS,
     hostile_paths::SCENARIOS,
     hung_volume::SCENARIOS,
+    hostile_spec::SCENARIOS,
     crash::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,

@@ -5,6 +5,7 @@ mod enforcement;
 mod load;
 mod mounts;
 mod policy;
+mod root;
 mod transform;
 mod volume;
 
@@ -15,10 +16,15 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 pub use enforcement::{for_host, keep_guests};
 pub use load::{load, parse};
 pub use policy::{HostPolicy, Role};
+pub use root::rootfs_of;
 pub use transform::{Host, to_guest};
 pub use volume::{FileVolume, Volume};
 
-use crate::config::Limits;
+use crate::{
+    config::{Limits, Origin},
+    error::Result,
+    id,
+};
 
 /// What a spec is turned into: the guest's own spec, and what the host does for it.
 #[derive(Debug, Clone)]
@@ -37,8 +43,37 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 
 /// The id of the container whose pod `spec`'s container belongs to, which may be its own.
 pub fn pod_of(spec: &Spec) -> Option<&str> {
+    group_of(spec).map(|(_, id)| id)
+}
+
+fn group_of(spec: &Spec) -> Option<(&str, &str)> {
     let annotations = spec.annotations().as_ref()?;
-    GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
+    GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name).map(|id| (*name, id.as_str())))
+}
+
+/// Refuses a spec whose pod has an id that is none.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` that names the annotation.
+pub fn check_pod(spec: &Spec) -> Result<()> {
+    match group_of(spec) {
+        Some((name, id)) => id::check(&format!("annotation {name}"), id),
+        None => Ok(()),
+    }
+}
+
+/// What the names of the CRI's annotations begin with, with containerd and with CRI-O. A pod's author cannot set or remove
+/// them. Source: containerd `internal/cri/annotations/annotations.go`, CRI-O `pkg/annotations`.
+const CRI: [&str; 2] = ["io.kubernetes.cri.", "io.kubernetes.cri-o."];
+
+/// Where `spec`'s container comes from, whose id is `id`.
+pub fn origin(spec: &Spec, id: &str) -> Origin {
+    let mut names = spec.annotations().iter().flatten().map(|(name, _)| name);
+    match names.any(|name| CRI.iter().any(|prefix| name.starts_with(prefix))) {
+        false => Origin::Host,
+        true if Role::of(pod_of(spec), id) == Role::Member => Origin::PodMember,
+        true => Origin::Pod,
+    }
 }
 
 /// The host cgroup that `spec` names for its container.
@@ -98,6 +133,23 @@ fn resources(spec: &Spec) -> Option<&LinuxResources> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_kubernetes_makes_is_told_from_what_root_makes() {
+        let of = |annotations: serde_json::Value| {
+            let spec = serde_json::json!({"ociVersion": "1.0.2", "annotations": annotations});
+            origin(&serde_json::from_value(spec).unwrap(), "a")
+        };
+        let id = "io.kubernetes.cri.sandbox-id";
+        assert_eq!(of(serde_json::json!({})), Origin::Host);
+        assert_eq!(of(serde_json::json!({"io.containerd.runc.v2.group": "b"})), Origin::Host);
+        assert_eq!(
+            of(serde_json::json!({id: "a", "io.kubernetes.cri.container-type": "sandbox"})),
+            Origin::Pod
+        );
+        assert_eq!(of(serde_json::json!({id: "b"})), Origin::PodMember);
+        assert_eq!(of(serde_json::json!({"io.kubernetes.cri-o.ContainerType": "sandbox"})), Origin::Pod);
+    }
 
     #[test]
     fn a_pods_limits_are_its_annotations() {

@@ -20,6 +20,7 @@ use std::{
 use serde::Deserialize;
 use vm_launcher::config::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 
+use annotations::Author;
 pub use options::RuntimeOptions;
 pub use sizing::{Limits, Size, host_memory_mib};
 
@@ -61,8 +62,12 @@ pub struct Config {
     pub vmm: Option<PathBuf>,
     /// A directory for the output of the guest kernels' consoles, a file per sandbox.
     pub debug_console: Option<PathBuf>,
-    /// Annotations that may be used, by name without prefix.
-    pub enable_annotations: Vec<String>,
+    /// How large an annotation may make a pod's VM; none allows what its limits and the rest of this give.
+    pub pod_max_cpus: Option<u8>,
+    /// As `pod_max_cpus`, in MiB.
+    pub pod_max_memory_mib: Option<u32>,
+    /// Annotations that may be used, by name without prefix; none allows those that are safe for their author.
+    pub enable_annotations: Option<Vec<String>>,
 }
 
 impl Default for Config {
@@ -80,7 +85,9 @@ impl Default for Config {
             guest_init: None,
             vmm: None,
             debug_console: None,
-            enable_annotations: annotations::names().map(str::to_owned).collect(),
+            pod_max_cpus: None,
+            pod_max_memory_mib: None,
+            enable_annotations: None,
         }
     }
 }
@@ -98,18 +105,28 @@ struct Layer {
     guest_init: Option<PathBuf>,
     vmm: Option<PathBuf>,
     debug_console: Option<PathBuf>,
+    pod_max_cpus: Option<i64>,
+    pod_max_memory_mib: Option<i64>,
     enable_annotations: Option<Vec<String>>,
 }
 
+/// Where a container comes from, which decides what its annotations may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A client of containerd, which is root on the host.
+    Host,
+    /// Kubernetes: the container is its pod's sandbox, and has the VM made.
+    Pod,
+    /// Kubernetes: the container joins its pod's VM.
+    PodMember,
+}
+
 impl Config {
-    /// The configuration of a sandbox with these runtime options and annotations.
+    /// The administrator's configuration.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` that names the file or annotation, the key, and what is allowed.
-    pub fn load<'a>(
-        options: &RuntimeOptions,
-        annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
-    ) -> Result<Config> {
+    /// `INVALID_ARGUMENT` that names the file, the key, and what is allowed.
+    pub fn load(options: &RuntimeOptions) -> Result<Config> {
         let mut config = Config::default();
         for file in files(Path::new(FILE), Path::new(DROP_INS))? {
             config.read(&file)?;
@@ -120,8 +137,33 @@ impl Config {
         if let Some(text) = &options.config_body {
             config.apply(text, "containerd's runtime options")?;
         }
-        annotations::apply(&mut config, annotations)?;
         Ok(config)
+    }
+
+    /// This configuration for a container with these annotations, whose VM has room for `limits`.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` that names the annotation, its value, and what is allowed.
+    pub fn of_container<'a>(
+        mut self,
+        annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
+        origin: Origin,
+        limits: Limits,
+    ) -> Result<Config> {
+        match origin {
+            Origin::Host => annotations::apply(&mut self, annotations, Author::Host)?,
+            Origin::Pod => {
+                let most = self.most_of_pod(limits);
+                annotations::apply(&mut self, annotations, Author::Pod(most))?;
+            }
+            // The CRI repeats the pod's annotations, which were checked against the pod's limits and have had their say.
+            Origin::PodMember => {
+                let any = Size { cpus: u8::MAX, memory_mib: u32::MAX };
+                annotations::apply(&mut self.clone(), annotations, Author::Pod(any))?;
+            }
+        }
+        self.size_for(limits);
+        Ok(self)
     }
 
     fn read(&mut self, file: &Path) -> Result<()> {
@@ -137,31 +179,40 @@ impl Config {
     pub fn apply(&mut self, text: &str, origin: &str) -> Result<()> {
         let layer: Layer = toml::from_str(text)
             .map_err(|e| Error::invalid(format!("{origin}: {}", e.to_string().trim_end())))?;
-        let within = |result: Result<()>| result.map_err(|e| e.context(origin));
+
+        fn within<T>(origin: &str, result: Result<T>) -> Result<T> {
+            result.map_err(|e| e.context(origin))
+        }
         if let Some(cpus) = layer.default_cpus {
-            within(self.set_cpus("default_cpus", cpus))?;
+            within(origin, self.set_cpus("default_cpus", cpus))?;
         }
         if let Some(memory) = layer.default_memory_mib {
-            within(self.set_memory_mib("default_memory_mib", memory))?;
+            within(origin, self.set_memory_mib("default_memory_mib", memory))?;
         }
         if let Some(cpus) = layer.max_cpus {
-            within(self.set_max_cpus(cpus))?;
+            within(origin, self.set_max_cpus(cpus))?;
         }
         if let Some(memory) = layer.max_memory_mib {
-            within(self.set_max_memory_mib(memory))?;
+            within(origin, self.set_max_memory_mib(memory))?;
         }
         if let Some(network) = layer.network {
-            within(self.set_network(&network))?;
+            within(origin, self.set_network(&network))?;
         }
         self.libkrunfw = layer.libkrunfw.or(self.libkrunfw.take());
         self.guest_init = layer.guest_init.or(self.guest_init.take());
         self.vmm = layer.vmm.or(self.vmm.take());
         self.debug_console = layer.debug_console.or(self.debug_console.take());
+        if let Some(cpus) = layer.pod_max_cpus {
+            self.pod_max_cpus = Some(within(origin, cpus_in_range("pod_max_cpus", cpus))?);
+        }
+        if let Some(memory) = layer.pod_max_memory_mib {
+            self.pod_max_memory_mib = Some(within(origin, memory_in_range("pod_max_memory_mib", memory))?);
+        }
         if let Some(names) = layer.enable_annotations {
             for name in &names {
-                within(annotations::check_name(name))?;
+                within(origin, annotations::check_name(name))?;
             }
-            self.enable_annotations = names;
+            self.enable_annotations = Some(names);
         }
         Ok(())
     }
@@ -248,6 +299,41 @@ mod tests {
         assert!(error.starts_with("a: default_memory_mib = 64: must be 128 to "), "{error}");
         let error = config.apply("ram = 64", "a").unwrap_err().to_string();
         assert!(error.contains("unknown field `ram`") && error.contains("default_memory_mib"), "{error}");
+    }
+
+    /// The VM's size for a pod's annotation, in a pod with limits of 256 MiB and 2 CPUs.
+    fn pods_size(file: &str, origin: Origin, key: &str, value: &str) -> Result<(u8, u32)> {
+        let mut config = Config::default();
+        config.apply(file, "a.toml").unwrap();
+        let limits = Limits { cpu_quota: Some(200_000), cpu_period: Some(100_000), memory: Some(256 << 20) };
+        let config = config.of_container([(&key.to_owned(), &value.to_owned())], origin, limits)?;
+        Ok((config.cpus, config.memory_mib))
+    }
+
+    #[test]
+    fn a_pod_may_have_what_its_limits_give_or_the_file_allows() {
+        let derived = pods_size("", Origin::Pod, "else", "").unwrap();
+        let (memory, more) = (derived.1.to_string(), (derived.1 + 1).to_string());
+        let key = "io.containerd.krun.memory_mib";
+        assert_eq!(pods_size("", Origin::Pod, key, &memory).unwrap(), derived);
+        let error = pods_size("", Origin::Pod, key, &more).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(&format!("at most {memory}")), "{error}");
+        let file = format!("pod_max_memory_mib = {more}");
+        assert_eq!(pods_size(&file, Origin::Pod, key, &more).unwrap().1, derived.1 + 1);
+        // A ceiling takes nothing from what the limits give.
+        assert_eq!(pods_size("pod_max_memory_mib = 128", Origin::Pod, key, &memory).unwrap(), derived);
+        assert!(pods_size("", Origin::Pod, "krun.cpus", "16").is_err());
+        assert_eq!(pods_size("pod_max_cpus = 16", Origin::Pod, "krun.cpus", "16").unwrap().0, 16);
+    }
+
+    #[test]
+    fn a_members_sizes_change_no_vm() {
+        let derived = pods_size("", Origin::PodMember, "else", "").unwrap();
+        for value in ["128", "1024"] {
+            let size = pods_size("", Origin::PodMember, "io.containerd.krun.memory_mib", value).unwrap();
+            assert_eq!(size, derived);
+        }
+        assert!(pods_size("", Origin::PodMember, "io.containerd.krun.ports", "1:1").is_err());
     }
 
     #[test]

@@ -103,6 +103,29 @@ impl Config {
         self.size_on(limits, host_memory_mib(), cpus);
     }
 
+    /// The most that an annotation of a pod may ask for, whose limits are these: what the pod gets without, or what the
+    /// administrator allows.
+    pub(super) fn most_of_pod(&self, limits: Limits) -> Size {
+        let mut plain = self.clone();
+        plain.size_for(limits);
+        Size {
+            cpus: plain.cpus.max(self.pod_max_cpus.unwrap_or(0)),
+            memory_mib: plain.memory_mib.max(self.pod_max_memory_mib.unwrap_or(0)),
+        }
+    }
+
+    /// The size that annotations ask for, room for updates included.
+    pub(super) fn asked_size(&self) -> Size {
+        let room = match self.max_memory_mib {
+            0 => 0,
+            mib => mib.saturating_add(GUEST_NEED_MIB as u32).min(host_memory_mib()),
+        };
+        Size {
+            cpus: self.max_cpus.max(if self.cpus_fixed { self.cpus } else { 0 }),
+            memory_mib: room.max(if self.memory_fixed { self.memory_mib } else { 0 }),
+        }
+    }
+
     fn size_on(&mut self, limits: Limits, host_mib: u32, host_cpus: u8) {
         if let (false, Some(wanted)) = (self.cpus_fixed, limits.cpus()) {
             self.cpus = wanted.min(u64::from(host_cpus)) as u8;

@@ -13,7 +13,10 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    id,
+};
 
 /// The file in a bundle. containerd reads it too when it restarts. Source: containerd `core/runtime/v2/shim.go`.
 pub const FILE: &str = "address";
@@ -52,16 +55,13 @@ pub fn write(bundle: &Path, address: &str) -> Result<()> {
 /// The addresses that were noted for a container: in its own bundle, and in that of its sandbox, which lies beside it.
 /// A container's own may be missing, when its `start` was killed.
 pub fn noted(bundle: &Path, sandbox: &str) -> Vec<String> {
-    let sandboxs = bundle.parent().filter(|_| is_name(sandbox)).map(|dir| dir.join(sandbox));
+    // The name comes from an annotation.
+    let is_name = id::check("sandbox", sandbox).is_ok();
+    let sandboxs = bundle.parent().filter(|_| is_name).map(|dir| dir.join(sandbox));
     let mut found: Vec<_> =
         [Some(bundle.to_owned()), sandboxs].into_iter().flatten().filter_map(read).collect();
     found.dedup();
     found
-}
-
-/// The sandbox's name comes from an annotation.
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains('/') && name != "." && name != ".."
 }
 
 fn read(bundle: PathBuf) -> Option<String> {

@@ -31,6 +31,7 @@ use crate::{
     bundle,
     error::{Error, Result},
     files::state_dir::make_dir,
+    id,
 };
 
 /// Where containerd takes events. Source: containerd `core/runtime/v2/README.md`.
@@ -121,6 +122,8 @@ pub fn start(flags: &Flags) -> Result<()> {
     let bundle = env::current_dir().map_err(|e| Error::internal(format!("find the bundle: {e}")))?;
     // Create refuses a bad config.json; the container is its own sandbox here.
     let spec = bundle::load(&bundle).ok();
+    id::check("container id", &request.id)?;
+    spec.as_ref().map_or(Ok(()), bundle::check_pod)?;
     let sandbox = spec.as_ref().and_then(bundle::pod_of).unwrap_or(&request.id);
     let (address, mut server) = match running(&bundle, sandbox, &request)? {
         Some(address) => (address, None),

@@ -5,7 +5,7 @@
 use std::{io, sync::Arc};
 
 use guest_protocol::{api, failure::CallError, relay};
-use log::{debug, warn};
+use log::debug;
 use tokio::{
     net::UnixStream,
     sync::Semaphore,
@@ -15,7 +15,7 @@ use ttrpc::context::Context;
 use vm_launcher::Guest;
 
 use super::pin::{Socket, path_of};
-use crate::id::StreamNumbers;
+use crate::{id::StreamNumbers, warnings::Warnings};
 
 /// How many clients a socket may have at once; more wait. Each costs a descriptor and up to two windows of a stream.
 const CLIENTS: usize = 128;
@@ -40,6 +40,8 @@ impl Forward {
     /// Serves clients until the guest or its container is gone. Stopped by dropping it, with all connections.
     pub async fn serve(self, guest: Guest, numbers: StreamNumbers) {
         let room = Arc::new(Semaphore::new(CLIENTS));
+        let warnings =
+            Arc::new(Warnings::new(format!("connect a container to {}", self.socket.path().display())));
         let mut clients = JoinSet::new();
         loop {
             // Never closed.
@@ -60,12 +62,12 @@ impl Forward {
                 let error = CallError::from(error);
                 return debug!("no more clients of {}: {error}", self.socket.path().display());
             }
-            let socket = self.socket.clone();
+            let (socket, warnings) = (self.socket.clone(), warnings.clone());
             clients.spawn(async move {
                 // Dropping the stream is what the client sees of a server that is not there.
                 match connect(&socket).await {
                     Ok(server) => relay::local(server, reader, writer).await,
-                    Err(error) => warn!("connect a container to {}: {error}", socket.path().display()),
+                    Err(error) => warnings.failed(error),
                 }
                 drop(place);
             });

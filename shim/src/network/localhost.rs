@@ -9,9 +9,10 @@ use std::{
 
 use guest_protocol::relay;
 use log::debug;
-use tokio::task::JoinSet;
+use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{
+    Connections,
     dialer::Dialer,
     netns::Netns,
     ports::Protocol,
@@ -49,21 +50,21 @@ impl Localhost {
 }
 
 async fn accept(listener: tokio::net::TcpListener, address: IpAddr, dialer: Dialer) {
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(listener);
     loop {
-        let Some(socket) = super::accept(&listener, &mut connections).await else { continue };
-        let dialer = dialer.clone();
-        connections.spawn(async move {
-            // Steering leaves the address that the client dialled.
-            let Ok(dialled) = socket.local_addr() else { return };
-            match dialer.connect(Some(address), dialled.port(), Protocol::Tcp).await {
-                Ok((reader, writer)) => relay::bytes(socket, reader, writer).await,
-                Err(error) => {
-                    debug!("localhost port {}: {error}", dialled.port());
-                    // The closest to a refused connection: the client gets a reset.
-                    let _ = socket.set_zero_linger();
-                }
-            }
-        });
+        connections.accept(|socket| serve(socket, address, dialer.clone())).await;
+    }
+}
+
+async fn serve(socket: TcpStream, address: IpAddr, dialer: Dialer) {
+    // Steering leaves the address that the client dialled.
+    let Ok(dialled) = socket.local_addr() else { return };
+    match dialer.connect(Some(address), dialled.port(), Protocol::Tcp).await {
+        Ok((reader, writer)) => relay::bytes(socket, reader, writer).await,
+        Err(error) => {
+            debug!("localhost port {}: {error}", dialled.port());
+            // The closest to a refused connection: the client gets a reset.
+            let _ = socket.set_zero_linger();
+        }
     }
 }

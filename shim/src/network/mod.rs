@@ -3,6 +3,7 @@
 //!
 //! A new mode is a line of [`NAMES`] and of [`decide`]; a new port protocol belongs in [`ports::Protocol`].
 
+mod backlog;
 mod dialer;
 mod links;
 mod localhost;
@@ -22,13 +23,16 @@ pub use localhost::Localhost;
 pub use netns::Netns;
 pub use publish::{Backend, Bound, check};
 
-use log::{info, warn};
+use log::info;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    warnings::Warnings,
+};
 
 /// How long the guest may take to connect to a server of its own. The guest's kernel gives up a server that does not
 /// answer after about as long.
@@ -37,19 +41,40 @@ const CONNECT: Duration = Duration::from_secs(130);
 /// How long an acceptor waits when there is no descriptor for the next connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts the next connection, and forgets those that have ended.
-async fn accept(listener: &TcpListener, connections: &mut JoinSet<()>) -> Option<TcpStream> {
-    loop {
-        tokio::select! {
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => return Some(socket),
-                Err(error) => {
-                    warn!("accept a connection: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    return None;
-                }
-            },
+/// Connections that a listener may have at once; more wait in its backlog. Each costs descriptors, buffers and a stream with
+/// two windows.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// The connections of a listener.
+struct Connections {
+    listener: TcpListener,
+    running: JoinSet<()>,
+    warnings: Warnings,
+}
+
+impl Connections {
+    /// Those that `listener` will have.
+    fn new(listener: TcpListener) -> Connections {
+        Connections { listener, running: JoinSet::new(), warnings: Warnings::new("accept a connection") }
+    }
+
+    /// Accepts the next one, when there is room for it. `serve` relays it.
+    async fn accept<F: Future<Output = ()> + Send + 'static>(&mut self, serve: impl FnOnce(TcpStream) -> F) {
+        loop {
+            let is_full = self.running.len() >= MAX_CONNECTIONS;
+            tokio::select! {
+                Some(_) = self.running.join_next() => {}
+                accepted = self.listener.accept(), if !is_full => match accepted {
+                    Ok((socket, _)) => {
+                        self.running.spawn(serve(socket));
+                        return;
+                    }
+                    Err(error) => {
+                        self.warnings.failed(error);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
         }
     }
 }
@@ -134,6 +159,29 @@ fn decide(mode: Mode, host: bool, configured: bool) -> Result<Choice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_listener_has_a_bounded_number_of_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = Connections::new(listener);
+        let (done, _) = tokio::sync::broadcast::channel::<()>(1);
+        let hold = |socket| {
+            let mut done = done.subscribe();
+            async move {
+                let _ = done.recv().await;
+                drop::<TcpStream>(socket);
+            }
+        };
+        for _ in 0..MAX_CONNECTIONS {
+            connections.running.spawn(std::future::pending());
+        }
+        let _client = TcpStream::connect(address).await.unwrap();
+        let patience = Duration::from_millis(200);
+        assert!(tokio::time::timeout(patience, connections.accept(hold)).await.is_err());
+        connections.running = JoinSet::new();
+        connections.accept(hold).await;
+    }
 
     #[test]
     fn a_configured_namespace_gets_nics() {

@@ -12,7 +12,7 @@ use log::debug;
 use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{
-    Choice,
+    Choice, Connections,
     dialer::Dialer,
     netns::Netns,
     ports::{Port, Protocol},
@@ -106,28 +106,28 @@ fn any<T>(port: u16, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T
 }
 
 async fn accept(port: Port, listener: tokio::net::TcpListener, backend: Backend) {
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(listener);
     loop {
-        let Some(socket) = super::accept(&listener, &mut connections).await else { continue };
-        let backend = backend.clone();
-        connections.spawn(async move {
-            let failed = match &backend {
-                Backend::Namespace(netns) => in_namespace(netns, port.task, socket).await.err(),
-                Backend::Guest(dialer) => match dialer.connect(None, port.task, Protocol::Tcp).await {
-                    Ok((reader, writer)) => {
-                        relay::bytes(socket, reader, writer).await;
-                        None
-                    }
-                    Err(error) => {
-                        let _ = socket.set_zero_linger();
-                        Some(io::Error::other(error))
-                    }
-                },
-            };
-            if let Some(error) = failed {
-                debug!("published port {port}: {error}");
+        connections.accept(|socket| serve(port, socket, backend.clone())).await;
+    }
+}
+
+async fn serve(port: Port, socket: TcpStream, backend: Backend) {
+    let failed = match &backend {
+        Backend::Namespace(netns) => in_namespace(netns, port.task, socket).await.err(),
+        Backend::Guest(dialer) => match dialer.connect(None, port.task, Protocol::Tcp).await {
+            Ok((reader, writer)) => {
+                relay::bytes(socket, reader, writer).await;
+                None
             }
-        });
+            Err(error) => {
+                let _ = socket.set_zero_linger();
+                Some(io::Error::other(error))
+            }
+        },
+    };
+    if let Some(error) = failed {
+        debug!("published port {port}: {error}");
     }
 }
 

@@ -20,6 +20,7 @@ use log::{debug, info};
 
 use crate::{
     error::{Error, Result},
+    id,
     sandbox::{NewContainer, ProcessId},
     stdio::StdioPaths,
     task::{ProcessState, Status as ProcessStatus, Tasks},
@@ -94,6 +95,7 @@ impl shim_async::Task for Service {
     ) -> ttrpc::Result<CreateTaskResponse> {
         info!("create {}", request.id);
         let pid = self.run("create", |tasks| async move {
+            id::check("container id", &request.id)?;
             if !request.checkpoint.is_empty() {
                 return Err(Error::unimplemented("restoring a checkpoint is not offered: a VM cannot"));
             }
@@ -166,9 +168,7 @@ impl shim_async::Task for Service {
             terminal: request.terminal,
         };
         let spec = request.spec.into_option().unwrap_or_default().value;
-        if request.exec_id.is_empty() {
-            return Err(Error::invalid("exec_id is empty").into());
-        }
+        id::check("exec id", &request.exec_id)?;
         self.tasks.add_exec(process_id(request.id, request.exec_id), spec, stdio)?;
         Ok(Empty::new())
     }

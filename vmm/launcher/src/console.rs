@@ -4,7 +4,11 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::Path,
     thread,
 };
 
@@ -15,6 +19,18 @@ use nix::{
 
 /// Maximum size of the output that is kept, in bytes.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
+
+/// Opens the file that takes the output, and makes it if there is none. Others may be able to write its directory: a link in
+/// the place of the file is not followed, and a FIFO or a device is not waited for.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
+}
 
 /// Makes a terminal whose output goes to `file` until its last descriptor is closed.
 pub fn copied_to(file: File) -> io::Result<OwnedFd> {
@@ -51,6 +67,28 @@ fn copy(mut master: File, mut file: File) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn output_goes_to_regular_files_only() {
+        let dir = std::env::temp_dir().join(format!("console-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = |name: &str| dir.join(name);
+        for _ in 0..2 {
+            open(&path("new")).unwrap().write_all(b"x").unwrap();
+        }
+        assert_eq!(std::fs::read(path("new")).unwrap(), b"xx");
+        std::os::unix::fs::symlink("new", path("link")).unwrap();
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        // Somebody reads the first FIFO, and nobody the second.
+        let _reader = File::options().read(true).write(true).open(path("fifo")).unwrap();
+        nix::unistd::mkfifo(&path("unread"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for name in ["link", "fifo", "unread", "socket", "missing/file"] {
+            assert!(open(&path(name)).is_err(), "{name}");
+        }
+        assert!(open(Path::new("/dev/null")).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn output_on_the_terminal_arrives_in_the_file() {

@@ -17,18 +17,62 @@ const PER_SECOND: u32 = 5;
 /// The time in which one line is earned.
 const PER_LINE: Duration = Duration::from_millis(1000 / PER_SECOND as u64);
 
-/// Splits a stream of bytes into lines.
-pub struct Lines {
-    partial: Vec<u8>,
+/// Decides which lines pass: `burst` at once, and [`PER_SECOND`] in the long run.
+#[derive(Debug)]
+pub struct Rate {
+    burst: u32,
     /// The number of lines that may pass now.
     allowance: u32,
     refilled: Instant,
     dropped: u64,
 }
 
+impl Rate {
+    /// Allows `burst` lines at once.
+    pub fn new(burst: u32) -> Rate {
+        Rate { burst, allowance: burst, refilled: Instant::now(), dropped: 0 }
+    }
+
+    /// Whether the next line passes. If it does, a summary comes first when lines before it were dropped.
+    pub fn admit(&mut self) -> Option<Option<String>> {
+        self.refill();
+        // During a flood, the summary and the lines after it come once a second.
+        let needed = if self.dropped > 0 { PER_SECOND } else { 1 };
+        if self.allowance < needed {
+            self.dropped += 1;
+            return None;
+        }
+        let summary = self.end();
+        self.allowance -= 1;
+        Some(summary)
+    }
+
+    /// The summary of the lines that were dropped since the last.
+    pub fn end(&mut self) -> Option<String> {
+        if self.dropped == 0 {
+            return None;
+        }
+        self.allowance = self.allowance.saturating_sub(1);
+        Some(format!("... and {} more lines", std::mem::take(&mut self.dropped)))
+    }
+
+    fn refill(&mut self) {
+        let earned = self.refilled.elapsed().as_nanos() / PER_LINE.as_nanos();
+        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+        self.allowance = self.allowance.saturating_add(earned).min(self.burst);
+        self.refilled += PER_LINE * earned;
+    }
+}
+
+/// Splits a stream of bytes into lines.
+pub struct Lines {
+    partial: Vec<u8>,
+    rate: Rate,
+}
+
 impl Default for Lines {
     fn default() -> Self {
-        Lines { partial: Vec::new(), allowance: BURST, refilled: Instant::now(), dropped: 0 }
+        Lines { partial: Vec::new(), rate: Rate::new(BURST) }
     }
 }
 
@@ -53,35 +97,18 @@ impl Lines {
         if !self.partial.is_empty() {
             self.finish(&mut pass);
         }
-        self.report_dropped(&mut pass);
+        if let Some(summary) = self.rate.end() {
+            pass(&summary);
+        }
     }
 
     fn finish(&mut self, pass: &mut impl FnMut(&str)) {
         let line = std::mem::take(&mut self.partial);
-        self.refill();
-        // During a flood, the summary and the lines after it come once a second.
-        let needed = if self.dropped > 0 { PER_SECOND } else { 1 };
-        if self.allowance < needed {
-            self.dropped += 1;
-            return;
+        let Some(summary) = self.rate.admit() else { return };
+        if let Some(summary) = summary {
+            pass(&summary);
         }
-        self.report_dropped(pass);
-        self.allowance -= 1;
         pass(&printable(&line));
-    }
-
-    fn refill(&mut self) {
-        let earned = self.refilled.elapsed().as_nanos() / PER_LINE.as_nanos();
-        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-        self.allowance = self.allowance.saturating_add(earned).min(BURST);
-        self.refilled += PER_LINE * earned;
-    }
-
-    fn report_dropped(&mut self, pass: &mut impl FnMut(&str)) {
-        if self.dropped > 0 {
-            self.allowance = self.allowance.saturating_sub(1);
-            pass(&format!("... and {} more lines", std::mem::take(&mut self.dropped)));
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, Write},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     pin::pin,
     sync::{
@@ -136,9 +136,11 @@ impl Vm {
             spawn = spawn.fd(open("network namespace", path, File::options().read(true))?, order::NETNS_FD);
         }
         if let Some(path) = &config.debug_console {
-            let mut options = File::options();
-            options.append(true).create(true).mode(0o600);
-            let file = File::from(open("debug console", path, &options)?);
+            let file = console::open(path).map_err(|source| LaunchError::Open {
+                what: "debug console",
+                path: path.to_owned(),
+                source,
+            })?;
             let terminal =
                 console::copied_to(file).map_err(|error| LaunchError::Prepare("a console", error))?;
             spawn = spawn.fd(terminal, order::CONSOLE_FD);

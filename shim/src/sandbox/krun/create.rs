@@ -44,12 +44,13 @@ impl Plan {
     fn read(new: &NewContainer, host: &bundle::Host) -> Result<Plan> {
         let id = new.id.as_str();
         let spec = bundle::load(&new.bundle)?;
+        bundle::check_pod(&spec)?;
         let annotations = spec.annotations().clone().unwrap_or_default();
-        let mut config = Config::load(&new.options, &annotations)?;
-        config.size_for(bundle::limits(&spec));
+        let config = Config::load(&new.options)?;
+        let config = config.of_container(&annotations, bundle::origin(&spec, id), bundle::limits(&spec))?;
         let network = bundle::network_namespace(&spec);
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-        let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+        let root = bundle::rootfs_of(&spec, &new.bundle, !new.rootfs.is_empty())?;
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
         let policy = HostPolicy::of(&spec, id);
         let guest = bundle::to_guest(spec, id, host)?;
@@ -58,7 +59,7 @@ impl Plan {
         }
         let spec = serde_json::to_vec(&guest.spec)
             .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
-        Ok(Plan { config, network, cgroup, root: new.bundle.join(root), hooks, policy, guest, spec })
+        Ok(Plan { config, network, cgroup, root, hooks, policy, guest, spec })
     }
 }
 
