@@ -8,7 +8,7 @@ mod policy;
 mod transform;
 mod volume;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
@@ -39,11 +39,6 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 pub fn pod_of(spec: &Spec) -> Option<&str> {
     let annotations = spec.annotations().as_ref()?;
     GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
-}
-
-/// The host cgroup that `spec` names for its container.
-pub fn cgroups_path(spec: &Spec) -> Option<&Path> {
-    spec.linux().as_ref()?.cgroups_path().as_deref()
 }
 
 /// The network namespace that a spec asks for.

@@ -130,8 +130,9 @@ impl<H: Host> KrunSandbox<H> {
         policy: &HostPolicy,
     ) -> Result<(Pinned, Arc<H::Anchor>)> {
         if let Some(path) = cgroup {
-            let host = self.host.clone();
-            side.cgroup = Some(Arc::new(blocking("find the cgroup", move || host.cgroup(&path)).await?));
+            let (host, bundle, role) = (self.host.clone(), new.bundle.clone(), policy.role);
+            let made = blocking("make the cgroup", move || host.cgroup(&path, &bundle, role)).await?;
+            side.cgroup = Some(Arc::new(made));
         }
         let (host, mounts) = (self.host.clone(), new.rootfs.clone());
         let (mounted, rootfs) = blocking("mount the rootfs", move || host.rootfs(&mounts, &root)).await?;
