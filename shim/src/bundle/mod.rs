@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
-pub use enforcement::{for_host, keep_guests};
+pub use enforcement::{bound_memory, for_host, keep_guests};
 pub use load::{load, parse};
 pub use policy::{HostPolicy, Role};
 pub use transform::{Host, to_guest};

@@ -51,7 +51,7 @@ impl Plan {
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let policy = HostPolicy::of(&spec, id);
+        let policy = HostPolicy::of(&spec, id, config.memory_mib);
         let guest = bundle::to_guest(spec, id, host)?;
         for note in &guest.notes {
             info!("{id}: {note}");
