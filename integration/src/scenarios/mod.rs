@@ -14,6 +14,7 @@ mod fidelity;
 mod hostile;
 mod hostile_net;
 mod hostile_paths;
+mod hostile_spec_cgroup;
 mod hung_volume;
 mod identity;
 mod lifecycle;
@@ -25,6 +26,7 @@ mod nerdctl_network;
 mod network;
 mod network_many;
 mod network_tap;
+mod orphans;
 mod pod;
 mod pod_many;
 mod process;
@@ -61,7 +63,9 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_net::SCENARIOS,
     hostile_paths::SCENARIOS,
     hung_volume::SCENARIOS,
+    hostile_spec_cgroup::SCENARIOS,
     crash::SCENARIOS,
+    orphans::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,
     network_many::SCENARIOS,
