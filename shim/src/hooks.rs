@@ -2,8 +2,12 @@
 //!
 //! Those of the container's own namespaces (createContainer, startContainer) have no host process
 //! to run in, and are refused rather than forgotten.
+//!
+//! A hook dies with its shim: it must not go on making what `delete` has just removed. That hooks began is written down
+//! before the first of them, so that those after the end run whatever becomes of the shim.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -11,13 +15,30 @@ use std::{
 
 use log::warn;
 use oci_spec::runtime::{Hook, Hooks, Spec};
-use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    record::{Entry, Record},
+};
 
 /// How long a hook without a timeout of its own may run: one that hangs must not hang its
 /// container for ever.
 const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How much of what a hook writes to standard error is kept, in bytes.
+const KEPT: u64 = 64 << 10;
+
+/// How long the rest of that may take once the hook has ended: what it has started may hold it open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The file with a process's standing when memory is short, and the usual one. Source: proc_pid_oom_score_adj(5).
+const OOM_SCORE_ADJ: &std::ffi::CStr = c"/proc/self/oom_score_adj";
+const USUAL_SCORE: &[u8] = b"0";
 
 /// The hooks of a container, and what they are told.
 pub struct ContainerHooks {
@@ -56,8 +77,11 @@ impl ContainerHooks {
     /// Before the container's process exists. One that fails fails the create.
     ///
     /// # Errors
-    /// The failing hook's, with what it wrote.
+    /// The failing hook's, with what it wrote; when it cannot be written down that they begin.
     pub async fn create_runtime(&self, pid: u32) -> Result<()> {
+        if self.hooks.poststop().iter().flatten().next().is_some() {
+            Record::of(&self.bundle).write(&Entry::HooksBegan)?;
+        }
         let state = self.state("creating", pid);
         #[allow(deprecated, reason = "Docker's networking is a prestart hook")]
         let prestart = self.hooks.prestart().iter().flatten();
@@ -69,12 +93,26 @@ impl ContainerHooks {
 
     /// After the container's process was started. One that fails is logged.
     pub async fn poststart(&self, pid: u32) {
-        run_all("poststart", self.hooks.poststart(), &self.state("running", pid)).await;
+        for error in run_all("poststart", self.hooks.poststart(), &self.state("running", pid)).await {
+            warn!("{error}");
+        }
     }
 
     /// After the container was removed. One that fails is logged.
     pub async fn poststop(&self) {
-        run_all("poststop", self.hooks.poststop(), &self.state("stopped", 0)).await;
+        for error in self.run_poststop().await {
+            warn!("{error}");
+        }
+    }
+
+    /// As [`ContainerHooks::poststop`]; what failed is returned.
+    pub async fn run_poststop(&self) -> Vec<Error> {
+        if self.hooks.poststop().iter().flatten().next().is_none() {
+            return Vec::new();
+        }
+        let mut errors = run_all("poststop", self.hooks.poststop(), &self.state("stopped", 0)).await;
+        errors.extend(Record::of(&self.bundle).write(&Entry::HooksEnded).err());
+        errors
     }
 
     /// The state document. Source: OCI runtime-spec, runtime.md, "State".
@@ -91,12 +129,12 @@ impl ContainerHooks {
     }
 }
 
-async fn run_all(name: &str, hooks: &Option<Vec<Hook>>, state: &[u8]) {
+async fn run_all(name: &str, hooks: &Option<Vec<Hook>>, state: &[u8]) -> Vec<Error> {
+    let mut errors = Vec::new();
     for hook in hooks.iter().flatten() {
-        if let Err(error) = run(hook, state).await {
-            warn!("{name}: {error}");
-        }
+        errors.extend(run(hook, state).await.map_err(|e| e.context(name)).err());
     }
+    errors
 }
 
 async fn run(hook: &Hook, state: &[u8]) -> Result<()> {
@@ -115,22 +153,64 @@ async fn run(hook: &Hook, state: &[u8]) -> Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    let shim = std::process::id();
+    // SAFETY: between fork and exec only system calls are made, on data that was there before.
+    unsafe {
+        command.pre_exec(move || settle(shim));
+    }
     let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
     let limit =
         hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map_or(TIMEOUT, Duration::from_secs);
+    let (mut stdin, stderr) = (child.stdin.take(), child.stderr.take());
+    let said = tokio::spawn(first_of(stderr));
     let ran = timeout(limit, async {
-        if let Some(mut stdin) = child.stdin.take() {
+        if let Some(stdin) = &mut stdin {
             // A hook need not read its state.
             let _ = stdin.write_all(state).await;
         }
-        child.wait_with_output().await
+        drop(stdin);
+        child.wait().await
     });
-    let output = ran.await.map_err(|_| failed(format!("did not end within {limit:?}")))?;
-    let output = output.map_err(|e| failed(e.to_string()))?;
-    if output.status.success() {
+    let status = ran.await.map_err(|_| failed(format!("did not end within {limit:?}")))?;
+    let status = status.map_err(|e| failed(e.to_string()))?;
+    if status.success() {
         return Ok(());
     }
-    Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())))
+    let said = timeout(LAST_WORDS, said).await.ok().and_then(std::result::Result::ok).unwrap_or_default();
+    Err(failed(format!("{status}: {}", String::from_utf8_lossy(&said).trim())))
+}
+
+/// The beginning of what comes from `stderr`, all of which is read: a hook must not wait for us.
+async fn first_of(stderr: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut first = Vec::new();
+    if let Some(stderr) = stderr {
+        let mut kept = stderr.take(KEPT);
+        // What was read before an error is all there is.
+        let _ = kept.read_to_end(&mut first).await;
+        let _ = tokio::io::copy(&mut kept.into_inner(), &mut tokio::io::sink()).await;
+    }
+    first
+}
+
+/// Makes a new process one that dies with `shim`, its parent, and is not protected as that is when memory is short.
+fn settle(shim: u32) -> io::Result<()> {
+    // SAFETY: these calls take numbers, a string with its zero and a buffer with its length.
+    unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // It may have died before that.
+        if libc::getppid() as u32 != shim {
+            libc::_exit(1);
+        }
+        let file = libc::open(OOM_SCORE_ADJ.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let written = libc::write(file, USUAL_SCORE.as_ptr().cast(), USUAL_SCORE.len());
+        libc::close(file);
+        if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +246,47 @@ mod tests {
         let hang = json!([{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 0}]);
         let error = hooks(json!({"createRuntime": hang})).unwrap().create_runtime(7).await.unwrap_err();
         assert!(error.to_string().contains("did not end"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_floods_ends_and_is_cut() {
+        let flood = shell("head -c 10000000 /dev/zero | tr '\\0' x >&2; exit 3");
+        let error = hooks(json!({"createRuntime": flood})).unwrap().create_runtime(7).await.unwrap_err();
+        let length = error.to_string().len() as u64;
+        assert!((KEPT..KEPT + 200).contains(&length), "{length}");
+    }
+
+    #[tokio::test]
+    async fn what_a_hook_leaves_running_holds_up_nothing() {
+        let hooks = hooks(json!({"createRuntime": shell("sleep 100 & exit 3")})).unwrap();
+        let began = std::time::Instant::now();
+        hooks.create_runtime(7).await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_hook_is_not_protected_as_its_shim_is() {
+        let script = "[ $(cat /proc/self/oom_score_adj) = 0 ]";
+        hooks(json!({"createRuntime": shell(script)})).unwrap().create_runtime(7).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn that_hooks_began_is_written_down_until_those_after_the_end_have_run() {
+        let bundle = tempfile::tempdir().unwrap();
+        let of = |hooks: serde_json::Value| {
+            let spec = serde_json::from_value(json!({"ociVersion": "1.0.2", "hooks": hooks})).unwrap();
+            ContainerHooks::new(&spec, "c1", bundle.path()).unwrap()
+        };
+        let recorded = || Record::of(bundle.path()).read().unwrap().hooked;
+        of(json!({"createRuntime": shell("true")})).create_runtime(7).await.unwrap();
+        assert!(!recorded(), "nothing is to be run after the end");
+        // It is written before a hook runs: this one fails unless it is.
+        let check = shell(&format!("grep -q hooks_began {}/*", bundle.path().display()));
+        let hooks = of(json!({"createRuntime": check, "poststop": shell("true")}));
+        hooks.create_runtime(7).await.unwrap();
+        assert!(recorded());
+        hooks.poststop().await;
+        assert!(!recorded());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod hooks;
 mod host;
 mod id;
 mod network;
+mod record;
 mod sandbox;
 mod service;
 mod stdio;

@@ -15,6 +15,7 @@ mod hostile;
 mod hostile_net;
 mod hostile_paths;
 mod hostile_spec;
+mod hostile_spec_cgroup;
 mod hung_volume;
 mod identity;
 mod lifecycle;
@@ -26,6 +27,7 @@ mod nerdctl_network;
 mod network;
 mod network_many;
 mod network_tap;
+mod orphans;
 mod pod;
 mod pod_many;
 mod process;
@@ -63,7 +65,9 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_paths::SCENARIOS,
     hung_volume::SCENARIOS,
     hostile_spec::SCENARIOS,
+    hostile_spec_cgroup::SCENARIOS,
     crash::SCENARIOS,
+    orphans::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,
     network_many::SCENARIOS,

@@ -68,10 +68,15 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
             anyhow::bail!("a pod of two has not one VM")
         };
         let (own, shims) = (procs::cgroup_of(vmm.pid)?, procs::cgroup_of(vmm.ppid)?);
+        let pods = own.strip_suffix("/vm").context("the vmm is in no part of the pod's cgroup")?;
         ensure!(
-            own.ends_with(&id) && own == shims,
+            pods.ends_with(&id) && shims == format!("{pods}/shim"),
             "the vmm is in cgroup {own}, the shim in {shims}, the pod is {id}"
         );
+        for file in [format!("{own}/pids.max"), format!("{pods}/memory.max")] {
+            let limit = fs::read_to_string(format!("/sys/fs/cgroup{file}")).with_context(|| file.clone())?;
+            ensure!(limit.trim() != "max", "the VM has no limit in {file}");
+        }
         let score =
             fs::read_to_string(format!("/proc/{}/oom_score_adj", vmm.pid)).context("oom_score_adj")?;
         ensure!(score.trim() == "300", "the vmm's oom_score_adj is {score}, its containers' 300");

@@ -1,8 +1,8 @@
 //! Which limits hold where. The guest's kernel enforces a container's own limits. Limits on the host's CPUs and disks
 //! mean nothing there: for a lone container the host enforces them on the whole VM, and its CPU time again, in case the
-//! guest does not. In a pod the pod's cgroup does that. The host bounds the threads of every VM.
+//! guest does not. In a pod the pod's cgroup does that. The host bounds the memory and threads of every VM.
 
-use oci_spec::runtime::{LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxMemory, LinuxPids, LinuxResources};
 
 use super::Role;
 
@@ -58,8 +58,8 @@ pub fn keep_guests(resources: &mut LinuxResources, role: Role) -> Vec<&'static s
 const MAX_THREADS: i64 = 1024;
 
 /// What the host enforces on the cgroup of a container with these resources: a bound on threads where a VM is in it,
-/// and a lone container's own limits. Not its memory: the VM's size bounds that, and the host would kill a guest that
-/// uses what it sees.
+/// and a lone container's own limits. Not its limit on memory: the guest enforces that, and the host would kill a guest
+/// that uses what it sees.
 pub fn for_host(resources: &LinuxResources, role: Role) -> Option<LinuxResources> {
     let mut hosts = LinuxResources::default();
     // By default it has device rules.
@@ -76,6 +76,17 @@ pub fn for_host(resources: &LinuxResources, role: Role) -> Option<LinuxResources
     pids.set_limit(MAX_THREADS);
     hosts.set_pids(Some(pids));
     (role != Role::Member).then_some(hosts)
+}
+
+/// What a VM may use on the host beyond its guest's memory: the vmm itself, and what the kernel keeps for it.
+const OVERHEAD_MIB: i64 = 512;
+
+/// Adds a bound on the memory of a cgroup with a VM in it, whose guest has this much.
+pub fn bound_memory(mut hosts: LinuxResources, memory_mib: u32) -> LinuxResources {
+    let mut memory = LinuxMemory::default();
+    memory.set_limit(Some((i64::from(memory_mib) + OVERHEAD_MIB) << 20));
+    hosts.set_memory(Some(memory));
+    hosts
 }
 
 #[cfg(test)]

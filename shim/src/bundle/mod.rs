@@ -9,11 +9,11 @@ mod root;
 mod transform;
 mod volume;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
-pub use enforcement::{for_host, keep_guests};
+pub use enforcement::{bound_memory, for_host, keep_guests};
 pub use load::{load, parse};
 pub use policy::{HostPolicy, Role};
 pub use root::rootfs_of;
@@ -74,11 +74,6 @@ pub fn origin(spec: &Spec, id: &str) -> Origin {
         true if Role::of(pod_of(spec), id) == Role::Member => Origin::PodMember,
         true => Origin::Pod,
     }
-}
-
-/// The host cgroup that `spec` names for its container.
-pub fn cgroups_path(spec: &Spec) -> Option<&Path> {
-    spec.linux().as_ref()?.cgroups_path().as_deref()
 }
 
 /// The network namespace that a spec asks for.

@@ -3,7 +3,7 @@
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use super::{for_host, own_limits, pod_of, resources};
+use super::{bound_memory, for_host, own_limits, pod_of, resources};
 use crate::config::Limits;
 
 /// What a container is to its sandbox.
@@ -43,14 +43,15 @@ pub struct HostPolicy {
 }
 
 impl HostPolicy {
-    /// The policy for `spec`'s container, whose id is `id`.
-    pub fn of(spec: &Spec, id: &str) -> HostPolicy {
+    /// The policy for `spec`'s container, whose id is `id`, and whose VM has this much memory if it is made for it.
+    pub fn of(spec: &Spec, id: &str, memory_mib: u32) -> HostPolicy {
         let role = Role::of(pod_of(spec), id);
         let asked = spec.process().as_ref().and_then(|process| process.oom_score_adj());
         HostPolicy {
             role,
             limits: own_limits(spec),
-            hosts: for_host(&resources(spec).cloned().unwrap_or_default(), role),
+            hosts: for_host(&resources(spec).cloned().unwrap_or_default(), role)
+                .map(|hosts| bound_memory(hosts, memory_mib)),
             // containerd protects every pod's sandbox container, which does not need it.
             oom_score_adj: (role != Role::Sandbox).then_some(asked.unwrap_or(0)),
         }
@@ -72,7 +73,9 @@ mod tests {
             if let Some(pod) = pod {
                 spec["annotations"]["io.kubernetes.cri.sandbox-id"] = json!(pod);
             }
-            let policy = HostPolicy::of(&serde_json::from_value(spec).unwrap(), id);
+            let policy = HostPolicy::of(&serde_json::from_value(spec).unwrap(), id, 1024);
+            let memory = policy.hosts.and_then(|hosts| hosts.memory().and_then(|memory| memory.limit()));
+            assert_eq!(memory.is_some(), policy.role != Role::Member, "a VM is bounded");
             (policy.role, policy.oom_score_adj)
         };
         assert_eq!(policy("a", None), (Role::Lone, Some(-998)));

@@ -1,10 +1,14 @@
 //! The sandbox's cgroup on the host. The vmm, the anchors and a pod's shim live in it: the container's or the pod's own
-//! cgroup accounts for what the guest uses, and bounds it.
+//! cgroup accounts for what the guest uses, and bounds it. It is one that we made: see [`make`].
+//!
+//! In a pod it has a part for the VM and a part for the shim, so that a vmm with as many threads as it may have, and
+//! CPUs that never rest, do not keep the shim from working.
 //!
 //! Only cgroup v2. Where systemd runs, a unit (`slice:prefix:name`) is a transient scope that it delegates to us;
 //! elsewhere it is a cgroup in the place that systemd would give it. The guest has a hierarchy of its own, and sees
 //! nothing of this one.
 
+mod end;
 mod make;
 mod name;
 mod oom;
@@ -12,9 +16,9 @@ mod seat;
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,13 +27,16 @@ use libcgroups::{
     systemd::manager::{Manager as Systemd, PROCESS_IN_CGROUP_TIMEOUT_DURATION},
     v2::manager::Manager as Direct,
 };
-use log::warn;
+use log::{debug, warn};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use self::{name::CgroupName, oom::OomKills, seat::Seat};
-use crate::error::{Error, Result};
+use crate::{
+    bundle::Role,
+    error::{Error, Result},
+    record::{Cgroup, Entry, Record, Recorded},
+};
 
 /// Where cgroup v2 is mounted. Source: systemd's file-hierarchy(7).
 const ROOT: &str = "/sys/fs/cgroup";
@@ -37,74 +44,176 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// There when systemd is the init. Source: sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// How long killed processes may take to end; containerd gives the call that waits for it 5 s.
+/// An extended attribute of the cgroup of a unit that systemd delegates, with the value "1". Source: systemd's
+/// "Control Group APIs and Delegation".
+const DELEGATED: &str = "trusted.delegate";
+
+/// The file that moves a process. Source: the kernel's cgroup-v2.rst.
+const PROCS: &str = "cgroup.procs";
+
+/// The parts of a pod's cgroup. They divide its threads and CPU time, not its memory.
+const VM: &str = "vm";
+const SHIM: &str = "shim";
+
+/// The greatest weight of CPU time: while the VM and the shim both want a pod's, the shim gets it. Source: the kernel's
+/// cgroup-v2.rst.
+const GREATEST_WEIGHT: &str = "10000";
+
+/// How long killed processes may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A cgroup, which is removed when this is dropped; its processes must be dead or dying by then.
+/// A cgroup of ours, which is removed when this is dropped; its processes must be dead or dying by then.
 pub struct HostCgroup {
-    name: CgroupName,
-    path: PathBuf,
-    /// Whether we made it. One that was there before is not ours to remove.
-    ours: bool,
+    cgroup: Cgroup,
+    /// Whether it is there: systemd makes its own with the first process.
+    made: AtomicBool,
+    /// Whether it has parts for the VM and the shim.
+    divided: bool,
+    record: Record,
 }
 
 impl HostCgroup {
-    /// The cgroup that a spec names. It is made with its first process.
+    /// Makes the cgroup that a spec names for the container with this bundle, or one below it if it is there already. What
+    /// is made is written down first.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a malformed name.
-    pub fn new(path: &Path) -> Result<HostCgroup> {
-        let name = CgroupName::parse(path)?;
+    /// `INVALID_ARGUMENT` for a malformed name, `FAILED_PRECONDITION` where no limit would hold; when it cannot be made,
+    /// naming it.
+    pub fn make(named: &Path, bundle: &Path, role: Role) -> Result<HostCgroup> {
+        let record = Record::of(bundle);
+        let name = CgroupName::parse(named)?;
         let below = name.path();
-        let full = Path::new(ROOT).join(below.strip_prefix("/").unwrap_or(below));
-        let ours = !full.exists();
-        Ok(HostCgroup { name, path: full, ours })
+        let path = Path::new(ROOT).join(below.strip_prefix("/").unwrap_or(below));
+        let divided = role == Role::Sandbox;
+        if let CgroupName::Unit { name: unit, .. } = name
+            && Path::new(SYSTEMD).is_dir()
+        {
+            if !path.exists() {
+                let cgroup = Cgroup { path, unit: Some(unit) };
+                record.write(&Entry::MakingCgroup(cgroup.clone()))?;
+                return Ok(HostCgroup { cgroup, made: AtomicBool::new(false), divided, record });
+            }
+            if !is_delegated(&path) {
+                return Err(Error::precondition(format!(
+                    "linux.cgroupsPath {}: the unit is there already, and systemd does not delegate it",
+                    named.display()
+                )));
+            }
+        }
+        let own = make::own(Path::new(ROOT), &path, bundle, &record)?;
+        let is_below = own != path;
+        let cgroup = Cgroup { path: own, unit: None };
+        let cgroup = HostCgroup { cgroup, made: AtomicBool::new(true), divided, record };
+        if is_below && role != Role::Member && !cgroup.can_be_limited() {
+            return Err(Error::precondition(format!(
+                "linux.cgroupsPath {}: it is there already and has processes, so that no limit holds below it",
+                named.display()
+            )));
+        }
+        cgroup.divide()?;
+        Ok(cgroup)
     }
 
-    /// Its directory, for starting processes in it. It is made if it is not there; none where systemd makes it, when
-    /// the first process is [added](HostCgroup::add).
+    /// Whether the kernel can bound its memory and threads: a cgroup with processes has no controllers for those below.
+    fn can_be_limited(&self) -> bool {
+        let controllers = fs::read_to_string(self.path().join("cgroup.controllers")).unwrap_or_default();
+        ["memory", "pids"].iter().all(|wanted| controllers.split_whitespace().any(|one| one == *wanted))
+    }
+
+    /// Makes the parts, if it has any. A process in the whole is moved before there are limits.
+    fn divide(&self) -> Result<()> {
+        if !self.divided {
+            return Ok(());
+        }
+        let divided = || {
+            for part in [VM, SHIM] {
+                fs::create_dir(self.path().join(part))?;
+            }
+            for process in fs::read_to_string(self.path().join(PROCS))?.lines() {
+                fs::write(self.hosts().join(PROCS), process)?;
+            }
+            // One that cannot be enabled fails what needs it, if anything does.
+            for controller in ["+cpu", "+pids"] {
+                let enabled = fs::write(self.path().join("cgroup.subtree_control"), controller);
+                enabled.unwrap_or_else(|e| debug!("{controller} in {}: {e}", self.path().display()));
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        divided().map_err(|e| Error::internal(format!("divide cgroup {}: {e}", self.path().display())))?;
+        if let Err(error) = fs::write(self.hosts().join("cpu.weight"), GREATEST_WEIGHT) {
+            debug!("prefer the shim in cgroup {}: {error}", self.path().display());
+        }
+        Ok(())
+    }
+
+    /// Its directory.
+    fn path(&self) -> &Path {
+        &self.cgroup.path
+    }
+
+    /// Where the vmm belongs.
+    pub fn vms(&self) -> PathBuf {
+        if self.divided { self.path().join(VM) } else { self.path().to_owned() }
+    }
+
+    /// Where the anchor and a pod's shim belong.
+    fn hosts(&self) -> PathBuf {
+        if self.divided { self.path().join(SHIM) } else { self.path().to_owned() }
+    }
+
+    /// The directory to start an anchor in; none where systemd makes it, when the first process is
+    /// [added](HostCgroup::add).
     ///
     /// # Errors
-    /// When it cannot be made, naming it.
+    /// When it cannot be opened, naming it.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
-        let made = match self.is_systemds() {
-            true if !self.path.exists() => return Ok(None),
-            true => Ok(()),
-            false => make::with_parents(Path::new(ROOT), &self.path),
-        };
-        made.and_then(|()| File::open(&self.path))
-            .map(|dir| Some(dir.into()))
-            .map_err(|e| Error::internal(format!("make cgroup {}: {e}", self.path.display())))
-    }
-
-    /// Its directory's path.
-    pub fn path(&self) -> &Path {
-        &self.path
+        if !self.made.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let path = self.hosts();
+        let opened = File::open(&path).map(|dir| Some(dir.into()));
+        opened.map_err(|e| Error::internal(format!("open cgroup {}: {e}", path.display())))
     }
 
     /// Moves a process into the cgroup; systemd makes its own now.
     ///
     /// # Errors
-    /// The library's, naming the cgroup.
+    /// When it cannot be moved, naming the cgroup.
     pub fn add(&self, pid: Pid) -> Result<()> {
+        let failed = |e: String| Error::internal(format!("join cgroup {}: {e}", self.path().display()));
+        if self.made.load(Ordering::Acquire) {
+            return fs::write(self.hosts().join(PROCS), pid.to_string()).map_err(|e| failed(e.to_string()));
+        }
         let pid = nix_for_libcgroups::unistd::Pid::from_raw(pid.as_raw());
-        self.manage(|systemd| systemd.add_task(pid), |direct| direct.add_task(pid))
-            .map_err(|e| Error::internal(format!("join cgroup {}: {e}", self.path.display())))
+        manage(&self.cgroup, |systemd| systemd.add_task(pid), |direct| direct.add_task(pid))
+            .map_err(failed)?;
+        self.made.store(true, Ordering::Release);
+        self.record.write(&Entry::MadeCgroup(self.cgroup.clone()))?;
+        self.divide()
     }
 
-    /// Has the kernel enforce `limits` on it; it must have a process.
+    /// Has the kernel enforce `limits` on it; it must have a process. That on threads holds for the VM's part.
     ///
     /// # Errors
     /// The library's, naming the cgroup.
     pub fn limit(&self, limits: &LinuxResources) -> Result<()> {
+        let failed = |e: String| Error::invalid(format!("limit cgroup {}: {e}", self.path().display()));
+        let mut limits = limits.clone();
+        if self.divided
+            && let Some(pids) = limits.pids().clone()
+        {
+            limits.set_pids(None);
+            fs::write(self.vms().join("pids.max"), pids.limit().to_string())
+                .map_err(|e| failed(format!("pids.max: {e}")))?;
+        }
         let options = ControllerOpt {
-            resources: limits,
+            resources: &limits,
             disable_oom_killer: false,
             oom_score_adj: None,
             freezer_state: None,
         };
-        self.manage(|systemd| systemd.apply(&options), |direct| direct.apply(&options))
-            .map_err(|e| Error::invalid(format!("limit cgroup {}: {e}", self.path.display())))
+        manage(&self.cgroup, |systemd| systemd.apply(&options), |direct| direct.apply(&options))
+            .map_err(failed)
     }
 
     /// Moves this process into the cgroup, which must have a process, until the returned seat is dropped.
@@ -119,79 +228,78 @@ impl HostCgroup {
 
     /// Counts OOM kills in it from now on; none where the kernel does not count them.
     pub fn oom_kills(&self) -> Option<OomKills> {
-        OomKills::watch(&self.path)
+        OomKills::watch(self.path())
     }
+}
 
-    /// Whether systemd manages it.
-    fn is_systemds(&self) -> bool {
-        matches!(self.name, CgroupName::Unit { .. }) && Path::new(SYSTEMD).is_dir()
-    }
-
-    /// Kills every process in the cgroup and waits for their end, at most [`KILL_TIMEOUT`].
-    fn kill(&self) -> io::Result<()> {
-        let mut events = match File::open(self.path.join("cgroup.events")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
-        fs::write(self.path.join("cgroup.kill"), "1")?;
-        let deadline = Instant::now() + KILL_TIMEOUT;
-        loop {
-            let mut text = String::new();
-            events.seek(SeekFrom::Start(0))?;
-            events.read_to_string(&mut text)?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !text.lines().any(|line| line == "populated 1") || left.is_zero() {
-                return Ok(());
-            }
-            // A change of the file is an exceptional condition. Source: the kernel's cgroup-v2.rst.
-            let left = Timespec::try_from(left).map_err(io::Error::other)?;
-            poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left))?;
+/// Changes a cgroup by systemd where that made it, else by its files.
+fn manage(
+    cgroup: &Cgroup,
+    by_systemd: impl FnOnce(&Systemd) -> Result<(), <Systemd as CgroupManager>::Error>,
+    directly: impl FnOnce(&Direct) -> Result<(), <Direct as CgroupManager>::Error>,
+) -> Result<(), String> {
+    match &cgroup.unit {
+        Some(unit) => {
+            let wait = PROCESS_IN_CGROUP_TIMEOUT_DURATION;
+            // The last part is the unit's description.
+            let description = unit.rsplit(':').next().unwrap_or(unit).to_owned();
+            let manager = Systemd::new(ROOT.into(), unit.into(), description, true, wait);
+            manager.and_then(|manager| by_systemd(&manager)).map_err(|e| format!("by systemd: {e}"))
         }
-    }
-
-    fn remove(&self) -> Result<(), String> {
-        self.manage(Systemd::remove, Direct::remove)
-    }
-
-    /// Changes the cgroup by systemd where that manages it, else by its files.
-    fn manage(
-        &self,
-        by_systemd: impl FnOnce(&Systemd) -> Result<(), <Systemd as CgroupManager>::Error>,
-        directly: impl FnOnce(&Direct) -> Result<(), <Direct as CgroupManager>::Error>,
-    ) -> Result<(), String> {
-        match &self.name {
-            CgroupName::Unit { name: unit, .. } if self.is_systemds() => {
-                let wait = PROCESS_IN_CGROUP_TIMEOUT_DURATION;
-                // The last part is the unit's description.
-                let description = unit.rsplit(':').next().unwrap_or(unit).to_owned();
-                let manager = Systemd::new(ROOT.into(), unit.into(), description, true, wait);
-                manager.and_then(|manager| by_systemd(&manager)).map_err(|e| format!("by systemd: {e}"))
-            }
-            name => {
-                let below = PathBuf::from("/").join(name.path());
-                let manager = Direct::new(ROOT.into(), below).map_err(|e| e.to_string())?;
-                directly(&manager).map_err(|e| e.to_string())
-            }
+        None => {
+            let below = cgroup.path.strip_prefix(ROOT).map_err(|e| e.to_string())?;
+            let manager = Direct::new(ROOT.into(), Path::new("/").join(below)).map_err(|e| e.to_string())?;
+            directly(&manager).map_err(|e| e.to_string())
         }
     }
 }
 
-/// Removes the cgroup that a dead shim left at `path`, once the processes in it are killed.
-pub fn remove(path: &Path) {
-    let Ok(mut cgroup) = HostCgroup::new(path) else { return };
-    cgroup.ours = true;
-    if let Err(error) = cgroup.kill() {
-        warn!("end the processes of cgroup {}: {error}", cgroup.path.display());
+/// Kills what is in a cgroup of ours and removes it, until `deadline`.
+fn end(cgroup: &Cgroup, deadline: Instant) -> Result<(), String> {
+    if !cgroup.path.exists() {
+        return Ok(());
+    }
+    end::kill(&cgroup.path, deadline).map_err(|e| format!("kill its processes: {e}"))?;
+    match &cgroup.unit {
+        Some(_) => manage(cgroup, Systemd::remove, Direct::remove),
+        None => end::remove(&cgroup.path).map_err(|e| e.to_string()),
+    }
+}
+
+/// Whether systemd leaves what is below this cgroup to others.
+fn is_delegated(path: &Path) -> bool {
+    let mut value = [0; 8];
+    rustix::fs::getxattr(path, DELEGATED, &mut value).is_ok_and(|length| value[..length] == *b"1")
+}
+
+/// Removes the cgroup that a dead shim has written down as its own, once the processes in it are killed. One of which it
+/// is not known that the shim made it is removed only if nothing is in it.
+pub fn remove_left(recorded: &Recorded, deadline: Instant) {
+    let is_one = |cgroup: &&Cgroup| {
+        let is_below = cgroup.path.strip_prefix(ROOT).is_ok_and(|below| below.components().next().is_some());
+        let is_plain = cgroup.path.components().all(|part| part != Component::ParentDir);
+        is_below && is_plain
+    };
+    if let Some(cgroup) = recorded.making.as_ref().filter(is_one) {
+        // The kernel refuses what has processes or cgroups in it.
+        let _ = fs::remove_dir(&cgroup.path);
+    }
+    if let Some(cgroup) = recorded.made.as_ref().filter(is_one) {
+        if let Err(error) = end(cgroup, deadline) {
+            eprintln!("remove cgroup {}: {error}", cgroup.path.display());
+        }
     }
 }
 
 impl Drop for HostCgroup {
     fn drop(&mut self) {
-        if self.ours
-            && self.path.exists()
-            && let Err(error) = self.remove()
-        {
-            warn!("remove cgroup {}: {error}", self.path.display());
+        if !self.made.load(Ordering::Acquire) {
+            return;
+        }
+        match end(&self.cgroup, Instant::now() + KILL_TIMEOUT) {
+            Err(error) => warn!("remove cgroup {}: {error}", self.path().display()),
+            // The bundle may be gone as well.
+            Ok(()) => drop(self.record.write(&Entry::NoCgroup)),
         }
     }
 }

@@ -11,10 +11,7 @@ use std::{
 
 use log::warn;
 
-use super::ROOT;
-
-/// The file that moves a process. Source: the kernel's cgroup-v2.rst.
-const PROCS: &str = "cgroup.procs";
+use super::{PROCS, ROOT};
 
 /// A stay in a cgroup: the process returns to its own when this is dropped.
 #[derive(Debug)]

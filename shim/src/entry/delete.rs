@@ -2,14 +2,17 @@
 //!
 //! containerd calls it after every delete and whenever a shim died, so what is gone already is no
 //! error. It ends a shim that containerd has given up. The vmm and the anchors end with their shim.
-//! What remains is on the host: mounts, the sandbox's directory and cgroup, the socket, and taps in
-//! a network namespace that outlives the container.
+//! What remains is on the host, and is undone as far as the container's [record](crate::record) says that it is ours:
+//! the cgroup with what is in it, mounts, what hooks made, the sandbox's directory, taps in a network namespace that
+//! outlives the container, and the socket. There is one deadline for all of it, so what matters most comes first.
 
 use std::{
     env,
     io::{self, Write},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use containerd_shim::Flags;
@@ -22,11 +25,23 @@ use crate::{
     cgroup,
     error::{Error, Result},
     files::{mount, state_dir},
+    hooks::ContainerHooks,
     network::{self, Netns},
+    record::{Record, Recorded},
 };
 
-/// How long a shim may take to end by itself; containerd gives the whole call 5 s.
+/// How long all of it may take. containerd kills the call after 5 s. Source: containerd `core/runtime/v2/shim.go`,
+/// `cleanupTimeout`.
+const LIMIT: Duration = Duration::from_millis(4500);
+
+/// How long a shim may take to end by itself.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long killed processes may take to end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What hooks leave of the time: removing files and taps takes some milliseconds.
+const RESERVE: Duration = Duration::from_millis(300);
 
 /// The status of a task whose shim died before it could say how the task ended.
 const KILLED: u32 = 137;
@@ -36,9 +51,20 @@ const KILLED: u32 = 137;
 /// # Errors
 /// When the answer cannot be written. What cannot be cleaned up is named on stderr, which containerd logs.
 pub fn delete(flags: &Flags) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
     let cwd = env::current_dir().unwrap_or_default();
     let bundle = if flags.bundle.is_empty() { cwd } else { flags.bundle.clone().into() };
-    Remains::of(flags, bundle)?.clean();
+    let remains = Remains::of(flags, bundle)?;
+    let (done, cleaned) = mpsc::channel();
+    let cleaning = thread::Builder::new().name("clean".to_owned()).spawn(move || {
+        remains.clean(deadline);
+        done.send(())
+    });
+    cleaning.map_err(|e| Error::internal(format!("start to clean up: {e}")))?;
+    // containerd has its answer in time, whatever blocks.
+    if cleaned.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_err() {
+        eprintln!("clean up after {}: not done within {LIMIT:?}", flags.id);
+    }
     let response = DeleteResponse {
         exit_status: KILLED,
         exited_at: Some(SystemTime::now().into()).into(),
@@ -74,23 +100,54 @@ impl Remains {
         Ok(Remains { id: flags.id.clone(), sandbox, bundle, spec, addresses, state })
     }
 
-    fn clean(&self) {
+    fn clean(&self, deadline: Instant) {
         if self.sandbox == self.id
             && let Err(error) = pid_file::end(&self.bundle, &self.id, GRACE)
         {
             eprintln!("end the shim of {}: {error}", self.sandbox);
         }
+        let rootfs = self.bundle.join("rootfs");
         // While its server lives, the sandbox has other containers, or removes itself.
-        if !self.addresses.iter().any(|address| address::is_served(address)) {
-            self.remove_sandbox();
+        if self.addresses.iter().any(|address| address::is_served(address)) {
+            mount::detach_all(&rootfs);
+            return;
         }
-        mount::detach_all(&self.bundle.join("rootfs"));
+        let recorded = Record::of(&self.bundle).read().unwrap_or_else(|error| {
+            eprintln!("{error}");
+            Recorded::default()
+        });
+        cgroup::remove_left(&recorded, deadline.min(Instant::now() + KILL_TIMEOUT));
+        mount::detach_all(&rootfs);
+        if recorded.hooked {
+            self.run_hooks(deadline);
+        }
+        self.remove_sandbox();
+    }
+
+    /// Runs the hooks after the container's end, which its shim did not.
+    fn run_hooks(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(RESERVE);
+        let ran = || -> Result<()> {
+            let spec = self.spec.as_ref().ok_or_else(|| Error::invalid("config.json cannot be read"))?;
+            let hooks = ContainerHooks::new(spec, &self.id, &self.bundle)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|e| Error::internal(format!("start the runtime: {e}")))?;
+            let errors = runtime.block_on(async { tokio::time::timeout(left, hooks.run_poststop()).await });
+            // What reads from a hook may have no end.
+            runtime.shutdown_background();
+            for error in errors.map_err(|_| Error::internal(format!("did not end within {left:?}")))? {
+                eprintln!("{error}");
+            }
+            Ok(())
+        };
+        if let Err(error) = ran() {
+            eprintln!("poststop hooks of {}: {error}", self.id);
+        }
     }
 
     fn remove_sandbox(&self) {
-        if let Some(path) = self.spec.as_ref().and_then(bundle::cgroups_path) {
-            cgroup::remove(path);
-        }
         state_dir::remove(&self.state);
         if let Some(NetworkNamespace::Path(path)) = self.spec.as_ref().map(bundle::network_namespace) {
             remove_taps(&path);
@@ -118,6 +175,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::record::Entry;
 
     /// A host with one container's bundle on it, below a temporary directory.
     struct Host {
@@ -155,10 +213,19 @@ mod tests {
             }
         }
 
+        /// Adds hooks after the end to `app`'s config.json, and records that hooks have begun.
+        fn hook(&self, script: &str) {
+            let file = self.path("tasks/app/config.json");
+            let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+            spec["hooks"] = json!({"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+            fs::write(file, spec.to_string()).unwrap();
+            Record::of(&self.path("tasks/app")).write(&Entry::HooksBegan).unwrap();
+        }
+
         fn clean(&self, flags: &Flags) {
             let mut remains = Remains::of(flags, self.path("tasks/app")).unwrap();
             remains.state = self.path("state");
-            remains.clean();
+            remains.clean(Instant::now() + LIMIT);
         }
     }
 
@@ -177,6 +244,56 @@ mod tests {
             host.clean(&flags);
             assert!(!host.path("state").exists() && !socket.exists(), "noted in {noted_in}");
         }
+    }
+
+    #[test]
+    fn hooks_that_a_dead_shim_has_not_run_run_once() {
+        let host = Host::new();
+        let flags = host.member(json!({"type": "network"}));
+        let said = host.path("said");
+        host.hook(&format!("cat >>{}", said.display()));
+        host.clean(&flags);
+        host.clean(&flags);
+        let said: serde_json::Value = serde_json::from_slice(&fs::read(&said).unwrap()).unwrap();
+        assert_eq!((&said["id"], &said["status"]), (&json!("app"), &json!("stopped")));
+    }
+
+    #[test]
+    fn hooks_that_never_began_do_not_run() {
+        let host = Host::new();
+        let flags = host.member(json!({"type": "network"}));
+        let said = host.path("said");
+        host.hook(&format!("touch {}", said.display()));
+        Record::of(&host.path("tasks/app")).write(&Entry::HooksEnded).unwrap();
+        host.clean(&flags);
+        assert!(!said.exists());
+    }
+
+    #[test]
+    fn a_hook_that_hangs_leaves_time_for_the_rest() {
+        let host = Host::new();
+        let flags = host.member(json!({"type": "network"}));
+        host.hook("sleep 100 & sleep 100");
+        let began = Instant::now();
+        host.clean(&flags);
+        assert!(!host.path("state").exists());
+        assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_record_that_is_not_ours_undoes_nothing_and_holds_up_nothing() {
+        let host = Host::new();
+        let flags = host.member(json!({"type": "network"}));
+        let victim = host.path("victim");
+        fs::create_dir(&victim).unwrap();
+        let entry = json!({"making_cgroup": {"path": victim, "unit": null}});
+        fs::write(host.path("tasks/app/krun.record"), format!("{entry}\nnonsense\n")).unwrap();
+        host.clean(&flags);
+        assert!(victim.exists() && !host.path("state").exists());
+        // One that reads well, and names what is no cgroup.
+        fs::write(host.path("tasks/app/krun.record"), format!("{entry}\n")).unwrap();
+        host.clean(&flags);
+        assert!(victim.exists());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 pub const NAME: &str = "shim.pid";
 
 /// How long a killed server may take to end.
-const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Writes this process's pid, in the current directory.
 ///

@@ -157,6 +157,8 @@ pub fn main() -> ExitCode {
 fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     use anyhow::Context as _;
     prctl::set_name(c"krun-anchor").context("take a name")?;
+    // The shim is protected when memory is short, and its children inherit that.
+    fs::write("/proc/self/oom_score_adj", "0").context("give up the shim's protection")?;
     let mut length = [0; 4];
     shim.read_exact(&mut length).context("read orders")?;
     let mut text = vec![0; u32::from_le_bytes(length) as usize];

@@ -131,7 +131,7 @@ impl Machine<HostCgroup> for KrunMachine {
                 (None, Choice::None) => vm_launcher::Network::None,
                 (None, _) => vm_launcher::Network::Tsi,
             },
-            cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
+            cgroup: cgroup.map(HostCgroup::vms),
             ..self.plan.clone()
         };
         info!(

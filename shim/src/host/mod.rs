@@ -11,7 +11,7 @@ use oci_spec::runtime::LinuxResources;
 
 use self::{anchor::Anchor, machine::KrunMachine};
 use crate::{
-    bundle::NetworkNamespace,
+    bundle::{NetworkNamespace, Role},
     cgroup::{HostCgroup, Seat},
     config::Config,
     error::Result,
@@ -34,8 +34,8 @@ impl Host for Linux {
     type Anchor = Anchor;
     type Machine = KrunMachine;
 
-    fn cgroup(&self, path: &Path) -> Result<HostCgroup> {
-        HostCgroup::new(path)
+    fn cgroup(&self, path: &Path, bundle: &Path, role: Role) -> Result<HostCgroup> {
+        HostCgroup::make(path, bundle, role)
     }
 
     fn rootfs(&self, mounts: &[Mount], path: &Path) -> Result<(Vec<Mounted>, Pinned)> {

@@ -12,7 +12,7 @@ use vm_launcher::Guest;
 
 use super::Exit;
 use crate::{
-    bundle::{NetworkNamespace, Volume},
+    bundle::{NetworkNamespace, Role, Volume},
     config::{Config, Size},
     error::Result,
     files::{follow::Follower, pin::Pinned},
@@ -31,11 +31,11 @@ pub trait Host: Send + Sync + 'static {
     /// A VM.
     type Machine: Machine<Self::Cgroup>;
 
-    /// The cgroup that a spec names. It may block.
+    /// Makes the cgroup that a spec names for the container with this bundle. It may block.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a path that names none.
-    fn cgroup(&self, path: &Path) -> Result<Self::Cgroup>;
+    /// `INVALID_ARGUMENT` for a path that names none; when it cannot be made.
+    fn cgroup(&self, path: &Path, bundle: &Path, role: Role) -> Result<Self::Cgroup>;
 
     /// Mounts a container's rootfs at `path` and resolves it; without mounts it is there already. It may block.
     ///

@@ -52,7 +52,7 @@ impl Plan {
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         let root = bundle::rootfs_of(&spec, &new.bundle, !new.rootfs.is_empty())?;
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let policy = HostPolicy::of(&spec, id);
+        let policy = HostPolicy::of(&spec, id, config.memory_mib);
         let guest = bundle::to_guest(spec, id, host)?;
         for note in &guest.notes {
             info!("{id}: {note}");
@@ -131,8 +131,9 @@ impl<H: Host> KrunSandbox<H> {
         policy: &HostPolicy,
     ) -> Result<(Pinned, Arc<H::Anchor>)> {
         if let Some(path) = cgroup {
-            let host = self.host.clone();
-            side.cgroup = Some(Arc::new(blocking("find the cgroup", move || host.cgroup(&path)).await?));
+            let (host, bundle, role) = (self.host.clone(), new.bundle.clone(), policy.role);
+            let made = blocking("make the cgroup", move || host.cgroup(&path, &bundle, role)).await?;
+            side.cgroup = Some(Arc::new(made));
         }
         let (host, mounts) = (self.host.clone(), new.rootfs.clone());
         let (mounted, rootfs) = blocking("mount the rootfs", move || host.rootfs(&mounts, &root)).await?;

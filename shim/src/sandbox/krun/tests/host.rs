@@ -18,7 +18,7 @@ use vm_launcher::Guest;
 
 use super::guest::FakeGuest;
 use crate::{
-    bundle::{NetworkNamespace, Volume},
+    bundle::{NetworkNamespace, Role, Volume},
     config::{Config, Size},
     error::{Error, Result},
     files::{
@@ -250,7 +250,7 @@ impl Host for FakeHost {
     type Anchor = FakeAnchor;
     type Machine = FakeMachine;
 
-    fn cgroup(&self, _: &Path) -> Result<FakeCgroup> {
+    fn cgroup(&self, _: &Path, _: &Path, _: Role) -> Result<FakeCgroup> {
         Ok(FakeCgroup(self.step("cgroup")?))
     }
 
