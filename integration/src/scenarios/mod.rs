@@ -12,6 +12,7 @@ mod execs;
 mod exit_codes;
 mod fidelity;
 mod hostile;
+mod hostile_guest;
 mod hostile_net;
 mod hostile_paths;
 mod identity;
@@ -59,6 +60,7 @@ pub const ALL: &[&[Scenario]] = &[
     hostile::SCENARIOS,
     hostile_net::SCENARIOS,
     hostile_paths::SCENARIOS,
+    hostile_guest::SCENARIOS,
     crash::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,
