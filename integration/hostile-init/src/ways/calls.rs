@@ -13,6 +13,9 @@ use crate::{
 /// Close to the longest frame that ttrpc takes.
 const LONG: usize = (4 << 20) - 1024;
 
+/// Less than the longest answer that the host takes. Source: `MAX_ANSWER` of vmm/launcher/src/control.rs.
+const ALLOWED: usize = 200 << 10;
+
 /// The way of this name.
 pub fn find(way: &str) -> Option<Way> {
     Some(match way {
@@ -30,14 +33,16 @@ pub fn find(way: &str) -> Option<Way> {
         },
         "exit-record-lies" => exit_record,
         "exits-in-vain" => exits_in_vain,
-        "long-kernel" => |guest| in_place_of(guest, "Configure", long_kernel),
-        "long-error" => |guest| in_place_of(guest, "CreateContainer", long_error),
+        "forged-kernel" => |guest| in_place_of(guest, "Configure", forged_kernel),
+        "forged-error" => |guest| in_place_of(guest, "CreateContainer", |call| forged_error(call, ALLOWED)),
+        "long-error" => |guest| in_place_of(guest, "CreateContainer", |call| forged_error(call, LONG)),
         "unknown-code" => |guest| in_place_of(guest, "CreateContainer", |call| failure(call, 999)),
         "error-that-is-ok" => |guest| in_place_of(guest, "Start", |call| failure(call, 0)),
         "undecodable" => {
             |guest| in_place_of(guest, "CreateContainer", |call| wire::raw_answer(call.id, vec![0xff; 64]))
         }
-        "stats-lie" => |guest| in_place_of(guest, "Stats", stats),
+        "stats-lie" => |guest| in_place_of(guest, "Stats", |call| stats(call, ALLOWED)),
+        "long-stats" => |guest| in_place_of(guest, "Stats", |call| stats(call, LONG)),
         _ => return None,
     })
 }
@@ -89,24 +94,25 @@ fn exits_in_vain(mut guest: Guest) -> io::Result<()> {
 }
 
 /// Lines of another program's log, and codes that drive a terminal.
-fn forged_lines() -> String {
-    "\nlevel=fatal msg=forged\x1b[2J\u{9b}1m".repeat(LONG / 32)
+fn forged_lines(bytes: usize) -> String {
+    let line = "\nlevel=fatal msg=forged\x1b[2J\u{9b}1m";
+    line.repeat(bytes / line.len())
 }
 
-fn long_kernel(call: &Call) -> Vec<u8> {
-    wire::answer(call.id, &api::ConfigureResponse { kernel: forged_lines(), ..Default::default() })
+fn forged_kernel(call: &Call) -> Vec<u8> {
+    wire::answer(call.id, &api::ConfigureResponse { kernel: forged_lines(ALLOWED), ..Default::default() })
 }
 
-fn long_error(call: &Call) -> Vec<u8> {
-    wire::failure(call.id, 13, forged_lines())
+fn forged_error(call: &Call, bytes: usize) -> Vec<u8> {
+    wire::failure(call.id, 13, forged_lines(bytes))
 }
 
 fn failure(call: &Call, code: i32) -> Vec<u8> {
     wire::failure(call.id, code, "a failure without a known code".to_owned())
 }
 
-/// As many entries as fit, and numbers that overflow what adds them.
-fn stats(call: &Call) -> Vec<u8> {
+/// As many entries as fit in this many bytes, and numbers that overflow what adds them.
+fn stats(call: &Call, bytes: usize) -> Vec<u8> {
     let mut stats = api::StatsResponse {
         cpu_usage_us: u64::MAX,
         cpu_user_us: u64::MAX,
@@ -117,7 +123,7 @@ fn stats(call: &Call) -> Vec<u8> {
         ..Default::default()
     };
     // An entry of the map takes a tag, a length, a key of up to 8 bytes with tag and length, and a number of 10 with tag.
-    stats.memory_stat = (0..LONG / 24).map(|number| (format!("{number:x}"), u64::MAX)).collect();
+    stats.memory_stat = (0..bytes / 24).map(|number| (format!("{number:x}"), u64::MAX)).collect();
     stats.io = vec![api::IoEntry { major: u64::MAX, rbytes: u64::MAX, ..Default::default() }; 100];
     wire::answer(call.id, &stats)
 }

@@ -159,8 +159,12 @@ impl Memory {
             move || {
                 let mut shim = None;
                 while !done.load(Ordering::Relaxed) {
+                    // At first it is the one that starts the shim, which soon ends.
                     shim = shim.or_else(|| procs::shim_of(&id).ok().flatten().map(|found| found.pid));
                     let kib = shim.and_then(|pid| peak_kib(Path::new(&format!("/proc/{pid}/status"))));
+                    if kib.is_none() {
+                        shim = None;
+                    }
                     peak.fetch_max(kib.unwrap_or(0), Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(100));
                 }

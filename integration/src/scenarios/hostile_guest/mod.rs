@@ -91,12 +91,14 @@ const CONTROL: &[Way] = &[
 const ANSWERS: &[Way] = &[
     way("exit-record-lies", "ends at once with status 0x1ff, in the far future", Run, Failed, BOOT),
     way("exits-in-vain", "tells the container's end before its start", Run, Failed, BOOT),
-    way("long-kernel", "names a kernel of 4 MiB, with forged lines of a log", Run, Failed, BOOT),
+    way("forged-kernel", "names a kernel of 200 KiB, with forged lines of a log", Killed(&[]), Is(137), BOOT),
+    way("forged-error", "fails with 200 KiB of forged lines of a log", Run, Failed, BOOT),
     way("long-error", "fails with 4 MiB of forged lines of a log", Run, Failed, BOOT),
     way("unknown-code", "fails with a code that there is not", Killed(&[]), Is(137), BOOT),
     way("error-that-is-ok", "fails with the code OK", Killed(&[]), Is(137), BOOT),
     way("undecodable", "answers with bytes that are no message", Run, Failed, BOOT),
-    way("stats-lie", "has statistics of 4 MiB and absurd numbers", Killed(&["metrics"; 3]), Failed, BOOT),
+    way("stats-lie", "has 8,000 statistics with absurd numbers", Killed(&["metrics"; 3]), Is(137), BOOT),
+    way("long-stats", "has statistics of 4 MiB", Killed(&["metrics"; 3]), Failed, BOOT),
 ];
 
 const SILENCE: &[Way] = &[
