@@ -10,13 +10,13 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 # How the binaries are built: `release` is what is shipped, `box` links in seconds for trying a change in a box.
 export PROFILE ?= release
 
-# guest-init runs in a guest that has no libraries, and runtimetest in any container: they are linked statically,
-# libseccomp included.
+# guest-init and hostile-init run in a guest that has no libraries, and runtimetest in any container: they are linked
+# statically, libseccomp included.
 STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
 	RUSTFLAGS="-C target-feature=+crt-static"
 
 # What is built here, as against what is fetched.
-PACKAGES := $(addprefix -p ,shim vmm vm-launcher guest-init guest-protocol linux integration runtimetest fuzz-targets)
+PACKAGES := $(addprefix -p ,shim vmm vm-launcher guest-init guest-protocol linux integration runtimetest hostile-init fuzz-targets)
 
 .PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes demo bench clean
 
@@ -37,10 +37,11 @@ ifdef SHARED_TARGET
 		echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/clone; }
 endif
 
-build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init and krun-runtimetest
+build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init, krun-runtimetest and krun-hostile-init
 	cargo build --profile $(PROFILE) -p shim -p vmm -p integration
 	$(STATIC) cargo build --profile $(PROFILE) -p guest-init --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p runtimetest --target x86_64-unknown-linux-gnu
+	$(STATIC) cargo build --profile $(PROFILE) -p hostile-init --target x86_64-unknown-linux-gnu
 
 check: own-cache ## format, lints and every test, with Rust and a C compiler; installs nothing, and needs no root
 	@hack/check

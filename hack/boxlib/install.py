@@ -18,6 +18,7 @@ BINARIES = {
     f"{PROFILE}/krun-scenarios": "usr/local/bin/krun-scenarios",
     f"x86_64-unknown-linux-gnu/{PROFILE}/guest-init": "usr/local/libexec/krun/guest-init",
     f"x86_64-unknown-linux-gnu/{PROFILE}/krun-runtimetest": "usr/local/libexec/krun/krun-runtimetest",
+    f"x86_64-unknown-linux-gnu/{PROFILE}/krun-hostile-init": "usr/local/libexec/krun/krun-hostile-init",
 }
 
 

@@ -102,6 +102,11 @@ impl Running {
         self.child.id() as i32
     }
 
+    /// Gives it this much time from now on, instead of the time since its start.
+    pub fn allow(&mut self, time: Duration) {
+        self.timeout = self.begun.elapsed() + time;
+    }
+
     /// Standard output so far.
     pub fn stdout_now(&self) -> Vec<u8> {
         self.stdout.as_ref().map(Collected::now).unwrap_or_default()

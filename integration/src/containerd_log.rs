@@ -16,6 +16,11 @@ pub fn mark() -> Mark {
 }
 
 impl Mark {
+    /// How many bytes were logged since.
+    pub fn grown(self) -> u64 {
+        mark().0.saturating_sub(self.0)
+    }
+
     /// Everything logged since.
     pub fn since(self) -> Result<String> {
         let mut log = File::open(LOG).with_context(|| format!("open {LOG}"))?;

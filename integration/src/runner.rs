@@ -20,8 +20,11 @@ const GRACE: Duration = Duration::from_secs(8);
 /// Lines of the transcript and of the log that a failure shows.
 const TAIL: usize = 40;
 
+/// Begins a line of a transcript that is shown also when the scenario passed: what it tried, and what came of it.
+const TRIED: &str = "tried: ";
+
 enum Verdict {
-    Passed,
+    Passed { transcript: String },
     Skipped(String),
     Failed { reason: String, transcript: String },
 }
@@ -55,8 +58,9 @@ pub fn run(chosen: &[&Scenario], runtime: Runtime, fail_fast: bool) -> Result<Ex
         };
         let seconds = started.elapsed().as_secs_f64();
         match verdict {
-            Verdict::Passed => {
+            Verdict::Passed { transcript } => {
                 println!("{:<28} passed   {seconds:6.1} s", scenario.name);
+                show_tried(&transcript);
                 passed += 1;
             }
             Verdict::Skipped(why) => {
@@ -65,6 +69,7 @@ pub fn run(chosen: &[&Scenario], runtime: Runtime, fail_fast: bool) -> Result<Ex
             }
             Verdict::Failed { reason, transcript } => {
                 println!("{:<28} FAILED   {seconds:6.1} s", scenario.name);
+                show_tried(&transcript);
                 explain(&reason, &transcript, mark);
                 failed.push((scenario.name, reason));
             }
@@ -93,6 +98,12 @@ pub fn run(chosen: &[&Scenario], runtime: Runtime, fail_fast: bool) -> Result<Ex
 fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+}
+
+fn show_tried(transcript: &str) {
+    for line in transcript.lines().filter_map(|line| line.strip_prefix(TRIED)) {
+        println!("  {line}");
+    }
 }
 
 fn explain(reason: &str, transcript: &str, mark: Mark) {
@@ -173,7 +184,7 @@ fn attempt(scenario: &Scenario, runtime: Runtime, before: &mut Snapshot) -> Resu
             Verdict::Failed { reason: problems.join("\n"), transcript }
         }
         Ok(_) if !problems.is_empty() => Verdict::Failed { reason: problems.join("\n"), transcript },
-        Ok(Outcome::Passed) => Verdict::Passed,
+        Ok(Outcome::Passed) => Verdict::Passed { transcript },
         Ok(Outcome::Skipped(why)) => Verdict::Skipped(why),
     })
 }

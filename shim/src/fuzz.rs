@@ -98,9 +98,8 @@ pub fn bundle(data: &[u8]) {
     let annotations = spec.annotations().iter().flatten();
     let config =
         Config::default().of_container(annotations, bundle::origin(&spec, ID), bundle::limits(&spec));
-    if let Ok(config) = config {
-        check_size(&config);
-    }
+    let Ok(config) = config else { return };
+    check_size(&config);
     bundle::network_namespace(&spec);
     let _ = ContainerHooks::new(&spec, ID, Path::new("/bundle"));
     let policy = HostPolicy::of(&spec, ID, config.memory_mib);

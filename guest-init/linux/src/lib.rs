@@ -1,8 +1,8 @@
 //! What Linux offers and no library wraps the way it is needed here, on the host and in the guest.
 //!
 //! One module for each thing: pidfds ([`pidfd`]), the ends of processes ([`wait`]), starting a program in namespaces and a cgroup ([`spawn`]), rtnetlink
-//! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]) and the files of a cgroup ([`cgroup`]). Nothing
-//! here knows of VMs or containers.
+//! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]), the files of a cgroup ([`cgroup`]) and dialling a
+//! VM's host ([`vsock`]). Nothing here knows of containers.
 
 pub mod cgroup;
 pub mod loopback;
@@ -10,4 +10,5 @@ pub mod mountinfo;
 pub mod netlink;
 pub mod pidfd;
 pub mod spawn;
+pub mod vsock;
 pub mod wait;

@@ -94,7 +94,7 @@ impl From<ttrpc::Error> for CallError {
                 CallError::Failed(Failure {
                     code,
                     reason: reason.unwrap_or_default(),
-                    text: bounded(&status.message),
+                    text: one_line(&status.message),
                 })
             }
             ttrpc::Error::Others(text) if text == LATE => CallError::Late,
@@ -109,8 +109,8 @@ fn reason(detail: &[u8]) -> Reason {
     Reason::from_i32(detail.reason.value()).unwrap_or_default()
 }
 
-/// `text` in one line of at most [`MAX_TEXT`] bytes.
-fn bounded(text: &str) -> String {
+/// A hostile guest's `text` in one line of at most [`MAX_TEXT`] bytes, fit for a log and a terminal.
+pub fn one_line(text: &str) -> String {
     let mut kept = text;
     if text.len() > MAX_TEXT {
         let mut end = MAX_TEXT - CUT.len();

@@ -12,6 +12,7 @@ mod execs;
 mod exit_codes;
 mod fidelity;
 mod hostile;
+mod hostile_guest;
 mod hostile_net;
 mod hostile_paths;
 mod hostile_spec;
@@ -66,6 +67,7 @@ pub const ALL: &[&[Scenario]] = &[
     hung_volume::SCENARIOS,
     hostile_spec::SCENARIOS,
     hostile_spec_cgroup::SCENARIOS,
+    hostile_guest::SCENARIOS,
     crash::SCENARIOS,
     orphans::SCENARIOS,
     network::SCENARIOS,

@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use guest_protocol::{
@@ -13,7 +14,9 @@ use guest_protocol::{
 use log::{debug, warn};
 use tokio::{
     net::unix::pipe,
+    sync::watch,
     task::{AbortHandle, JoinHandle},
+    time::sleep,
 };
 
 use super::{
@@ -23,6 +26,9 @@ use super::{
     uri::Target,
 };
 use crate::{error::Result, id::ProcessId};
+
+/// How long a guest may be silent about more output, or its end, of a container that has ended.
+const WITHHELD: Duration = Duration::from_secs(10);
 
 /// The host's ends, opened before the guest knows of the process.
 pub struct Endpoints {
@@ -77,6 +83,8 @@ pub struct Pumps {
     stdin: Mutex<Stdin>,
     outputs: Mutex<Vec<JoinHandle<()>>>,
     aborts: Vec<AbortHandle>,
+    /// No process is left that could write.
+    ended: watch::Sender<bool>,
     logger: Option<Logger>,
 }
 
@@ -92,10 +100,11 @@ impl Pumps {
     /// When a stream cannot be opened.
     pub fn connect(ends: Endpoints, streams: &api::Stdio, mux: &Mux) -> io::Result<Pumps> {
         let mut outputs = Vec::new();
+        let ended = watch::Sender::new(false);
         for (id, output) in [(streams.stdout, ends.stdout), (streams.stderr, ends.stderr)] {
             if id != 0 {
                 let (reader, _) = mux.open(id)?;
-                outputs.push(tokio::spawn(pump_output(reader, output)));
+                outputs.push(tokio::spawn(pump_output(reader, output, ended.subscribe())));
             }
         }
         let mut stdin = Stdin::default();
@@ -107,6 +116,7 @@ impl Pumps {
             stdin: Mutex::new(stdin),
             aborts: outputs.iter().map(JoinHandle::abort_handle).collect(),
             outputs: Mutex::new(outputs),
+            ended,
             logger: ends.logger,
         })
     }
@@ -144,6 +154,12 @@ impl Pumps {
         }
     }
 
+    /// Gives the output up once the guest is silent about it for a while, as no process is left that could write more. A
+    /// client that does not read has all the time that it wants.
+    pub fn expect_end(&self) {
+        self.ended.send_replace(true);
+    }
+
     fn end_input(&self) {
         let stdin = std::mem::take(&mut *lock(&self.stdin));
         stdin.pump.iter().for_each(AbortHandle::abort);
@@ -163,8 +179,16 @@ impl Drop for Pumps {
     }
 }
 
-async fn pump_output(mut reader: Reader, mut output: Option<Output>) {
-    while let Some(chunk) = reader.recv().await {
+async fn pump_output(mut reader: Reader, mut output: Option<Output>, mut ended: watch::Receiver<bool>) {
+    loop {
+        let chunk = tokio::select! {
+            chunk = reader.recv() => chunk,
+            () = withheld(&mut ended) => {
+                warn!("the guest keeps open the output of what has ended: it is given up");
+                return;
+            }
+        };
+        let Some(chunk) = chunk else { return };
         if let Some(sink) = &mut output
             && let Err(error) = sink.write(&chunk).await
         {
@@ -175,8 +199,65 @@ async fn pump_output(mut reader: Reader, mut output: Option<Output>) {
     }
 }
 
+/// Waits until [`WITHHELD`] has passed after the end.
+async fn withheld(ended: &mut watch::Receiver<bool>) {
+    if ended.wait_for(|ended| *ended).await.is_err() {
+        // Nobody will say that it has ended.
+        std::future::pending().await
+    }
+    sleep(WITHHELD).await;
+}
+
 async fn pump_input(fifo: pipe::Receiver, writer: Writer) {
     if let Err(error) = relay::send(fifo, writer).await {
         warn!("input: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::mux::{FIRST_STREAM, WINDOW};
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A pump of a stream whose other end is also given.
+    fn pump(output: Option<Output>) -> (watch::Sender<bool>, JoinHandle<()>, Writer, (Mux, Mux)) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (ours, theirs) = (Mux::start(ours).0, Mux::start(theirs).0);
+        let (reader, _) = ours.open(FIRST_STREAM).unwrap();
+        let (_, writer) = theirs.open(FIRST_STREAM).unwrap();
+        let ended = watch::Sender::new(false);
+        let pump = tokio::spawn(pump_output(reader, output, ended.subscribe()));
+        (ended, pump, writer, (ours, theirs))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn output_may_be_silent_as_long_as_its_process_lives() {
+        let (_ended, pump, _writer, _muxes) = pump(None);
+        assert!(timeout(HOUR, pump).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn output_that_is_withheld_after_the_end_is_given_up() {
+        let (ended, mut pump, mut writer, _muxes) = pump(None);
+        ended.send_replace(true);
+        let began = Instant::now();
+        assert!(timeout(WITHHELD / 2, &mut pump).await.is_err());
+        writer.send(b"more").await.unwrap();
+        timeout(HOUR, pump).await.expect("given up").unwrap();
+        assert!(began.elapsed() >= WITHHELD * 3 / 2, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_waited_for() {
+        let (sender, _unread) = pipe::pipe().unwrap();
+        let (ended, pump, mut writer, _muxes) = pump(Some(sender.into()));
+        // More than a pipe holds, and no more than may be on the way.
+        writer.send(&[0; WINDOW]).await.unwrap();
+        ended.send_replace(true);
+        assert!(timeout(HOUR, pump).await.is_err());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A connection must first send the nonce. When both connections are there, the listener is closed.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use guest_protocol::{
     api::GuestClient,
@@ -16,7 +16,15 @@ use tokio::{
 };
 use ttrpc::r#async::{Client, transport::Socket};
 
-use crate::{VmEnd, lines::Lines, probe::ProbeError};
+use crate::{
+    VmEnd,
+    control::{self, Control},
+    lines::Lines,
+    probe::ProbeError,
+};
+
+/// Connections without the right hello that are dropped; one more ends the wait. A good guest makes none.
+const MAX_REFUSED: usize = 16;
 
 /// PID 1 of a running VM. Clones refer to the same guest.
 #[derive(Clone)]
@@ -46,6 +54,9 @@ pub enum GuestError {
     /// The socket failed.
     #[error("accepting the guest's connections")]
     Accept(#[source] io::Error),
+    /// The guest's connections do not introduce themselves as they should.
+    #[error("refused {MAX_REFUSED} connections of the guest; the last: {0}")]
+    Refused(#[source] io::Error),
     /// [`crate::Vm::guest`] was already called.
     #[error("the guest was already taken by an earlier call")]
     Taken,
@@ -67,23 +78,25 @@ impl Guest {
     /// [`crate::Vm::guest`] makes a VM's guest of the two that PID 1 dialled. A test makes a guest without a VM of any
     /// pair, such as `tokio::net::UnixStream::pair` or `tokio::io::duplex`, and is PID 1 on the other ends: a ttrpc
     /// server (`ttrpc::asynchronous::Server` takes a connected socket through `transport::Listener::new`) and a
-    /// [`Mux`] of its own. The guest is lost when `streams` ends.
+    /// [`Mux`] of its own. The guest is lost when either connection ends, or breaks the protocol.
     ///
     /// To be called within a tokio runtime, which runs the connections' tasks.
     pub fn over<C, S>(control: C, streams: S) -> Self
     where
-        C: AsyncRead + AsyncWrite + Send + Sync + 'static,
+        C: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let (streams, ended) = Mux::start(streams);
         let (announce, lost) = watch::channel(None);
+        let announce = Arc::new(announce);
+        let control = Control::new(control, announce.clone());
         tokio::spawn(async move {
             let reason = match ended.await {
                 Ok(Ok(())) => "the guest closed the connection".to_owned(),
                 Ok(Err(error)) => format!("the guest's streams failed: {error}"),
                 Err(error) => format!("the task of the guest's streams failed: {error}"),
             };
-            announce.send_replace(Some(reason));
+            control::tell(&announce, reason);
         });
         match streams.open(mux::LOG_STREAM) {
             Ok((reader, _)) => drop(tokio::spawn(pass_on_log(reader))),
@@ -117,17 +130,23 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Accepts connections until both of the guest's are there. Only the vmm can reach the socket: if a connection stays
+    /// Accepts connections until both of the guest's are there, one of each role. Only the vmm can reach the socket: if a connection stays
     /// silent, it delays only its own VM, and the caller's limit for the boot ends it.
     pub async fn guest(self) -> Result<Guest, GuestError> {
         let (mut control, mut streams) = (None, None);
+        let mut refused = 0;
         loop {
             let (mut connection, _) = self.socket.accept().await.map_err(GuestError::Accept)?;
             let slot = match hello::expect(&mut connection, &self.nonce).await {
-                Ok(Role::Control) => &mut control,
-                Ok(Role::Streams) => &mut streams,
-                Err(error) => {
+                Ok(Role::Control) if control.is_none() => &mut control,
+                Ok(Role::Streams) if streams.is_none() => &mut streams,
+                other => {
+                    let error = other.err().unwrap_or_else(|| io::ErrorKind::AlreadyExists.into());
                     log::warn!("dropped a connection on {}: {error}", self.path.display());
+                    refused += 1;
+                    if refused > MAX_REFUSED {
+                        return Err(GuestError::Refused(error));
+                    }
                     continue;
                 }
             };
@@ -149,7 +168,10 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncReadExt, net::UnixStream};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+    };
 
     use super::*;
 
@@ -201,6 +223,35 @@ mod tests {
         let guest = listener.guest().await.unwrap();
         assert!(!path.exists());
         drop(guest_side.await.unwrap());
-        assert_eq!(guest.lost().await, "the guest closed the connection");
+        assert!(guest.lost().await.starts_with("the guest closed the "), "{}", guest.lost().await);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_goes_on_to_dial_wrongly_is_given_up() {
+        let nonce = "ab".repeat(32);
+        for said in ["cd".repeat(32), nonce.clone()] {
+            let path = std::env::temp_dir().join(format!("vmm-refused-test-{}", std::process::id()));
+            let listener = Listener::bind(&path, nonce.clone()).unwrap();
+            let guest_side = tokio::spawn({
+                let path = path.clone();
+                async move {
+                    // Until it is refused, as nobody listens any more.
+                    while let Ok(mut connection) = UnixStream::connect(&path).await {
+                        let _ = hello::introduce(&mut connection, Role::Control, &said).await;
+                    }
+                }
+            });
+            assert!(matches!(listener.guest().await, Err(GuestError::Refused(_))));
+            guest_side.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_asked_for_loses_the_guest() {
+        let ((control, mut theirs), (streams, _kept)) = (tokio::io::duplex(1024), tokio::io::duplex(1024));
+        let guest = Guest::over(control, streams);
+        // A ttrpc response to call 1 (PROTOCOL.md of ttrpc), which was not made.
+        theirs.write_all(&[0, 0, 0, 0, 0, 0, 0, 1, 2, 0]).await.unwrap();
+        assert!(guest.lost().await.contains("call 1"));
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod config;
 mod console;
+mod control;
 mod end;
 pub mod find;
 mod guest;

@@ -248,6 +248,10 @@ impl<H: Host> Container<H> {
             }
         }
         if let Some(pumps) = self.init.pumps() {
+            if self.is_sandbox {
+                // A guest that keeps its output open would keep its VM.
+                pumps.expect_end();
+            }
             pumps.finish().await;
         }
         if self.is_sandbox {

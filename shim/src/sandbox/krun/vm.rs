@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_protocol::{api, failure::CallError};
+use guest_protocol::{
+    api,
+    failure::{CallError, one_line},
+};
 use log::{error, info, warn};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
@@ -136,7 +139,7 @@ impl<H: Host> Vm<H> {
             ..Default::default()
         };
         let configured = guest.client.configure(context::with_duration(CALL), &request).await?;
-        info!("guest kernel {}", configured.kernel);
+        info!("guest kernel {}", one_line(&configured.kernel));
         Ok(guest)
     }
 
