@@ -35,7 +35,7 @@ pub fn own(root: &Path, path: &Path, bundle: &Path, record: &Record) -> Result<P
     if path != root
         && let Some(parent) = path.parent()
     {
-        with_parents(root, parent).map_err(|e| failed(path, &e))?;
+        with_parents(root, parent).and_then(|()| enable_controllers(parent)).map_err(|e| failed(path, &e))?;
         if make(path, record)? {
             return Ok(path.to_owned());
         }
