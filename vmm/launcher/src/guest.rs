@@ -55,7 +55,7 @@ pub enum GuestError {
     #[error("accepting the guest's connections")]
     Accept(#[source] io::Error),
     /// The guest's connections do not introduce themselves as they should.
-    #[error("refused {MAX_REFUSED} connections of the guest; the last: {0}")]
+    #[error("the guest introduced more than {MAX_REFUSED} connections wrongly")]
     Refused(#[source] io::Error),
     /// [`crate::Vm::guest`] was already called.
     #[error("the guest was already taken by an earlier call")]
@@ -141,7 +141,7 @@ impl Listener {
                 Ok(Role::Control) if control.is_none() => &mut control,
                 Ok(Role::Streams) if streams.is_none() => &mut streams,
                 other => {
-                    let error = other.err().unwrap_or_else(|| io::ErrorKind::AlreadyExists.into());
+                    let error = other.err().unwrap_or_else(|| io::Error::other("there is one of its role"));
                     log::warn!("dropped a connection on {}: {error}", self.path.display());
                     refused += 1;
                     if refused > MAX_REFUSED {
