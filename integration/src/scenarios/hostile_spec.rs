@@ -99,7 +99,7 @@ fn passwd(ctx: &Ctx) -> Result<Outcome> {
         Cmd::new(&["mkfifo", &fifo]).run()?.ok()?;
     }
     let begun = Instant::now();
-    let mut running = spec::run(ctx, &[], &spec, &id)?.spawn()?;
+    let mut running = spec::run(ctx, &["--rm"], &spec, &id)?.spawn()?;
     running.wait_for_stdout("/\n")?;
     let took = begun.elapsed();
     println!("tried {:<44} got a start in {:.1} s", "a FIFO as /etc/passwd", took.as_secs_f64());
