@@ -29,7 +29,7 @@ fn hung_volume(ctx: &Ctx) -> Result<Outcome> {
     let group = format!("{GROUP}={pod}");
     ctx.run(&["-d", "--annotation", &group], BUSYBOX, &pod, &["sleep", "1000"]).run()?.ok()?;
     let mount = format!("type=bind,src={},dst=/hung,options=rbind:rw", volume.display());
-    let flags = ["-d", "--annotation", &group, "--mount", &mount];
+    let flags = ["--rm", "--annotation", &group, "--mount", &mount];
     let creating = ctx.run(&flags, BUSYBOX, &hung, &["true"]).timeout(200).spawn()?;
     // The shim waits for the volume: a thread of it is in the file system.
     let waits =
