@@ -35,7 +35,8 @@ pub fn own(root: &Path, path: &Path, bundle: &Path, record: &Record) -> Result<P
     if path != root
         && let Some(parent) = path.parent()
     {
-        with_parents(root, parent).map_err(|e| failed(path, &e))?;
+        let prepared = with_parents(root, parent).and_then(|()| enable_controllers(parent));
+        prepared.map_err(|e| failed(path, &e))?;
         if make(path, record)? {
             return Ok(path.to_owned());
         }
@@ -138,7 +139,10 @@ mod tests {
     fn a_cgroup_that_was_not_there_is_ours() {
         let (_dir, root, bundle, record) = hierarchy();
         let path = root.join("theirs/c1");
+        fs::write(root.join("theirs").join(SUBTREE_CONTROL), "memory").unwrap();
         assert_eq!(own(&root, &path, &bundle, &record).unwrap(), path);
+        // Without its parent's controllers no limit would hold in it. The kernel would add it to the others.
+        assert_eq!(fs::read_to_string(root.join("theirs").join(SUBTREE_CONTROL)).unwrap(), "+pids");
         assert_eq!(record.read().unwrap().made, Some(Cgroup { path, unit: None }));
     }
 

@@ -200,7 +200,7 @@ impl HostCgroup {
         let failed = |e: String| Error::invalid(format!("limit cgroup {}: {e}", self.path().display()));
         let mut limits = limits.clone();
         if self.divided
-            && let Some(pids) = limits.pids().clone()
+            && let Some(pids) = *limits.pids()
         {
             limits.set_pids(None);
             fs::write(self.vms().join("pids.max"), pids.limit().to_string())
@@ -284,10 +284,10 @@ pub fn remove_left(recorded: &Recorded, deadline: Instant) {
         // The kernel refuses what has processes or cgroups in it.
         let _ = fs::remove_dir(&cgroup.path);
     }
-    if let Some(cgroup) = recorded.made.as_ref().filter(is_one) {
-        if let Err(error) = end(cgroup, deadline) {
-            eprintln!("remove cgroup {}: {error}", cgroup.path.display());
-        }
+    if let Some(cgroup) = recorded.made.as_ref().filter(is_one)
+        && let Err(error) = end(cgroup, deadline)
+    {
+        eprintln!("remove cgroup {}: {error}", cgroup.path.display());
     }
 }
 
