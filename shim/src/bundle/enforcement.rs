@@ -78,7 +78,8 @@ pub fn for_host(resources: &LinuxResources, role: Role) -> Option<LinuxResources
     (role != Role::Member).then_some(hosts)
 }
 
-/// What a VM may use on the host beyond its guest's memory: the vmm itself, and what the kernel keeps for it.
+/// What a VM may use on the host beyond its guest's memory: the vmm itself, and what the kernel keeps for it, above all
+/// for the files that the guest has looked up. An idle vmm needs far less; this is a bound, and not a measured need.
 const OVERHEAD_MIB: i64 = 512;
 
 /// Adds a bound on the memory of a cgroup with a VM in it, whose guest has this much.
