@@ -3,8 +3,8 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -36,10 +36,14 @@ impl Scratch {
     }
 
     /// An executable in place of krun-vmm.
+    /// Another process writes it: a child that another test forks meanwhile would hold this one's descriptor, and a
+    /// file that is open for writing cannot be executed.
     fn script(&self, text: &str) -> PathBuf {
         let path = self.0.join("vmm.sh");
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let write = r#"printf '#!/bin/sh\n%s\n' "$2" >"$1" && chmod 755 "$1""#;
+        let written =
+            Command::new("/bin/sh").args(["-c", write, "write"]).arg(&path).arg(text).status().unwrap();
+        assert!(written.success());
         path
     }
 
