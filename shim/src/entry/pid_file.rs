@@ -29,7 +29,8 @@ pub fn end(bundle: &Path, id: &str, patience: Duration) -> io::Result<()> {
     let Some(pid) = pid.map(Pid::from_raw) else { return Ok(()) };
     let server = match Pidfd::open(pid) {
         Ok(server) => server,
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        // It has gone, or goes at this moment. Source: the kernel's `pidfd_open`, which wants a thread group's leader.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => return Ok(()),
         Err(error) => return Err(error),
     };
     // Another process may have the pid by now. The pidfd was opened first, and so holds the process that is checked.

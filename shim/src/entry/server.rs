@@ -19,6 +19,7 @@ use containerd_shim_protos::{
     ttrpc::asynchronous::{Server, transport::Listener},
 };
 use log::{info, warn};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::{
     abandoned::{self, Bundle},
@@ -54,6 +55,9 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 pub fn serve(flags: &Flags) -> Result<()> {
     // SAFETY: the starter passes the listener as this descriptor and nothing else here uses it.
     let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(LISTENER_FD) });
+    // A hook or a logger that had it would keep the address of a dead server alive.
+    fcntl(&listener, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+        .map_err(|e| Error::internal(format!("keep the listener from other programs: {e}")))?;
     let wanted = is_wanted(io::stdin());
     let socket = SocketFile::of(&listener);
     if !wanted {
@@ -70,6 +74,8 @@ pub fn serve(flags: &Flags) -> Result<()> {
         .build()
         .map_err(|e| Error::internal(format!("start the runtime: {e}")))?;
     let served = runtime.block_on(serve_on(listener, socket, flags));
+    // A thread may wait for a file system that never answers.
+    runtime.shutdown_background();
     if let Err(error) = &served {
         log::error!("{error}");
     }

@@ -2,17 +2,12 @@
 //! the share as well. Each is bound here, not propagated by the kernel: that would bring it with its
 //! devices and set-user-id programs, which a guest has no business opening on the host.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, fs::File, io, path::PathBuf, sync::Arc};
 
 use log::warn;
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    sync::Mutex,
     task::spawn_blocking,
 };
 
@@ -72,6 +67,7 @@ fn gone<T>(had: &BTreeMap<PathBuf, (MountId, T)>, now: &Mounts) -> Vec<PathBuf> 
 /// The volumes of a container that follow the host.
 #[derive(Debug, Clone, Default)]
 pub struct Follower {
+    /// Who updates them holds them, on a thread that may hang; others wait without one.
     volumes: Arc<Mutex<Vec<Followed>>>,
     is_idle: bool,
 }
@@ -92,9 +88,8 @@ impl Follower {
         if self.is_idle {
             return;
         }
-        let volumes = self.volumes.clone();
+        let mut volumes = self.volumes.clone().lock_owned().await;
         let updated = spawn_blocking(move || {
-            let mut volumes = volumes.lock().unwrap_or_else(PoisonError::into_inner);
             for volume in volumes.iter_mut() {
                 if let Err(error) = volume.update(volume.read_only) {
                     warn!("follow {}: {error}", volume.name);
@@ -107,8 +102,8 @@ impl Follower {
     }
 
     /// Has an exceptional condition when a mount of the sandbox's namespace comes or goes.
-    fn watch(&self) -> io::Result<AsyncFd<File>> {
-        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn watch(&self) -> io::Result<AsyncFd<File>> {
+        let volumes = self.volumes.lock().await;
         let volume = volumes.first().ok_or_else(|| io::Error::other("no volume follows the host"))?;
         let table = volume.model.watched()?;
         // SAFETY: the descriptor is the AsyncFd's own until it is dropped, and always the same.
@@ -117,7 +112,7 @@ impl Follower {
 
     /// Does so whenever the host's mounts change, until it is dropped.
     pub async fn keep(self) {
-        let watch = match self.watch() {
+        let watch = match self.watch().await {
             Ok(watch) => watch,
             Err(error) => {
                 warn!("watch the host's mounts: {error}: volumes do not follow them");

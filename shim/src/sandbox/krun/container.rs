@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +11,7 @@ use log::{error, info, warn};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use ttrpc::context::Context;
 
@@ -46,7 +46,8 @@ pub struct Container<H: Host> {
     pub policy: HostPolicy,
     pub anchor: Arc<H::Anchor>,
     pub hooks: Arc<ContainerHooks>,
-    pub cgroup: Option<Arc<H::Cgroup>>,
+    /// Its cgroup, which the host's side keeps and removes.
+    cgroup: Option<Weak<H::Cgroup>>,
     /// What has its volumes follow the host.
     pub follower: Follower,
     /// Somebody has killed its init.
@@ -93,7 +94,7 @@ impl<H: Host> Container<H> {
             policy,
             anchor,
             hooks: host.hooks.clone(),
-            cgroup: host.cgroup.clone(),
+            cgroup: host.cgroup.as_ref().map(Arc::downgrade),
             follower,
             killed: Notify::new(),
             created: watch::Sender::new(None),
@@ -105,6 +106,11 @@ impl<H: Host> Container<H> {
     /// Takes what was made on the host, for undoing it.
     pub fn take_host(&self) -> Option<HostSide<H>> {
         lock(&self.host).take()
+    }
+
+    /// Its cgroup on the host, as long as that is there.
+    pub fn cgroup(&self) -> Option<Arc<H::Cgroup>> {
+        self.cgroup.as_ref().and_then(Weak::upgrade)
     }
 
     /// Its limits.
@@ -273,9 +279,16 @@ impl<H: Host> Container<H> {
     }
 }
 
-/// Follows an exec from its start to its end.
-pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, exec: Arc<Process>) {
-    let exit = record(&vm, &exec).await;
+/// Follows an exec from its start to its end. It does not outlive its container, whatever the guest says of it.
+pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, exec: Arc<Process>) {
+    let outlived = async {
+        container.init.ended().await;
+        sleep(LAST_WORD).await;
+    };
+    let exit = tokio::select! {
+        exit = record(&vm, &exec) => exit,
+        () = outlived => Exit::KILLED,
+    };
     exec.set_exit(exit);
     if let Some(pumps) = exec.pumps() {
         pumps.finish().await;

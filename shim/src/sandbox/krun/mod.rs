@@ -110,7 +110,7 @@ impl<H: Host> KrunSandbox<H> {
     async fn release(&self, container: &Container<H>) -> Result<()> {
         let vm = self.vm().await?;
         if container.is_sandbox && vm.awaits_launch() {
-            vm.launch(container.anchor.pid(), container.cgroup.as_deref()).await?;
+            vm.launch(container.anchor.pid(), container.cgroup().as_deref()).await?;
             self.set_oom_score_adj(&vm);
         }
         let id = &container.init.id.container;
@@ -205,7 +205,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         pumps.start_input();
         exec.set_pumps(pumps);
         container.execs().insert(id.exec.clone(), exec.clone());
-        tokio::spawn(follow_exec(vm, exec));
+        tokio::spawn(follow_exec(vm, container, exec));
         Ok(())
     }
 
@@ -300,7 +300,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         })
         .await?;
         updated.set_limits(update.limits);
-        if let (Some(cgroup), Some(limits)) = (updated.cgroup.clone(), update.host) {
+        if let (Some(cgroup), Some(limits)) = (updated.cgroup(), update.host) {
             blocking("limit the cgroup", move || cgroup.limit(&limits)).await?;
         }
         Ok(())

@@ -14,7 +14,7 @@ async fn a_life_from_create_to_delete() {
         bed.host.diary(),
         [
             "cgroup", "rootfs", "anchor", "limit", "-limit", "seat", "machine", "launch", "share", "way",
-            "-way", "-seat", "-share", "-machine", "-launch", "-rootfs", "-anchor", "-cgroup"
+            "-way", "-seat", "-share", "-machine", "-launch", "-rootfs", "-cgroup", "-anchor"
         ]
     );
     let calls = bed.guest.calls();

@@ -134,6 +134,19 @@ async fn execs_that_do_not_end_with_their_container_cost_one_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exec_that_began_as_its_container_ended_does_not_outlive_it() {
+    let bed = Bed::new();
+    bed.start("pod").await;
+    bed.start("a").await;
+    bed.guest.end("a", 0);
+    bed.wait("a").await;
+    let exec = bed.exec("a", "late").await.unwrap();
+    let (exit, time) = took(bed.sandbox.wait(&exec)).await;
+    assert_eq!(exit, Exit::KILLED);
+    assert!(time <= LAST_WORD * 2, "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_exec_ends_by_itself_and_is_forgotten() {
     let bed = Bed::new();
     bed.start("pod").await;
