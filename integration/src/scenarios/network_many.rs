@@ -175,7 +175,7 @@ fn carry(ctx: &Ctx, mode: &str, flags: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A second interface is a second card: both have their addresses, and both carry a call.
+/// A second interface becomes a second NIC: both have their addresses, and both carry a connection.
 fn interfaces(ctx: &Ctx) -> Result<Outcome> {
     veth::make()?;
     veth::second_cable()?;

@@ -1,4 +1,4 @@
-//! A container in a namespace that has an interface: in a VM it has a card just like it.
+//! A container in a namespace that has an interface: its VM has a NIC configured like it.
 
 use crate::crc32::{crc32, noise};
 use crate::ctx::{BUSYBOX, Ctx, DEBIAN};

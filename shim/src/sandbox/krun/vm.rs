@@ -76,7 +76,7 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// Its place on the host.
+    /// Its directory, share, taps and vmm on the host.
     pub fn machine(&self) -> &H::Machine {
         &self.machine
     }
