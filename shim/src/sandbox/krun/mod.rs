@@ -145,7 +145,7 @@ impl<H: Host> KrunSandbox<H> {
         Ok(vm)
     }
 
-    /// Kills a process. One that the guest does not end is ended with its VM.
+    /// Kills a process. A container's own that the guest does not end is ended with its VM; an exec ends with its container.
     async fn kill(&self, id: &ProcessId, all: bool) -> Result<()> {
         let container = self.container(&id.container)?;
         if id.is_init() && !container.is_created() {
