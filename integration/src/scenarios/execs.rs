@@ -29,7 +29,8 @@ fn exec(ctx: &Ctx) -> Result<Outcome> {
         ctx.ctr(&[&["task", "exec", "--exec-id", name], flags, &[id.as_str()], args].concat())
     };
     let script = "id -u; id -g; pwd; echo $OF; cat; echo oops >&2; exit 7";
-    let first = exec("one", &["--user", "1000:2000", "--cwd", "/usr"], &["sh", "-c", script]).stdin("typed\n");
+    let first =
+        exec("one", &["--user", "1000:2000", "--cwd", "/usr"], &["sh", "-c", script]).stdin("typed\n");
     let first = first.run()?.expect_status(7)?.printed("1000\n2000\n/usr\ncontainer\ntyped\n")?;
     ensure!(first.stderr_text().contains("oops"), "its standard error is missing: {first}");
 
