@@ -2,7 +2,7 @@
 //! `crictl` for it.
 
 use crate::command::Cmd;
-use crate::ctx::{BUSYBOX, Ctx};
+use crate::ctx::{BUSYBOX, Ctx, containerd_version};
 use crate::undo;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -44,8 +44,7 @@ pub fn file(ctx: &Ctx, name: &str, value: &Value) -> Result<String> {
 
 /// Why a box's containerd cannot be [`set_up`], if it cannot.
 pub fn unsuitable() -> Result<Option<String>> {
-    let version = Cmd::new(&["containerd", "--version"]).run()?.ok()?.stdout_text();
-    let suitable = version.split_whitespace().any(|word| word.trim_start_matches('v').starts_with("2."));
+    let suitable = containerd_version()? >= (2, 0);
     Ok((!suitable).then(|| "its configuration is for containerd 2".to_owned()))
 }
 

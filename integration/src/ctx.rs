@@ -133,6 +133,16 @@ impl Ctx {
     }
 }
 
+/// containerd's major and minor version.
+pub fn containerd_version() -> Result<(u32, u32)> {
+    let text = Cmd::new(&["containerd", "--version"]).run()?.ok()?.stdout_text();
+    let numbers = |word: &str| {
+        let mut parts = word.trim_start_matches('v').split('.');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    };
+    text.split_whitespace().find_map(numbers).with_context(|| format!("which version is this: {text}"))
+}
+
 pub struct Task {
     pub pid: i32,
     pub status: String,

@@ -11,6 +11,7 @@ mod containerd_log;
 mod crc32;
 mod cri;
 mod ctx;
+mod frames;
 mod host;
 mod leaks;
 mod mop;

@@ -3,6 +3,7 @@
 //! guest asks for them nor with forged requests.
 
 use crate::ctx::{Ctx, DEBIAN};
+use crate::frames::Frames;
 use crate::scenario::{Outcome, Scenario};
 use crate::veth::{self, BOX, TASK};
 use anyhow::{Context, Result, ensure};
@@ -122,7 +123,7 @@ send("own last", OWN, 0x0800, ipv4("{own4}"))
         own6 = TASK[1],
     );
     for (anti_spoofing, bad) in [(true, 0), (false, 18)] {
-        let frames = veth::Frames::capture()?;
+        let frames = Frames::capture()?;
         let config = ctx.work("config.toml");
         std::fs::write(&config, format!("anti_spoofing = {anti_spoofing}\n")).context("configure")?;
         let config = config.display().to_string();

@@ -1,7 +1,7 @@
 //! A containerd of 2.3 and later that is configured to have its shims' sockets elsewhere.
 
 use crate::command::{Cmd, Running};
-use crate::ctx::{BUSYBOX, Ctx};
+use crate::ctx::{BUSYBOX, Ctx, containerd_version};
 use crate::scenario::{Outcome, Scenario};
 use crate::undo;
 use crate::wait::until_true;
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What `delete` is not told is where the sockets are: when one container of a pod goes, it must not take the pod for dead.
 fn socket_dir(ctx: &Ctx) -> Result<Outcome> {
-    if version()? < (2, 3) {
+    if containerd_version()? < (2, 3) {
         return Ok(Outcome::Skipped("containerd has no socket_dir before 2.3".to_owned()));
     }
     let rootfs = ctx.work("rootfs").display().to_string();
@@ -50,16 +50,6 @@ fn socket_dir(ctx: &Ctx) -> Result<Outcome> {
     ensure!(left == 0, "{left} files are left in the socket directory");
     other.stop()?;
     Ok(Outcome::Passed)
-}
-
-/// containerd's major and minor version.
-fn version() -> Result<(u32, u32)> {
-    let text = Cmd::new(&["containerd", "--version"]).run()?.ok()?.stdout_text();
-    let numbers = |word: &str| {
-        let mut parts = word.trim_start_matches('v').split('.');
-        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-    };
-    text.split_whitespace().find_map(numbers).with_context(|| format!("which version is this: {text}"))
 }
 
 /// A second containerd of the box's.

@@ -57,68 +57,70 @@ pub struct Rule {
 
 /// The rules for a NIC with these addresses, of which the first that matches decides.
 pub fn rules(mac: [u8; 6], addresses: &[IpAddr]) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    let mut rule = |protocol, passes, parts: &[Vec<TcU32Key>]| {
-        rules.push(Rule { protocol, keys: parts.concat(), passes });
-    };
-    let from = hardware(at::SOURCE_MAC, mac);
-    let arp = [
-        // Ethernet's addresses for IPv4's, 6 and 4 bytes long.
-        vec![
-            key(at::ARP_KIND, [0, 1, 8, 0], [0xff; 4]),
-            key(at::ARP_SIZES, [6, 4, 0, 0], [0xff, 0xff, 0, 0]),
-        ],
-        from.clone(),
-        hardware(at::ARP_SENDER_MAC, mac),
-    ]
-    .concat();
-    // Who asks whether an address is free has none yet. Source: RFC 5227.
-    rule(ARP, true, &[arp.clone(), ipv4(at::ARP_SENDER, Ipv4Addr::UNSPECIFIED)]);
-    let next_header = |number| key(at::IPV6_NEXT_HEADER, [0, 0, number, 0], [0, 0, 0xff, 0]);
-    let icmp = |kind| vec![next_header(ICMPV6), key(at::ICMPV6_TYPE, [kind, 0, 0, 0], [0xff, 0, 0, 0])];
-    for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
-        rule(IPV6, false, &[icmp(kind)]);
-    }
-    let ipv6_addresses: Vec<_> = addresses.iter().filter_map(as_ipv6).chain([link_local(mac)]).collect();
-    for address in &ipv6_addresses {
-        let advertised = ipv6(at::ADVERTISED, *address);
-        rule(
-            IPV6,
-            true,
-            &[icmp(NEIGHBOUR_ADVERTISEMENT), from.clone(), ipv6(at::IPV6_SOURCE, *address), advertised],
-        );
-    }
-    rule(IPV6, false, &[icmp(NEIGHBOUR_ADVERTISEMENT)]);
+    let (mut ipv4_addresses, mut ipv6_addresses) = (Vec::new(), vec![link_local(mac)]);
     for address in addresses {
-        if let IpAddr::V4(address) = address {
-            rule(IPV4, true, &[from.clone(), ipv4(at::IPV4_SOURCE, *address)]);
-            rule(ARP, true, &[arp.clone(), ipv4(at::ARP_SENDER, *address)]);
+        match address {
+            IpAddr::V4(address) => ipv4_addresses.push(*address),
+            IpAddr::V6(address) => ipv6_addresses.push(*address),
         }
     }
-    let ipv6_addresses: Vec<_> = ipv6_addresses.into_iter().chain([Ipv6Addr::UNSPECIFIED]).collect();
-    for (address, kind) in ipv6_addresses.iter().flat_map(|address| MEMBERSHIPS.map(|kind| (address, kind))) {
+    let mut rules = of_ipv4(mac, &ipv4_addresses);
+    rules.extend(of_arp(mac, ipv4_addresses));
+    rules.extend(of_ipv6(mac, ipv6_addresses));
+    rules
+}
+
+fn of_ipv4(mac: [u8; 6], addresses: &[Ipv4Addr]) -> Vec<Rule> {
+    let from = |address: &Ipv4Addr| [hardware(at::SOURCE_MAC, mac), ipv4(at::IPV4_SOURCE, *address)];
+    addresses.iter().map(|address| rule(IPV4, true, &from(address))).collect()
+}
+
+fn of_arp(mac: [u8; 6], mut addresses: Vec<Ipv4Addr>) -> Vec<Rule> {
+    // Ethernet's addresses for IPv4's, 6 and 4 bytes long.
+    let kind = vec![
+        key(at::ARP_KIND, [0, 1, 8, 0], [0xff; 4]),
+        key(at::ARP_SIZES, [6, 4, 0, 0], [0xff, 0xff, 0, 0]),
+    ];
+    let own = [kind, hardware(at::SOURCE_MAC, mac), hardware(at::ARP_SENDER_MAC, mac)].concat();
+    // Who asks whether an address is free has none yet. Source: RFC 5227.
+    addresses.push(Ipv4Addr::UNSPECIFIED);
+    let sender = |address| [own.clone(), ipv4(at::ARP_SENDER, address)];
+    addresses.into_iter().map(|address| rule(ARP, true, &sender(address))).collect()
+}
+
+/// Neighbour discovery behind a fragment header needs no rule: hosts ignore it. Source: RFC 6980.
+fn of_ipv6(mac: [u8; 6], mut addresses: Vec<Ipv6Addr>) -> Vec<Rule> {
+    let next_header = |number| key(at::IPV6_NEXT_HEADER, [0, 0, number, 0], [0, 0, 0xff, 0]);
+    let icmp = |kind| vec![next_header(ICMPV6), key(at::ICMPV6_TYPE, [kind, 0, 0, 0], [0xff, 0, 0, 0])];
+    let from = |address| [hardware(at::SOURCE_MAC, mac), ipv6(at::IPV6_SOURCE, address)].concat();
+    let mut rules = Vec::new();
+    for address in &addresses {
+        let parts = [icmp(NEIGHBOUR_ADVERTISEMENT), from(*address), ipv6(at::ADVERTISED, *address)];
+        rules.push(rule(IPV6, true, &parts));
+    }
+    for kind in [ROUTER_ADVERTISEMENT, NEIGHBOUR_ADVERTISEMENT, REDIRECT] {
+        rules.push(rule(IPV6, false, &[icmp(kind)]));
+    }
+    // Who asks whether an address is free has none yet. Source: RFC 4862.
+    addresses.push(Ipv6Addr::UNSPECIFIED);
+    for (address, kind) in addresses.iter().flat_map(|address| MEMBERSHIPS.map(|kind| (*address, kind))) {
         let membership = vec![
             next_header(HOP_BY_HOP),
             key(at::OPTION, [ICMPV6, 0, 0, 0], [0xff, 0xff, 0, 0]),
             key(at::TYPE_BEHIND_OPTION, [kind, 0, 0, 0], [0xff, 0, 0, 0]),
         ];
-        rule(IPV6, true, &[membership, from.clone(), ipv6(at::IPV6_SOURCE, *address)]);
+        rules.push(rule(IPV6, true, &[membership, from(address)]));
     }
     // Neighbour discovery could hide behind them.
     for number in [HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS] {
-        rule(IPV6, false, &[vec![next_header(number)]]);
+        rules.push(rule(IPV6, false, &[vec![next_header(number)]]));
     }
-    for address in ipv6_addresses {
-        rule(IPV6, true, &[from.clone(), ipv6(at::IPV6_SOURCE, address)]);
-    }
+    rules.extend(addresses.into_iter().map(|address| rule(IPV6, true, &[from(address)])));
     rules
 }
 
-fn as_ipv6(address: &IpAddr) -> Option<Ipv6Addr> {
-    match address {
-        IpAddr::V6(address) => Some(*address),
-        IpAddr::V4(_) => None,
-    }
+fn rule(protocol: u16, passes: bool, parts: &[Vec<TcU32Key>]) -> Rule {
+    Rule { protocol, keys: parts.concat(), passes }
 }
 
 /// The address that a kernel gives an interface for its link. Source: RFC 4291, appendix A.

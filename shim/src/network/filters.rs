@@ -7,7 +7,8 @@ use linux::netlink::{
     netlink_packet_route::tc::{
         TcAction, TcActionAttribute, TcActionGeneric, TcActionMirror, TcActionMirrorOption, TcActionOption,
         TcActionType, TcAttribute, TcFilterMatchAll, TcFilterMatchAllOption, TcFilterU32, TcFilterU32Option,
-        TcHandle, TcMessage, TcMirror, TcMirrorActionType, TcOption, TcU32Selector, TcU32SelectorFlags,
+        TcHandle, TcMessage, TcMirror, TcMirrorActionType, TcOption, TcU32Key, TcU32Selector,
+        TcU32SelectorFlags,
     },
 };
 
@@ -39,12 +40,12 @@ pub fn ingress(interface: u32) -> TcMessage {
 }
 
 /// A filter for frames of `protocol` that come in.
-fn filter(protocol: u16, priority: u16, (kind, options): (&str, TcOption)) -> TcMessage {
+fn filter(protocol: u16, priority: u16, (kind, options): (&str, Vec<TcOption>)) -> TcMessage {
     let mut message = TcMessage::default();
     message.header.parent = INGRESS;
     // Source: tc's `TC_H_MAKE(prio << 16, protocol)`, the protocol in network order.
     message.header.info = u32::from(priority) << 16 | u32::from(protocol.to_be());
-    message.attributes = vec![TcAttribute::Kind(kind.to_owned()), TcAttribute::Options(vec![options])];
+    message.attributes = vec![TcAttribute::Kind(kind.to_owned()), TcAttribute::Options(options)];
     message
 }
 
@@ -55,29 +56,27 @@ pub fn unguarded(to: u32) -> Vec<TcMessage> {
 
 /// The filters of a tap whose guest may send to the interface `to` what `rules` let through.
 pub fn guarded(rules: Vec<Rule>, to: u32) -> Vec<TcMessage> {
-    let mut filters = Vec::new();
-    for (Rule { protocol, keys, passes }, priority) in rules.into_iter().zip(FIRST..) {
-        let action = if passes { redirect(to) } else { drop_frame() };
-        let mut selector = TcU32Selector::default();
-        selector.flags = TcU32SelectorFlags::Terminal;
-        selector.nkeys = keys.len() as u8;
-        selector.keys = keys;
-        let mut filter = filter(
-            protocol,
-            priority,
-            (TcFilterU32::KIND, TcOption::U32(TcFilterU32Option::Selector(selector))),
-        );
-        if let Some(TcAttribute::Options(options)) = filter.attributes.last_mut() {
-            options.push(TcOption::U32(TcFilterU32Option::Action(vec![action])));
-        }
-        filters.push(filter);
-    }
+    let action = |passes| if passes { redirect(to) } else { drop_frame() };
+    let mut filters: Vec<_> = rules
+        .into_iter()
+        .zip(FIRST..)
+        .map(|(rule, priority)| filter(rule.protocol, priority, match_keys(rule.keys, action(rule.passes))))
+        .collect();
     filters.push(filter(ALL, FIRST + filters.len() as u16, match_all(drop_frame())));
     filters
 }
 
-fn match_all(action: TcAction) -> (&'static str, TcOption) {
-    (TcFilterMatchAll::KIND, TcOption::MatchAll(TcFilterMatchAllOption::Action(vec![action])))
+fn match_all(action: TcAction) -> (&'static str, Vec<TcOption>) {
+    (TcFilterMatchAll::KIND, vec![TcOption::MatchAll(TcFilterMatchAllOption::Action(vec![action]))])
+}
+
+fn match_keys(keys: Vec<TcU32Key>, action: TcAction) -> (&'static str, Vec<TcOption>) {
+    let mut selector = TcU32Selector::default();
+    selector.flags = TcU32SelectorFlags::Terminal;
+    selector.nkeys = keys.len() as u8;
+    selector.keys = keys;
+    let options = [TcFilterU32Option::Selector(selector), TcFilterU32Option::Action(vec![action])];
+    (TcFilterU32::KIND, options.map(TcOption::U32).into())
 }
 
 /// The action that sends a frame out on `to`.

@@ -280,7 +280,7 @@ pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, 
             () = exec.killed() => {}
         }
         sleep(LAST_WORD).await;
-        warn!("{} was killed, and the guest has not told its end within {LAST_WORD:?}", exec.id);
+        warn!("{}: it or its container was ended, and the guest has not told within {LAST_WORD:?}", exec.id);
     };
     let exit = tokio::select! {
         exit = record(&vm, &exec) => exit,
@@ -293,7 +293,8 @@ pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, 
     exec.set_finished();
 }
 
-/// Ends an exec that the guest was late with, if it makes it after all: nobody else knows of it.
+/// Ends an exec that the guest was late with, as nobody else knows of it. One that is made later still runs until its
+/// container ends.
 pub async fn forget_exec<H: Host>(vm: Arc<Vm<H>>, exec: Arc<Process>) {
     let kill = signal_request(&exec.id, libc::SIGKILL as u32, false);
     let what = format!("end {}, which was late", exec.id);

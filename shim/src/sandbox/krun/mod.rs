@@ -145,7 +145,7 @@ impl<H: Host> KrunSandbox<H> {
         Ok(vm)
     }
 
-    /// Kills a process. A container's own that the guest does not end is ended with its VM. An exec counts as ended then.
+    /// Kills a process. A container's own that the guest does not end is ended with its VM; such an exec counts as ended.
     async fn kill(&self, id: &ProcessId, all: bool) -> Result<()> {
         let container = self.container(&id.container)?;
         if id.is_init() && !container.is_created() {
