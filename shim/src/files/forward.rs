@@ -76,6 +76,7 @@ impl Forward {
 }
 
 /// Connects to the server that has the socket now.
+#[expect(clippy::disallowed_methods, reason = "the path of a descriptor")]
 async fn connect(socket: &Socket) -> io::Result<UnixStream> {
     let looked_up = socket.clone();
     let open = spawn_blocking(move || looked_up.open()).await.map_err(io::Error::other)??;

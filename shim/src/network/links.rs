@@ -131,6 +131,7 @@ fn usable(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
 }
 
 /// Joins one interface of this thread's namespace to a new tap.
+#[expect(clippy::disallowed_methods, reason = "a path of /proc; no name of an interface leads elsewhere")]
 fn join(interface: &Interface) -> Result<Tap> {
     let name = format!("{PREFIX}{}", interface.index);
     let failed = |what: &str, e: io::Error| {
