@@ -24,8 +24,8 @@ pub fn killed(ctx: &Ctx) -> Result<Outcome> {
         let parent = ctx.work(&id);
         let volume = own_directory(ctx, &format!("{id}/v"))?;
         let script = format!(
-            "rm -rf /tmp /run; ln -s {dir} /tmp; ln -s / /run; mkdir -p /a/b; ln -s {dir} /a/b/c; mkfifo /a/fifo
-             ln -s {dir} /v/link; mv /p/v /p/kept; ln -s {dir} /p/v; echo left >/p/left; sleep 1000"
+            "busybox rm -rf /tmp; busybox ln -s {dir} /tmp; mkdir -p /a/b; busybox ln -s {dir} /a/b/c; busybox mkfifo /a/fifo
+             busybox ln -s {dir} /v/link; busybox mv /p/v /p/kept; busybox ln -s {dir} /p/v; echo left >/p/left; sleep 1000"
         );
         let mut spec = spec::new(ctx, &id, &["sh", "-c", &script])?;
         let mounts = spec["mounts"].as_array_mut().context("mounts")?;
