@@ -173,7 +173,8 @@ mod tests {
         let over = mount("tmpfs", Path::new("tmpfs"), &["size=1m"]);
         let place = dir.path().join("bundle/rootfs");
         {
-            let (mounted, _) = Mounted::rootfs(&[bind.clone()], &bundle, Path::new("rootfs")).unwrap();
+            let (mounted, _) =
+                Mounted::rootfs(std::slice::from_ref(&bind), &bundle, Path::new("rootfs")).unwrap();
             assert_eq!(
                 (mounted.len(), std::fs::read_to_string(place.join("of")).unwrap().as_str()),
                 (1, "source")

@@ -18,7 +18,7 @@ use vm_launcher::Guest;
 
 use super::guest::FakeGuest;
 use crate::{
-    bundle::{NetworkNamespace, Role, Volume},
+    bundle::{NetworkNamespace, Role, Root, Volume},
     config::{Config, Size},
     error::{Error, Result},
     files::{
