@@ -26,7 +26,7 @@ impl Root {
     pub fn open(&self) -> Result<Pinned> {
         let opened = self.bundle.directory_from(&self.path);
         let path = self.bundle.path().join(&self.path);
-        opened.map_err(|e| Error::invalid(format!("rootfs {}: {e}", path.display())))
+        opened.map_err(|e| Error::invalid(format!("rootfs {}", path.display())).because(e))
     }
 }
 
@@ -41,7 +41,7 @@ impl Root {
 pub fn rootfs_of(spec: &Spec, bundle: &Path, is_mounted: bool) -> Result<Root> {
     let path = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
     let bundle = Pinned::open_directory(bundle)
-        .map_err(|e| Error::invalid(format!("bundle {}: {e}", bundle.display())))?;
+        .map_err(|e| Error::invalid(format!("bundle {}", bundle.display())).because(e))?;
     if is_mounted {
         let refuse = |why: String| Error::invalid(format!("root.path {}: {why}", path.display()));
         let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);

@@ -55,7 +55,7 @@ impl Share {
     /// The failing step's, naming its path.
     pub fn create(state: &Path, name: &str) -> Result<Share> {
         let path = state.join(name);
-        let failed = |e: io::Error| Error::internal(format!("make the share {}: {e}", path.display()));
+        let failed = |e: io::Error| Error::internal(format!("make the share {}", path.display())).because(e);
         let namespace = Arc::new(Namespace::new(state).map_err(failed)?);
         let mount = Held::shared(&namespace, Path::new(name)).map_err(failed)?;
         for point in MOUNT_POINTS {
@@ -114,20 +114,20 @@ impl Share {
         let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
         let parent = pin::make_directory(&self.mount, Path::new(parent), 0o755);
         let made = parent.and_then(|parent| pin::make_file(parent, Path::new(name), 0o644));
-        made.map_err(|e| Error::internal(format!("make {path} in the share: {e}")))
+        made.map_err(|e| Error::internal(format!("make {path} in the share")).because(e))
     }
 
     fn bind(&self, source: &Pinned, path: &str, recursive: bool, read_only: ReadOnly) -> Result<Held> {
         let bound = self.mount.place().bind(source, Path::new(path), recursive, read_only);
         bound.map_err(|e| {
-            Error::internal(format!("bind {} to {path} in the share: {e}", source.path().display()))
+            Error::internal(format!("bind {} to {path} in the share", source.path().display())).because(e)
         })
     }
 
     /// Has `mount`, a volume, follow the host.
     fn follow(&self, volume: &FileVolume, mount: &Held, container: &str, number: usize) -> Result<Followed> {
         let name = volume.source.path().display().to_string();
-        let failed = |e: io::Error| Error::internal(format!("follow {name}: {e}"));
+        let failed = |e: io::Error| Error::internal(format!("follow {name}")).because(e);
         let path = Path::new(MODELS).join(container).join(number.to_string());
         pin::make_directory(self.namespace.top(), &path, 0o700).map_err(failed)?;
         let model = Model::new(&self.namespace, &volume.source, &path).map_err(failed)?;
@@ -144,7 +144,7 @@ impl ContainerShare {
 
 fn make_directory(top: impl AsFd, path: &str, mode: u32) -> Result<()> {
     let made = pin::make_directory(top, Path::new(path), mode);
-    made.map(drop).map_err(|e| Error::internal(format!("make {path} in the share: {e}")))
+    made.map(drop).map_err(|e| Error::internal(format!("make {path} in the share")).because(e))
 }
 
 impl Drop for ContainerShare {

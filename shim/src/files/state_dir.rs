@@ -76,7 +76,7 @@ impl Drop for StateDir {
 /// The file system's, naming the path.
 pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
     let made = pin::directory_for(path, mode);
-    made.map(drop).map_err(|e| Error::internal(format!("make directory {}: {e}", path.display())))
+    made.map(drop).map_err(|e| Error::internal(format!("make directory {}", path.display())).because(e))
 }
 
 /// Removes a sandbox's directory with all that is mounted in it. What cannot be unmounted may hold somebody's data, and

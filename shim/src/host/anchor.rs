@@ -14,6 +14,7 @@ use std::{
         unix::net::UnixStream,
     },
     process::ExitCode,
+    sync::Arc,
 };
 
 use linux::spawn::{Child, Spawn};
@@ -73,10 +74,10 @@ impl Anchor {
         container: &str,
         rootfs: &Pinned,
         network: &NetworkNamespace,
-        cgroup: Option<&HostCgroup>,
+        cgroup: Option<Arc<HostCgroup>>,
     ) -> Result<Anchor> {
         let failed =
-            |what: &str, e: io::Error| Error::internal(format!("anchor of {container}: {what}: {e}"));
+            |what: &str, e: io::Error| Error::internal(format!("anchor of {container}: {what}")).because(e);
         let (ours, theirs) = UnixStream::pair().map_err(|e| failed("make a socket", e))?;
         let mut namespaces = CloneFlags::CLONE_NEWNS;
         if *network == NetworkNamespace::New {
@@ -98,13 +99,15 @@ impl Anchor {
             spawn = spawn.fd(netns, NETNS_FD);
         }
         spawn.namespaces = namespaces;
-        spawn.cgroup = cgroup.map(HostCgroup::open).transpose()?.flatten();
+        spawn.cgroup = cgroup.as_deref().map(HostCgroup::open).transpose()?.flatten();
         let is_placed = spawn.cgroup.is_some();
-        let child =
-            spawn.spawn().map_err(|e| Error::from(anyhow::Error::from(e)).context("start the anchor"))?;
+        let child = spawn.spawn().map_err(|e| Error::internal("start the anchor").because(e))?;
         let anchor = Anchor { child, _tie: ours };
         if let Some(cgroup) = cgroup.filter(|_| !is_placed) {
-            cgroup.add(anchor.child.pid())?;
+            let pid = anchor.child.pid();
+            // It asks systemd.
+            let added = spawn_blocking(move || cgroup.add(pid)).await;
+            added.map_err(|e| failed("join the cgroup", io::Error::other(e)))??;
         }
         let orders = Orders { enter: netns.is_some(), loopback: *network == NetworkNamespace::New };
         let answer = anchor.order(&orders).await.map_err(|e| failed("give orders", e))?;

@@ -36,12 +36,12 @@ impl Output {
                 let both_ways = OFlag::O_RDWR | OFlag::O_NONBLOCK;
                 let fifo = pin::fifo(path).and_then(|fifo| pin::reopen(fifo, both_ways));
                 let fifo = fifo.and_then(pipe::Sender::from_file);
-                Ok(fifo.map_err(|e| cannot_open(path, &e))?.into())
+                Ok(fifo.map_err(|e| cannot_open(path, e))?.into())
             }
             Target::File(path) => {
                 let log = path.clone();
                 let opened = spawn_blocking(move || pin::log_file(&log)).await;
-                let file = opened.unwrap_or_else(|e| Err(e.into())).map_err(|e| cannot_open(path, &e))?;
+                let file = opened.unwrap_or_else(|e| Err(e.into())).map_err(|e| cannot_open(path, e))?;
                 Ok(Output(Box::pin(File::from_std(file))))
             }
             Target::Binary(binary) => Err(Error::invalid(format!(
@@ -73,7 +73,7 @@ impl Input {
     pub fn find(uri: &str) -> Result<Input> {
         let target = Target::parse(uri)?;
         let path = target.path();
-        pin::fifo(path).map(Input).map_err(|e| cannot_open(path, &e))
+        pin::fifo(path).map(Input).map_err(|e| cannot_open(path, e))
     }
 
     /// Opens it. The second half keeps it open for writing, so that the reader sees no end of file while no client has
@@ -88,6 +88,6 @@ impl Input {
     }
 }
 
-fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    Error::internal(format!("open {} for the process's input or output: {error}", path.display()))
+fn cannot_open(path: &Path, error: io::Error) -> Error {
+    Error::internal(format!("open {} for the process's input or output", path.display())).because(error)
 }

@@ -29,15 +29,15 @@ impl Mounted {
     /// The mount's, with its type, source and target; nothing stays mounted.
     pub fn rootfs(mounts: &[Mount], bundle: &Pinned, path: &Path) -> Result<(Vec<Mounted>, Pinned)> {
         let shown = bundle.path().join(path);
-        let failed = |what: &str, e: io::Error| Error::internal(format!("{what} {}: {e}", shown.display()));
+        let failed =
+            |what: &str, e: io::Error| Error::internal(format!("{what} {}", shown.display())).because(e);
         let place = pin::make_directory(bundle, path, 0o711).map_err(|e| failed("make directory", e))?;
         let mut rootfs = bundle.beneath(path).map_err(|e| failed("open", e))?;
         let mut mounted = Vec::new();
         for mount in mounts {
             let what = format!("mount {} from {} on", mount.type_, mount.source);
             let (mount, late) = Late::part(mount);
-            attach(mount, pin::path_of(&place))
-                .map_err(|e| e.context(format!("{what} {}", shown.display())))?;
+            attach(mount, pin::path_of(&place)).map_err(|e| failed(&what, e))?;
             let uppermost = bundle.beneath(path).map_err(|e| failed(&what, e))?;
             let ids = [&rootfs, &uppermost].map(mount_of);
             if let [Ok(before), Ok(now)] = ids
@@ -116,14 +116,13 @@ impl Late {
     clippy::disallowed_methods,
     reason = "the path of a descriptor; the sources are containerd's snapshots"
 )]
-fn attach(mount: Mount, place: PathBuf) -> Result<()> {
+fn attach(mount: Mount, place: PathBuf) -> io::Result<()> {
     let mounting = thread::Builder::new().name("mount".to_owned()).spawn(move || {
         containerd_shim::mount::mount_rootfs(Some(&mount.type_), Some(&mount.source), &mount.options, &place)
     });
-    match mounting.map(thread::JoinHandle::join) {
-        Ok(Ok(result)) => result.map_err(|e| Error::internal(e.to_string())),
-        Ok(Err(_)) => Err(Error::internal("the mounting thread panicked")),
-        Err(error) => Err(Error::internal(error.to_string())),
+    match mounting?.join() {
+        Ok(result) => result.map_err(io::Error::other),
+        Err(_) => Err(io::Error::other("the mounting thread panicked")),
     }
 }
 
