@@ -60,7 +60,7 @@ fn detach(target: &Path, listed: &[mountinfo::Mount]) -> io::Result<()> {
 /// Undoes the mount whose root is open. One that is gone already is no error.
 #[expect(clippy::disallowed_methods, reason = "the path of a descriptor")]
 fn unmount(root: impl AsFd) -> io::Result<()> {
-    match umount2(&pin::path_of(root), MntFlags::MNT_DETACH) {
+    match umount2(&pin::path_of(&root), MntFlags::MNT_DETACH) {
         // Somebody else was faster: containerd unmounts a bundle's rootfs as well.
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),

@@ -143,8 +143,8 @@ impl AsFd for Pinned {
     }
 }
 
-/// The path that leads this process to what is open.
-pub fn path_of(open: impl AsFd) -> PathBuf {
+/// The path that leads this process to what is open, as long as that is.
+pub fn path_of(open: &impl AsFd) -> PathBuf {
     Path::new(DESCRIPTORS).join(open.as_fd().as_raw_fd().to_string())
 }
 
@@ -171,7 +171,7 @@ pub fn listed(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// The file system's.
 pub fn reopen(named: impl AsFd, flags: OFlag) -> io::Result<File> {
-    Ok(open(&path_of(named), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    Ok(open(&path_of(&named), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
 }
 
 fn open_at(from: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> io::Result<OwnedFd> {
@@ -185,7 +185,7 @@ fn kind(stat: &FileStat) -> SFlag {
 
 /// The path of what is open, as the kernel knows it now; for comparing it with others of the kernel's.
 pub fn current_path(open: impl AsFd) -> io::Result<PathBuf> {
-    let path = fs::read_link(path_of(open))?;
+    let path = fs::read_link(path_of(&open))?;
     let is_gone = path.as_os_str().as_bytes().ends_with(OsStr::new(" (deleted)").as_bytes());
     if is_gone { Err(io::Error::from(io::ErrorKind::NotFound)) } else { Ok(path) }
 }
