@@ -28,18 +28,18 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("hostile-paths-forwarded-socket", sockets::running)
         .image(DEBIAN)
         .krun_only("runc binds the socket itself"),
-    Scenario::new("hostile-paths-before-create", before_create::sources).timeout(700).krun_only(LINKS),
-    Scenario::new("hostile-paths-bundle", before_create::bundle).timeout(600).krun_only(LINKS),
-    Scenario::new("hostile-paths-between", between::swapped).timeout(400).krun_only(MOMENT),
+    Scenario::new("hostile-paths-before-create", before_create::sources).timeout(400).krun_only(LINKS),
+    Scenario::new("hostile-paths-bundle", before_create::bundle).timeout(300).krun_only(LINKS),
+    Scenario::new("hostile-paths-between", between::swapped).timeout(200).krun_only(MOMENT),
     Scenario::new("hostile-paths-between-sockets", sockets::between).image(DEBIAN).long().krun_only(MOMENT),
     Scenario::new("hostile-paths-running", running::pod)
-        .timeout(500)
+        .timeout(300)
         .krun_only("a pod of runc's shim is no VM"),
-    Scenario::new("hostile-paths-exec", exec::swapped).timeout(500).krun_only(LINKS),
+    Scenario::new("hostile-paths-exec", exec::swapped).timeout(300).krun_only(LINKS),
     Scenario::new("hostile-paths-destinations", destinations::links)
-        .timeout(500)
+        .timeout(300)
         .krun_only("it is about the guest"),
-    Scenario::new("hostile-paths-delete", delete::killed).timeout(500).krun_only(MOMENT),
+    Scenario::new("hostile-paths-delete", delete::killed).timeout(300).krun_only(MOMENT),
     Scenario::new("hostile-paths-delete-rootfs", delete::moved_rootfs).krun_only(MOMENT),
 ];
 
