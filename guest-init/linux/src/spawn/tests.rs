@@ -1,4 +1,4 @@
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, process::Command};
 
 use nix::unistd::Uid;
 
@@ -15,9 +15,9 @@ fn shell(spawn: impl FnOnce(Spawn) -> Spawn, command: &str) -> (ExitStatus, Stri
 
 #[test]
 fn a_program_runs_with_its_arguments_and_no_environment() {
-    let (how, output) =
+    let (status, output) =
         shell(|spawn| spawn.arg("zero").arg("a b"), "echo $1; tr '\\0' '\\n' </proc/self/environ; exit 7");
-    assert_eq!(how, ExitStatus::Exited(7));
+    assert_eq!(status, ExitStatus::Exited(7));
     assert_eq!(output.lines().next(), Some("a b"));
     assert!(!output.contains("HOME="), "{output}");
 }
@@ -95,8 +95,8 @@ fn namespaces_are_made() {
         return;
     }
     let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
-    let (how, output) = shell(|spawn| Spawn { namespaces, ..spawn }, "echo $$");
-    assert_eq!((how, output.as_str()), (ExitStatus::Exited(0), "1\n"));
+    let (status, output) = shell(|spawn| Spawn { namespaces, ..spawn }, "echo $$");
+    assert_eq!((status, output.as_str()), (ExitStatus::Exited(0), "1\n"));
 }
 
 #[test]
@@ -106,7 +106,8 @@ fn a_program_cannot_change_its_file_when_that_is_mounted_read_only() {
         return;
     }
     let exe = std::env::temp_dir().join(format!("linux-spawn-sh-{}", std::process::id()));
-    fs::copy("/bin/sh", &exe).unwrap();
+    // By another process: children of other tests would hold the file open for writing, and nobody could execute it.
+    assert!(Command::new("cp").arg("/bin/sh").arg(&exe).status().unwrap().success());
     let chmod = |read_only_exe| {
         let namespaces = CloneFlags::CLONE_NEWNS;
         let made = |spawn| Spawn { exe: exe.clone(), namespaces, read_only_exe, ..spawn };
