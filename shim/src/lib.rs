@@ -5,6 +5,9 @@
 //!
 //! A library, so that fuzz targets reach what is fed from outside; [`main`] is the executable.
 
+#[macro_use]
+mod failpoint;
+
 mod bundle;
 mod cgroup;
 mod config;

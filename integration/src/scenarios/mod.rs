@@ -19,6 +19,7 @@ mod hostile_spec;
 mod hostile_spec_cgroup;
 mod hung_volume;
 mod identity;
+mod kill_points;
 mod lifecycle;
 mod limits;
 mod mounts;
@@ -70,6 +71,7 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_guest::SCENARIOS,
     crash::SCENARIOS,
     orphans::SCENARIOS,
+    kill_points::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,
     network_many::SCENARIOS,

@@ -65,6 +65,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
     if cleaned.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_err() {
         eprintln!("clean up after {}: not done within {LIMIT:?}", flags.id);
     }
+    failpoint!(blocking "cleanup.done");
     let response = DeleteResponse {
         exit_status: KILLED,
         exited_at: Some(SystemTime::now().into()).into(),
@@ -106,20 +107,25 @@ impl Remains {
         {
             eprintln!("end the shim of {}: {error}", self.sandbox);
         }
+        failpoint!(blocking "cleanup.shim-ended");
         let rootfs = self.bundle.join("rootfs");
         // While its server lives, the sandbox has other containers, or removes itself.
         if self.addresses.iter().any(|address| address::is_served(address)) {
             mount::detach_all(&rootfs);
             return;
         }
+        failpoint!(blocking "cleanup.unserved");
         let recorded = Record::of(&self.bundle).read().unwrap_or_else(|error| {
             eprintln!("{error}");
             Recorded::default()
         });
         cgroup::remove_left(&recorded, deadline.min(Instant::now() + KILL_TIMEOUT));
+        failpoint!(blocking "cleanup.cgroup");
         mount::detach_all(&rootfs);
+        failpoint!(blocking "cleanup.rootfs");
         if recorded.hooked {
             self.run_hooks(deadline);
+            failpoint!(blocking "cleanup.hooks");
         }
         self.remove_sandbox();
     }
@@ -149,6 +155,7 @@ impl Remains {
 
     fn remove_sandbox(&self) {
         state_dir::remove(&self.state);
+        failpoint!(blocking "cleanup.state");
         if let Some(NetworkNamespace::Path(path)) = self.spec.as_ref().map(bundle::network_namespace) {
             remove_taps(&path);
         }

@@ -134,6 +134,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         }
     };
     address::write(&bundle, &address)?;
+    failpoint!(blocking "start.noted");
     let mut stdout = io::stdout();
     stdout
         .write_all(&reply(&dialect, &address)?)
@@ -169,7 +170,9 @@ fn serve_at(address: &str, sandbox: &str, request: &Request) -> Result<PipeWrite
     let listener =
         socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
     let server = spawn(sandbox, request, &listener)?;
+    failpoint!(blocking "start.spawned");
     bind(&listener, address::socket_path(address))?;
+    failpoint!(blocking "start.bound");
     Ok(server)
 }
 

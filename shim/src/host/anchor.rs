@@ -12,6 +12,7 @@ use std::{
     os::fd::{FromRawFd, OwnedFd},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use linux::spawn::{Child, Spawn};
@@ -22,12 +23,13 @@ use nix::{
     unistd::{fchdir, pivot_root},
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, time::timeout};
 
 use crate::{
     bundle::NetworkNamespace,
     cgroup::HostCgroup,
     error::{Error, Result},
+    failpoint::seconds,
     files::{mount::tree, pin::Pinned},
     network::Netns,
 };
@@ -43,6 +45,9 @@ const ROOTFS_FD: i32 = 4;
 
 /// What the anchor answers when it stands.
 const READY: &[u8] = b"+";
+
+/// How long it may take to stand: it does a handful of system calls, unless somebody stops it.
+const STANDS: Duration = seconds(30, 8);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Orders {
@@ -84,6 +89,7 @@ impl Anchor {
         let mut spawn =
             Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD).fd(tree, ROOTFS_FD);
         spawn.namespaces = namespaces;
+        spawn.dies_with_parent = true;
         spawn.cgroup = cgroup.map(HostCgroup::open).transpose()?.flatten();
         let is_placed = spawn.cgroup.is_some();
         let child =
@@ -99,7 +105,11 @@ impl Anchor {
             },
             loopback: *network == NetworkNamespace::New,
         };
-        let answer = anchor.order(&orders).await.map_err(|e| failed("give orders", e))?;
+        let answer = timeout(STANDS, anchor.order(&orders)).await;
+        let answer = answer.map_err(|_| {
+            Error::internal(format!("anchor of {container}: it does not stand after {STANDS:?}"))
+        })?;
+        let answer = answer.map_err(|e| failed("give orders", e))?;
         match answer.as_slice() {
             READY => Ok(anchor),
             b"" => Err(Error::internal(format!("anchor of {container}: it ended at once"))),
@@ -136,6 +146,13 @@ impl Anchor {
     }
 }
 
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        // One that is stopped does not read that it is let go. It does nothing to one that has ended.
+        self.kill();
+    }
+}
+
 /// The anchor process.
 pub fn main() -> ExitCode {
     // SAFETY: the shim passes these descriptors to its anchor and nothing else here uses them.
@@ -159,6 +176,7 @@ fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     prctl::set_name(c"krun-anchor").context("take a name")?;
     // The shim is protected when memory is short, and its children inherit that.
     fs::write("/proc/self/oom_score_adj", "0").context("give up the shim's protection")?;
+    failpoint!(blocking "anchor.called");
     let mut length = [0; 4];
     shim.read_exact(&mut length).context("read orders")?;
     let mut text = vec![0; u32::from_le_bytes(length) as usize];
@@ -171,6 +189,7 @@ fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     if orders.loopback {
         linux::loopback::bring_up().context("bring up lo in the new network namespace")?;
     }
+    failpoint!(blocking "anchor.joined");
     enter_root(rootfs)
 }
 

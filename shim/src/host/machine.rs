@@ -61,7 +61,9 @@ impl KrunMachine {
         let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
         let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
         let state = StateDir::create(namespace, sandbox)?;
+        failpoint!(blocking "create.state");
         let share = Share::create(state.path(), state.share())?;
+        failpoint!(blocking "create.share");
         let plan = VmConfig {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
@@ -124,6 +126,7 @@ impl Machine<HostCgroup> for KrunMachine {
             Choice::Tap | Choice::TapAtStart => Some(self.join_interfaces(netns, dialer).await?),
             Choice::Tsi | Choice::None => None,
         };
+        failpoint!("create.taps");
         let vm_config = VmConfig {
             netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
             network: match (&links, self.network) {
@@ -139,6 +142,7 @@ impl Machine<HostCgroup> for KrunMachine {
             self.sandbox, vm_config.cpus, vm_config.memory_mib, vm_config.network
         );
         let vm = launch(self.vmm.as_deref(), vm_config).await.map_err(|e| Error::internal(chain(e)))?;
+        failpoint!("create.vmm");
         if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
             let _ = self.oom.set(oom);
         }

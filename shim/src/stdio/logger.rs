@@ -14,10 +14,13 @@ use nix::{fcntl::OFlag, sys::signal::Signal, unistd::pipe2};
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
 use super::uri::Binary;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    failpoint::seconds,
+};
 
 /// How long a logger may take to get ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = seconds(60, 8);
 
 /// How long a logger may take to end after the output has, and after SIGTERM. Together they are what runc's shim
 /// allows.

@@ -149,6 +149,7 @@ impl Tasks {
         let task = Task { bundle, pid, init: init.clone(), execs: Mutex::default() };
         lock(&self.table).insert(id.clone(), Slot::Task(Arc::new(task)));
         self.publish(TaskCreate { pid, ..event });
+        failpoint!("create.told");
         // A container can end before its start: its VM dies, or somebody kills it.
         self.watch(init);
         Ok(pid)
@@ -205,6 +206,7 @@ impl Tasks {
                 pid: task.pid,
                 ..Default::default()
             });
+            failpoint!("run.told");
         } else {
             process.require(&[Status::Created], "start")?;
             task.init.require(&[Status::Running], "exec in")?;
@@ -226,6 +228,7 @@ impl Tasks {
                 pid: task.pid,
                 ..Default::default()
             });
+            failpoint!("exec.told");
             self.watch(process.clone());
         }
         Ok(task.pid)
@@ -265,6 +268,7 @@ impl Tasks {
                 exited_at: Some(ended.at.into()).into(),
                 ..Default::default()
             });
+            failpoint!("exit.told");
         });
     }
 
@@ -309,6 +313,7 @@ impl Tasks {
                 exited_at: Some(ended.at.into()).into(),
                 ..Default::default()
             });
+            failpoint!("delete.told");
         }
         Ok(Deleted { pid, ended })
     }

@@ -43,6 +43,8 @@ pub struct Plan<'a> {
     pub cgroup: Option<RawFd>,
     /// Whether `exe` is executed from a read-only mount.
     pub read_only_exe: bool,
+    /// Whether the kernel kills it when the thread that starts it ends.
+    pub dies_with_parent: bool,
 }
 
 /// Clones; in the parent, returns the child.
@@ -119,6 +121,10 @@ fn attempt(plan: &Plan<'_>) -> Step {
         }
         if libc::setsid() < 0 {
             return Step::Setsid;
+        }
+        if plan.dies_with_parent {
+            // Fails for no signal that there is.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         }
         if let Some(namespace) = plan.mount_namespace
             && (libc::setns(namespace, libc::CLONE_NEWNS) < 0 || libc::unshare(libc::CLONE_NEWNS) < 0)

@@ -23,6 +23,21 @@ fn a_program_runs_with_its_arguments_and_no_environment() {
 }
 
 #[test]
+fn a_stopped_program_dies_with_the_thread_that_started_it() {
+    let start = |dies_with_parent| {
+        let spawn = Spawn { dies_with_parent, ..Spawn::new("/bin/sleep").arg("60") };
+        let child = std::thread::spawn(|| spawn.spawn().unwrap()).join().unwrap();
+        child.kill(nix::sys::signal::Signal::SIGSTOP);
+        child
+    };
+    assert_eq!(start(true).wait().unwrap(), ExitStatus::Killed(libc::SIGKILL));
+    let stays = start(false);
+    assert!(!stays.pidfd().ends_within(std::time::Duration::ZERO).unwrap());
+    stays.kill(nix::sys::signal::Signal::SIGKILL);
+    stays.wait().unwrap();
+}
+
+#[test]
 fn only_the_given_descriptors_arrive() {
     let (read, _write) = pipe2(OFlag::empty()).unwrap();
     let leaked = read.as_fd().try_clone_to_owned().unwrap();

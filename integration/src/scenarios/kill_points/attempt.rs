@@ -1,0 +1,144 @@
+//! One case from its beginning to the proof that nothing is left.
+
+use super::events::Events;
+use super::life::{Life, Living, STATUS, server_of, signal};
+use super::{Case, Hit, PROMPT, Victim, Want};
+use crate::command::{Cmd, Running};
+use crate::ctx::{BUSYBOX, Ctx};
+use crate::failpoints::{Held, Points};
+use crate::leaks::{self, Snapshot};
+use crate::wait::{until, until_true};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// What an undisturbed container's status is.
+const FINE: i32 = 3;
+
+/// Until the point is reached: a boot, in an emulated, busy box.
+const ARRIVAL: Duration = Duration::from_secs(120);
+
+/// For what ends a moment after its container.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Tries a case, and says what it came to.
+pub fn attempt(ctx: &Ctx, points: &Points, case: &Case) -> Result<String> {
+    let (before, network) = (Snapshot::take()?, leaks::network()?);
+    let hits_containerd = case.hits.iter().any(|(victim, hit)| (*victim, *hit) == (Victim::Containerd, Hit::Kill));
+    let events = if hits_containerd { None } else { Some(Events::listen(ctx)?) };
+    let mut living = Living::begin(ctx, case.life)?;
+    let point = points.arm(case.at);
+    let outcome = (|| {
+        let mut running = living.go(ctx)?;
+        let held = until(&format!("somebody at {}", case.at), ARRIVAL, || {
+            let held = point.held()?;
+            ensure!(held.is_some() || !running.is_over()?, "the command ended before {}", case.at);
+            Ok(held)
+        });
+        let held = match held {
+            Ok(held) => held,
+            Err(error) => bail!("{error:#}: {}", running.finish()?),
+        };
+        hit(ctx, case, &living, held, running)
+    })();
+    points.disarm();
+    // Also after a failure: the next case begins with nothing.
+    let ended = living.end(ctx);
+    let (status, took) = outcome?;
+    ended.context("remove the container")?;
+    let told = events.as_ref().map(|events| events.settled(&living.id)).transpose()?;
+    if let Some(told) = &told
+        && told.created > 0
+    {
+        let first = told.exits.first().copied().context("no exit was told")?;
+        match (case.told, case.want) {
+            (Some(status), _) => ensure!(first == u64::from(status), "told {told:?}, not {status}"),
+            (None, Want::Is(status)) if case.life != Life::Exec => {
+                ensure!(first == status as u64, "told {told:?}, not {status}");
+            }
+            _ => ensure!(first != 0, "told {told:?}"),
+        }
+    }
+    drop(events);
+    let again = ctx.run(&["--rm"], BUSYBOX, &living.id, &["sh", "-c", &format!("exit {FINE}")]).run()?;
+    again.expect_status(FINE).context("once more with the same id")?;
+    if case.life == Life::Tap {
+        ensure!(crate::veth::ip("-n krun-scenario -brief link")?.lines().count() == 2, "a tap is left");
+        crate::undo::run_all()?;
+    }
+    clean(&before, &network)?;
+    let told = told.map_or_else(|| "unheard".to_owned(), |told| format!("told {:?}", told.exits));
+    Ok(format!("status {status} {:.1} s after, {told}", took.as_secs_f64()))
+}
+
+/// Hits, lets the point be passed, and waits for the command under way; its status, and how long that took.
+fn hit(ctx: &Ctx, case: &Case, living: &Living, held: Held, mut running: Running) -> Result<(i32, Duration)> {
+    let began = Instant::now();
+    let mut paused = Vec::new();
+    for (victim, hit) in case.hits {
+        match (victim, hit) {
+            (Victim::Client, _) => running.signal(SIGKILL)?,
+            (Victim::Containerd, Hit::Kill) => Cmd::new(&["containerd-ctl", "kill"]).run()?.ok().map(drop)?,
+            (_, Hit::Kill) => signal(&living.victim(*victim, held.pid)?, SIGKILL)?,
+            (_, Hit::Stop) => signal(&living.victim(*victim, held.pid)?, SIGSTOP)?,
+            (_, Hit::Pause) => {
+                let process = living.victim(*victim, held.pid)?;
+                signal(&process, SIGSTOP)?;
+                paused.push(process);
+            }
+        }
+    }
+    // Whoever stands still holds up its own container, and nobody's look at the others.
+    let containerd_stands = case.hits.iter().any(|(victim, _)| *victim == Victim::Containerd);
+    if !containerd_stands && case.hits.iter().any(|(_, hit)| *hit != Hit::Kill) {
+        ctx.ctr(&["task", "ls"]).timeout(PROMPT).run()?.ok()?;
+    }
+    for process in &paused {
+        signal(process, SIGCONT)?;
+    }
+    drop(held);
+    if containerd_stands && paused.is_empty() {
+        Cmd::new(&["containerd-ctl", "start"]).run()?.ok()?;
+    }
+    if let Some(pod) = &living.pod
+        && server_of(pod)?.is_some()
+        && !case.hits.iter().any(|(victim, _)| matches!(victim, Victim::Shim | Victim::Vmm))
+    {
+        ctx.ctr(&["task", "exec", "--exec-id", "neighbour", pod, "true"]).run()?.ok().context("its neighbour")?;
+    }
+    // Nobody else ends one that lives.
+    if case.life == Life::Long && (!paused.is_empty() || containerd_stands) {
+        ctx.wait_for_status(&living.id, "RUNNING")?;
+        ctx.kill(&living.id, "SIGKILL")?.ok()?;
+    }
+    running.allow(Duration::from_secs(case.within));
+    let output = running.finish()?;
+    let took = began.elapsed();
+    match case.want {
+        Want::Is(status) => ensure!(output.status == status, "not status {status}: {output}"),
+        Want::Failure => ensure!(output.status != 0, "this was to fail: {output}"),
+        Want::Any => {}
+    }
+    Ok((output.status, took))
+}
+
+/// Waits until the box is as it was before.
+fn clean(before: &Snapshot, network: &BTreeSet<String>) -> Result<()> {
+    let mut left = Vec::new();
+    let cleaned = until_true("a clean box", GRACE, || {
+        left = before.differences(&Snapshot::take()?);
+        let now = leaks::network()?;
+        left.extend(now.difference(network).map(|thing| format!("left behind: {thing}")));
+        left.extend(network.difference(&now).map(|thing| format!("gone: {thing}")));
+        Ok(left.is_empty())
+    });
+    match cleaned {
+        Err(error) if left.is_empty() => Err(error),
+        Err(_) => bail!("{}", left.join("; ")),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// What ends by itself is told so.
+pub const ENDED: u32 = STATUS as u32;
