@@ -1,14 +1,7 @@
 //! A file in the bundle names the process that serves the sandbox, so that a server that containerd has given up can be
 //! killed.
 
-use std::{
-    env,
-    ffi::OsStr,
-    fs, io,
-    os::unix::ffi::OsStrExt,
-    path::Path,
-    time::Duration,
-};
+use std::{env, ffi::OsStr, fs, io, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
 use linux::pidfd::Pidfd;
 use nix::{sys::signal::Signal, unistd::Pid};

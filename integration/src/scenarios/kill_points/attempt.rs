@@ -1,12 +1,13 @@
 //! One case from its beginning to the proof that nothing is left.
 
 use super::events::Events;
-use super::life::{Life, Living, STATUS, server_of, signal};
+use super::life::{Life, Living, server_of, signal};
 use super::{Case, Hit, PROMPT, Victim, Want};
 use crate::command::{Cmd, Running};
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::failpoints::{Held, Points};
 use crate::leaks::{self, Snapshot};
+use crate::veth;
 use crate::wait::{until, until_true};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP};
@@ -25,7 +26,8 @@ const GRACE: Duration = Duration::from_secs(15);
 /// Tries a case, and says what it came to.
 pub fn attempt(ctx: &Ctx, points: &Points, case: &Case) -> Result<String> {
     let (before, network) = (Snapshot::take()?, leaks::network()?);
-    let hits_containerd = case.hits.iter().any(|(victim, hit)| (*victim, *hit) == (Victim::Containerd, Hit::Kill));
+    let hits_containerd =
+        case.hits.iter().any(|(victim, hit)| (*victim, *hit) == (Victim::Containerd, Hit::Kill));
     let events = if hits_containerd { None } else { Some(Events::listen(ctx)?) };
     let mut living = Living::begin(ctx, case.life)?;
     let point = points.arm(case.at);
@@ -64,8 +66,8 @@ pub fn attempt(ctx: &Ctx, points: &Points, case: &Case) -> Result<String> {
     let again = ctx.run(&["--rm"], BUSYBOX, &living.id, &["sh", "-c", &format!("exit {FINE}")]).run()?;
     again.expect_status(FINE).context("once more with the same id")?;
     if case.life == Life::Tap {
-        ensure!(crate::veth::ip("-n krun-scenario -brief link")?.lines().count() == 2, "a tap is left");
-        crate::undo::run_all()?;
+        let links = veth::ip("-n krun-scenario -brief link")?;
+        ensure!(links.lines().count() == 2, "in the network namespace are {links}");
     }
     clean(&before, &network)?;
     let told = told.map_or_else(|| "unheard".to_owned(), |told| format!("told {:?}", told.exits));
@@ -81,34 +83,42 @@ fn hit(ctx: &Ctx, case: &Case, living: &Living, held: Held, mut running: Running
             (Victim::Client, _) => running.signal(SIGKILL)?,
             (Victim::Containerd, Hit::Kill) => Cmd::new(&["containerd-ctl", "kill"]).run()?.ok().map(drop)?,
             (_, Hit::Kill) => signal(&living.victim(*victim, held.pid)?, SIGKILL)?,
-            (_, Hit::Stop) => signal(&living.victim(*victim, held.pid)?, SIGSTOP)?,
-            (_, Hit::Pause) => {
+            (_, Hit::Stop | Hit::Pause | Hit::Outlast) => {
                 let process = living.victim(*victim, held.pid)?;
                 signal(&process, SIGSTOP)?;
-                paused.push(process);
+                if *victim != Victim::Containerd {
+                    // Whoever stands still holds up its own container, and nobody's look at the others.
+                    ctx.ctr(&["task", "ls"]).timeout(PROMPT).run()?.ok()?;
+                }
+                match hit {
+                    Hit::Pause => paused.push(process),
+                    Hit::Outlast => until_true("containerd to end it", Duration::from_secs(PROMPT), || {
+                        Ok(!process.is_alive())
+                    })?,
+                    _ => {}
+                }
             }
         }
-    }
-    // Whoever stands still holds up its own container, and nobody's look at the others.
-    let containerd_stands = case.hits.iter().any(|(victim, _)| *victim == Victim::Containerd);
-    if !containerd_stands && case.hits.iter().any(|(_, hit)| *hit != Hit::Kill) {
-        ctx.ctr(&["task", "ls"]).timeout(PROMPT).run()?.ok()?;
     }
     for process in &paused {
         signal(process, SIGCONT)?;
     }
     drop(held);
-    if containerd_stands && paused.is_empty() {
+    let hits_containerd = case.hits.iter().any(|(victim, _)| *victim == Victim::Containerd);
+    if hits_containerd && paused.is_empty() {
         Cmd::new(&["containerd-ctl", "start"]).run()?.ok()?;
     }
     if let Some(pod) = &living.pod
         && server_of(pod)?.is_some()
         && !case.hits.iter().any(|(victim, _)| matches!(victim, Victim::Shim | Victim::Vmm))
     {
-        ctx.ctr(&["task", "exec", "--exec-id", "neighbour", pod, "true"]).run()?.ok().context("its neighbour")?;
+        ctx.ctr(&["task", "exec", "--exec-id", "neighbour", pod, "true"])
+            .run()?
+            .ok()
+            .context("its neighbour")?;
     }
     // Nobody else ends one that lives.
-    if case.life == Life::Long && (!paused.is_empty() || containerd_stands) {
+    if case.life == Life::Long && (!paused.is_empty() || hits_containerd) {
         ctx.wait_for_status(&living.id, "RUNNING")?;
         ctx.kill(&living.id, "SIGKILL")?.ok()?;
     }
@@ -139,6 +149,3 @@ fn clean(before: &Snapshot, network: &BTreeSet<String>) -> Result<()> {
         Ok(()) => Ok(()),
     }
 }
-
-/// What ends by itself is told so.
-pub const ENDED: u32 = STATUS as u32;

@@ -1,22 +1,22 @@
 //! The cases: where, who, how, and what must come of it.
 
-use super::Hit::{Kill, Pause, Stop};
+use super::Hit::{Kill, Outlast, Pause, Stop};
 use super::Victim::{Anchor, Client, Containerd, Here, Shim, Vmm};
 use super::Want::{Any, Failure, Is};
-use super::attempt::ENDED;
 use super::life::Life::{Exec, Hooked, Logged, Long, Loose, Member, Orphaned, OrphanedHooked, Short, Tap};
 use super::life::STATUS;
-use super::{BOOT, Case, PROMPT, Victim, case};
+use super::{BOOT, Case, Hits, PROMPT, case};
 
 /// The shim dies.
-const SHIM: &[(Victim, super::Hit)] = &[(Shim, Kill)];
-const VMM: &[(Victim, super::Hit)] = &[(Vmm, Kill)];
-const ANCHOR: &[(Victim, super::Hit)] = &[(Anchor, Kill)];
-const HERE: &[(Victim, super::Hit)] = &[(Here, Kill)];
-const DAEMON: &[(Victim, super::Hit)] = &[(Containerd, Kill)];
+const SHIM: Hits = &[(Shim, Kill)];
+const VMM: Hits = &[(Vmm, Kill)];
+const ANCHOR: Hits = &[(Anchor, Kill)];
+const HERE: Hits = &[(Here, Kill)];
+const DAEMON: Hits = &[(Containerd, Kill)];
 
-/// The status of what was killed.
+/// The statuses of what was killed, and of what ended by itself.
 const KILLED: u32 = 137;
+const ENDED: u32 = STATUS as u32;
 
 /// Seconds for the shim with points to give up a guest that stands still, when it boots and later. Source: `BOOT`, `CALL`,
 /// `SIGN_OF_LIFE` and `GONE` of shim/src/sandbox/krun/vm.rs.
@@ -102,9 +102,9 @@ pub const EXEC: &[Case] = &[
     case("exec.stdio", VMM, Exec, Failure).told(KILLED),
     case("exec.stdio", &[(Vmm, Stop)], Exec, Failure).told(KILLED).within(NO_ANSWER),
     case("exec.made", SHIM, Exec, Failure).told(KILLED),
-    case("exec.made", ANCHOR, Exec, Failure).told(KILLED),
+    case("exec.made", ANCHOR, Exec, Any).told(KILLED),
     case("exec.told", SHIM, Exec, Failure).told(KILLED),
-    case("exec.told", VMM, Exec, Failure).told(KILLED),
+    case("exec.told", VMM, Exec, Any).told(KILLED),
     case("exec.told", &[(Shim, Pause)], Exec, Is(STATUS)).told(KILLED),
     case("exec.ended", SHIM, Exec, Failure).told(KILLED),
     case("exec.ended", VMM, Exec, Is(STATUS)).told(KILLED),
@@ -151,6 +151,7 @@ pub const CLEANUP: &[Case] = &[
     case("cleanup.state", &[(Here, Kill), (Containerd, Kill)], OrphanedHooked, Failure),
     case("cleanup.done", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.unserved", &[(Here, Pause)], Orphaned, Failure).told(KILLED),
+    case("cleanup.unserved", &[(Here, Outlast), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.cgroup", DAEMON, Orphaned, Failure),
 ];
 

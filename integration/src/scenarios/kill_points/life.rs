@@ -84,7 +84,6 @@ impl Living {
                 ctx.wait_for_status(&living.id, "RUNNING")?;
                 living.running = Some(running);
             }
-            Life::Tap => veth::make()?,
             _ => {}
         }
         Ok(living)
@@ -177,9 +176,10 @@ impl Living {
             Victim::Shim => server_of(sandbox)?.context("no shim"),
             Victim::Vmm => of_shim("krun-vmm", &|_| true),
             Victim::Anchor => of_shim("krun-anchor", &|process| process.argv.last() == Some(&self.id)),
-            Victim::Here => {
-                procs::all()?.into_iter().find(|process| process.pid == here).context("nobody is at the point")
-            }
+            Victim::Here => procs::all()?
+                .into_iter()
+                .find(|process| process.pid == here)
+                .context("nobody is at the point"),
             Victim::Containerd => procs::all()?
                 .into_iter()
                 .find(|process| process.name() == "containerd")

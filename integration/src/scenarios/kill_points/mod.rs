@@ -12,6 +12,7 @@ mod life;
 use crate::ctx::{Ctx, Runtime};
 use crate::failpoints::Points;
 use crate::scenario::{Outcome, Scenario};
+use crate::veth;
 use anyhow::Result;
 use life::Life;
 use std::path::Path;
@@ -62,6 +63,8 @@ enum Hit {
     Stop,
     /// SIGSTOP, and SIGCONT once it is seen that containerd answers others.
     Pause,
+    /// SIGSTOP, until containerd has ended it.
+    Outlast,
 }
 
 /// The status of the command that was under way.
@@ -74,12 +77,14 @@ enum Want {
     Any,
 }
 
+/// Who is hit, and how, one after the other.
+type Hits = &'static [(Victim, Hit)];
+
 /// One case.
 struct Case {
     /// The point.
     at: &'static str,
-    /// Who is hit there, one after the other.
-    hits: &'static [(Victim, Hit)],
+    hits: Hits,
     /// What leads to the point.
     life: Life,
     want: Want,
@@ -105,7 +110,7 @@ impl Case {
     }
 }
 
-const fn case(at: &'static str, hits: &'static [(Victim, Hit)], life: Life, want: Want) -> Case {
+const fn case(at: &'static str, hits: Hits, life: Life, want: Want) -> Case {
     Case { at, hits, life, want, told: None, within: PROMPT }
 }
 
@@ -114,6 +119,9 @@ fn all(ctx: &Ctx, cases: &[Case]) -> Result<Outcome> {
     anyhow::ensure!(Path::new(SHIM).exists(), "there is no {SHIM}: `make build` makes it");
     assert_eq!(ctx.runtime, Runtime::Krun, "the runner looks at `krun_only`");
     let points = Points::listen()?;
+    if cases.iter().any(|case| case.life == Life::Tap) {
+        veth::make()?;
+    }
     let mut failures = Vec::new();
     for case in cases {
         let hits: Vec<_> = case.hits.iter().map(|(victim, hit)| format!("{hit:?} {victim:?}")).collect();
