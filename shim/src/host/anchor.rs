@@ -89,7 +89,7 @@ impl Anchor {
         let mut spawn =
             Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD).fd(tree, ROOTFS_FD);
         spawn.namespaces = namespaces;
-        spawn.dies_with_parent = true;
+        spawn.at_parents_end = Some(Signal::SIGKILL);
         spawn.cgroup = cgroup.map(HostCgroup::open).transpose()?.flatten();
         let is_placed = spawn.cgroup.is_some();
         let child =

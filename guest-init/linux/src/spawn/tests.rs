@@ -24,16 +24,20 @@ fn a_program_runs_with_its_arguments_and_no_environment() {
 
 #[test]
 fn a_stopped_program_dies_with_the_thread_that_started_it() {
-    let start = |dies_with_parent| {
-        let spawn = Spawn { dies_with_parent, ..Spawn::new("/bin/sleep").arg("60") };
-        let child = std::thread::spawn(|| spawn.spawn().unwrap()).join().unwrap();
-        child.kill(nix::sys::signal::Signal::SIGSTOP);
-        child
+    let start = |at_parents_end| {
+        let spawn = Spawn { at_parents_end, ..Spawn::new("/bin/sleep").arg("60") };
+        std::thread::spawn(|| {
+            let child = spawn.spawn().unwrap();
+            child.kill(Signal::SIGSTOP);
+            child
+        })
+        .join()
+        .unwrap()
     };
-    assert_eq!(start(true).wait().unwrap(), ExitStatus::Killed(libc::SIGKILL));
-    let stays = start(false);
+    assert_eq!(start(Some(Signal::SIGKILL)).wait().unwrap(), ExitStatus::Killed(libc::SIGKILL));
+    let stays = start(None);
     assert!(!stays.pidfd().ends_within(std::time::Duration::ZERO).unwrap());
-    stays.kill(nix::sys::signal::Signal::SIGKILL);
+    stays.kill(Signal::SIGKILL);
     stays.wait().unwrap();
 }
 

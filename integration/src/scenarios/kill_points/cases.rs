@@ -94,6 +94,7 @@ pub const START: &[Case] = &[
     case("run.told", &[(Shim, Pause)], Long, Is(137)),
     case("run.told", &[(Client, Kill)], Long, Failure).told(KILLED),
     case("logger.ready", HERE, Logged, Is(STATUS)),
+    case("logger.ready", &[(Here, Stop), (Shim, Kill)], Logged, Failure).told(KILLED),
     case("logger.ready", &[(Here, Stop)], Logged, Is(STATUS)).within(NO_HELP),
 ];
 
@@ -144,6 +145,7 @@ pub const DELETE: &[Case] = &[
 /// containerd's clean-up after a shim that was killed is killed itself. containerd does not run it once more until it is
 /// started anew.
 pub const CLEANUP: &[Case] = &[
+    case("cleanup.begun", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.shim-ended", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.unserved", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.rootfs", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
