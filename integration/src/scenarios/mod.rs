@@ -22,6 +22,7 @@ mod identity;
 mod kill_points;
 mod lifecycle;
 mod limits;
+mod many_cycles;
 mod mounts;
 mod nerdctl;
 mod nerdctl_compose;
@@ -81,4 +82,5 @@ pub const ALL: &[&[Scenario]] = &[
     nerdctl_network::SCENARIOS,
     pod::SCENARIOS,
     pod_many::SCENARIOS,
+    many_cycles::SCENARIOS,
 ];

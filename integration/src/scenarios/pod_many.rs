@@ -138,7 +138,7 @@ fn held() -> Result<(usize, u64)> {
 }
 
 /// Bytes in the files below a directory. What goes away meanwhile counts as nothing.
-fn size(path: &Path) -> Result<u64> {
+pub fn size(path: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(path).into_iter().flatten() {
         let entry = entry.with_context(|| format!("list {}", path.display()))?;
