@@ -33,9 +33,14 @@ pub fn attempt(ctx: &Ctx, points: &Points, case: &Case) -> Result<String> {
     let point = points.arm(case.at);
     let outcome = (|| {
         let mut running = living.go(ctx)?;
+        let mut over = None;
         let held = until(&format!("somebody at {}", case.at), ARRIVAL, || {
             let held = point.held()?;
-            ensure!(held.is_some() || !running.is_over()?, "the command ended before {}", case.at);
+            if running.is_over()? {
+                // What comes after it comes soon.
+                let since = *over.get_or_insert_with(Instant::now);
+                ensure!(held.is_some() || since.elapsed() < GRACE, "the command ended before {}", case.at);
+            }
             Ok(held)
         });
         let held = match held {

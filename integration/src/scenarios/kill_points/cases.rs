@@ -82,7 +82,7 @@ pub const START: &[Case] = &[
     case("run.called", SHIM, Short, Failure),
     case("run.called", VMM, Short, Failure),
     case("run.called", &[(Vmm, Stop)], Short, Failure).within(NO_ANSWER),
-    case("run.called", ANCHOR, Short, Failure),
+    case("run.called", ANCHOR, Long, Failure),
     case("run.started", SHIM, Long, Failure).told(KILLED),
     case("hook.poststart", SHIM, Hooked, Failure).told(KILLED),
     case("hook.poststart", HERE, Hooked, Is(STATUS)),
@@ -126,10 +126,9 @@ pub const EXIT: &[Case] = &[
 
 pub const DELETE: &[Case] = &[
     case("delete.finished", SHIM, Short, Any).told(ENDED),
-    case("delete.finished", VMM, Short, Is(STATUS)),
     case("delete.finished", &[(Shim, Pause)], Short, Is(STATUS)),
     case("delete.anchor-ended", SHIM, Short, Any).told(ENDED),
-    case("delete.share", SHIM, Short, Any).told(ENDED),
+    case("delete.share", SHIM, Tap, Any).told(ENDED),
     case("delete.vm", SHIM, Tap, Any).told(ENDED),
     case("delete.rootfs", SHIM, Short, Any).told(ENDED),
     case("delete.cgroup", SHIM, Short, Any).told(ENDED),
