@@ -25,7 +25,7 @@ use crate::{
     cgroup,
     error::{Error, Result},
     files::{mount, state_dir},
-    hooks::ContainerHooks,
+    hooks::{self, ContainerHooks},
     network::{self, Netns},
     record::{Record, Recorded},
 };
@@ -49,7 +49,7 @@ const KILLED: u32 = 137;
 /// Answers containerd's `delete`.
 ///
 /// # Errors
-/// When the answer cannot be written. What cannot be cleaned up is named on stderr, which containerd logs.
+/// When the answer cannot be written, or containerd must not act on it. What cannot be cleaned up is named on stderr, which containerd logs.
 pub fn delete(flags: &Flags) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     let cwd = env::current_dir().unwrap_or_default();
@@ -66,6 +66,10 @@ pub fn delete(flags: &Flags) -> Result<()> {
         eprintln!("clean up after {}: not done within {LIMIT:?}", flags.id);
     }
     failpoint!(blocking "cleanup.done");
+    if abandoned::is_gone(&flags.id) {
+        // After an answer it would remove what is in that place now: a new container's bundle.
+        return Err(Error::precondition("containerd has removed the bundle already"));
+    }
     let response = DeleteResponse {
         exit_status: KILLED,
         exited_at: Some(SystemTime::now().into()).into(),
@@ -133,7 +137,8 @@ impl Remains {
     }
 
     /// Whether the bundle is not ours any more. containerd calls `delete` while it removes the bundle of a task that was
-    /// deleted: nothing of that is left, and a new container with the same id may have its bundle in the same place.
+    /// deleted, when its client does not wait: nothing of that is left, and a new container with the same id may have its
+    /// bundle in the same place.
     fn has_successor(&self) -> bool {
         abandoned::is_gone(&self.id)
     }
@@ -148,6 +153,11 @@ impl Remains {
         failpoint!(blocking "cleanup.cgroup");
         mount::detach_all(rootfs);
         failpoint!(blocking "cleanup.rootfs");
+        if let Some(number) = recorded.hook
+            && let Err(error) = hooks::end_offspring(&self.bundle, number)
+        {
+            eprintln!("{error}");
+        }
         if recorded.hooked {
             self.run_hooks(deadline);
             failpoint!(blocking "cleanup.hooks");

@@ -54,9 +54,11 @@ pub fn attempt(ctx: &Ctx, points: &Points, case: &Case) -> Result<String> {
     let ended = living.end(ctx);
     let (status, took) = outcome?;
     ended.context("remove the container")?;
-    let told = events.as_ref().map(|events| events.settled(&living.id)).transpose()?;
+    let fails_to_be_created = case.at == "create.told" && matches!(case.want, Want::Failure);
+    let told = events.as_ref().map(|events| events.settled(&living.id, fails_to_be_created)).transpose()?;
     if let Some(told) = &told
         && told.created > 0
+        && !fails_to_be_created
     {
         let first = told.exits.first().copied().context("no exit was told")?;
         match (case.told, case.want) {

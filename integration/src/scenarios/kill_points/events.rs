@@ -57,10 +57,11 @@ impl Events {
         told
     }
 
-    /// Waits until a container that was created has also been told to have ended and to be gone.
-    pub fn settled(&self, id: &str) -> Result<Told> {
+    /// Waits until a container that was created has also been told to have ended and to be gone. When it is `failing` to
+    /// be created, containerd tells neither.
+    pub fn settled(&self, id: &str, failing: bool) -> Result<Told> {
         let mut told = self.of(id);
-        if told.created == 0 {
+        if told.created == 0 || failing {
             return Ok(told);
         }
         until_true("a task's exit and its delete to be told", Duration::from_secs(20), || {

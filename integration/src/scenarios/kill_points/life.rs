@@ -44,6 +44,7 @@ const GROUP: &str = "io.containerd.runc.v2.group";
 
 /// What a hook before the start makes.
 const ADDRESS: &str = "10.99.99.1/32";
+const LATE: &str = "10.99.99.2/32";
 
 /// This program, which is also a hook and a logger.
 const SELF: &str = "/usr/local/bin/krun-scenarios";
@@ -123,7 +124,9 @@ impl Living {
     fn hooked(&self, ctx: &Ctx, args: &[&str]) -> Result<Running> {
         // The last case's container had the same id.
         let _ = fs::remove_dir_all(ctx.work(&format!("{}.rootfs", self.id)));
-        undo::remember(&["sh", "-c", &format!("ip address del {ADDRESS} dev lo 2>/dev/null; true")])?;
+        for address in [ADDRESS, LATE] {
+            undo::remember(&["sh", "-c", &format!("ip address del {address} dev lo 2>/dev/null; true")])?;
+        }
         let at = |kind: &str| -> Value {
             json!({ "path": SELF, "args": ["krun-scenarios", "at", format!("hook.{kind}")], "timeout": HOOK })
         };
@@ -131,9 +134,17 @@ impl Living {
             json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] })
         };
         let mut spec = spec::new(ctx, &self.id, args)?;
+        // What it has started makes another address a second later, unless it ended well.
+        let well = ctx.work("well").display().to_string();
+        let _ = fs::remove_file(&well);
+        let late = format!(
+            "while kill -0 $$; do sleep 0.1; done; sleep 1; [ -e {well} ] || ip address add {LATE} dev lo"
+        );
+        let mut leaves_a_child = sh(format!("({late}) >/dev/null 2>&1 & exec {SELF} at hook.create-runtime"));
+        leaves_a_child["timeout"] = json!(HOOK);
         spec["hooks"] = json!({
             "prestart": [sh(format!("ip address add {ADDRESS} dev lo")), at("prestart")],
-            "createRuntime": [at("create-runtime")],
+            "createRuntime": [leaves_a_child, sh(format!("touch {well}"))],
             "poststart": [at("poststart")],
             "poststop": [at("poststop"), sh(format!("ip address del {ADDRESS} dev lo || true"))],
         });
