@@ -36,6 +36,7 @@ mod pod_many;
 mod process;
 mod runtimetest;
 mod signals;
+mod socket_dir;
 mod stall;
 mod stdio;
 mod vmm_tool;
@@ -49,6 +50,7 @@ pub const ALL: &[&[Scenario]] = &[
     stdio::SCENARIOS,
     stall::SCENARIOS,
     lifecycle::SCENARIOS,
+    socket_dir::SCENARIOS,
     identity::SCENARIOS,
     process::SCENARIOS,
     concurrency::SCENARIOS,

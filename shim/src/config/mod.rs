@@ -167,8 +167,8 @@ impl Config {
     }
 
     fn read(&mut self, file: &Path) -> Result<()> {
-        let text =
-            fs::read_to_string(file).map_err(|e| Error::invalid(format!("read {}: {e}", file.display())))?;
+        let text = fs::read_to_string(file)
+            .map_err(|e| Error::invalid(format!("read {}", file.display())).because(e))?;
         self.apply(&text, &file.display().to_string())
     }
 
@@ -269,7 +269,7 @@ fn files(file: &Path, drop_ins: &Path) -> Result<Vec<PathBuf>> {
             );
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::invalid(format!("read {}: {e}", drop_ins.display()))),
+        Err(e) => return Err(Error::invalid(format!("read {}", drop_ins.display())).because(e)),
     }
     found.sort();
     if file.exists() {

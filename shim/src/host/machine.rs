@@ -89,7 +89,7 @@ impl KrunMachine {
     /// Makes taps for the interfaces of `netns`, and takes what dials localhost there.
     async fn join_interfaces(&self, netns: Netns, dialer: &Dialer) -> Result<(Links, Option<Localhost>)> {
         let joined = spawn_blocking(move || Links::join(&netns).map(|links| (links, netns))).await;
-        let (links, netns) = joined.map_err(|e| Error::internal(format!("join the interfaces: {e}")))??;
+        let (links, netns) = joined.map_err(|e| Error::internal("join the interfaces").because(e))??;
         let localhost = Localhost::start(&netns, dialer);
         let failed = |e: &io::Error| {
             warn!("what dials localhost in the network namespace does not reach the guest: sk_lookup: {e}")
@@ -147,7 +147,7 @@ impl Machine<HostCgroup> for KrunMachine {
             let _ = self.oom.set(oom);
         }
         let reduced = self.share.namespace().reduce();
-        reduced.map_err(|e| Error::internal(format!("reduce the mount namespace: {e}")))?;
+        reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
         if let Some((links, localhost)) = links {
             dialer.set_addresses(links.addresses.clone());

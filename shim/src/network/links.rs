@@ -60,7 +60,7 @@ impl Links {
     /// `FAILED_PRECONDITION` when there is none, or another VM has them; else what could not be
     /// done. Nothing stays behind.
     pub fn join(netns: &Netns) -> Result<Links> {
-        let held = |e: io::Error| Error::internal(format!("network = tap: {e}"));
+        let held = |e: io::Error| Error::internal("network = tap").because(e);
         let claim = netns.claim().map_err(held)?.ok_or_else(|| {
             Error::precondition(
                 "network = tap: another VM has the interfaces of this network namespace: \
@@ -134,7 +134,7 @@ fn usable(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
 fn join(interface: &Interface) -> Result<Tap> {
     let name = format!("{PREFIX}{}", interface.index);
     let failed = |what: &str, e: io::Error| {
-        Error::internal(format!("network = tap: {what} (interface {}): {e}", interface.name))
+        Error::internal(format!("network = tap: {what} (interface {})", interface.name)).because(e)
     };
     tap::make(&name)?;
     let mut netlink = Netlink::open().map_err(|e| failed("open netlink", e))?;

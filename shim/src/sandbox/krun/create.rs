@@ -58,7 +58,7 @@ impl Plan {
             info!("{id}: {note}");
         }
         let spec = serde_json::to_vec(&guest.spec)
-            .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
+            .map_err(|e| Error::internal("encode the guest's spec").because(e))?;
         Ok(Plan { config, network, cgroup, root, hooks, policy, guest, spec })
     }
 }
@@ -68,7 +68,7 @@ pub async fn blocking<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(work).await.map_err(|e| Error::internal(format!("{what}: {e}")))?
+    spawn_blocking(work).await.map_err(|e| Error::internal(what).because(e))?
 }
 
 impl<H: Host> KrunSandbox<H> {
@@ -96,7 +96,7 @@ impl<H: Host> KrunSandbox<H> {
             let (vm, follower) =
                 self.join(&mut side, &new.id, &config, anchor.pid(), (rootfs, volumes)).await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
-                published.serve(&backend).map_err(|e| Error::internal(format!("publish ports: {e}")))
+                published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
             Ok((vm, anchor, follower, relays))
         };
@@ -143,7 +143,7 @@ impl<H: Host> KrunSandbox<H> {
         let (mounted, rootfs) = blocking("mount the rootfs", move || host.rootfs(&mounts, &root)).await?;
         side.rootfs = Some(mounted);
         failpoint!("create.rootfs");
-        let anchor = self.host.anchor(&new.id, &rootfs, network, side.cgroup.as_deref()).await?;
+        let anchor = self.host.anchor(&new.id, &rootfs, network, side.cgroup.clone()).await?;
         let anchor = Arc::new(anchor);
         side.anchor = Some(anchor.clone());
         failpoint!("create.anchor");
