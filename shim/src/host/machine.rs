@@ -39,6 +39,7 @@ pub struct KrunMachine {
     localhost: OnceLock<Localhost>,
     links: OnceLock<Links>,
     network: Choice,
+    anti_spoofing: bool,
     /// As far as it is known before the launch.
     plan: VmConfig,
     vmm: Option<PathBuf>,
@@ -78,6 +79,7 @@ impl KrunMachine {
             localhost: OnceLock::new(),
             links: OnceLock::new(),
             network,
+            anti_spoofing: config.anti_spoofing,
             plan,
             vmm: config.vmm.clone(),
             sandbox: sandbox.to_owned(),
@@ -88,7 +90,9 @@ impl KrunMachine {
 
     /// Makes taps for the interfaces of `netns`, and takes what dials localhost there.
     async fn join_interfaces(&self, netns: Netns, dialer: &Dialer) -> Result<(Links, Option<Localhost>)> {
-        let joined = spawn_blocking(move || Links::join(&netns).map(|links| (links, netns))).await;
+        let anti_spoofing = self.anti_spoofing;
+        let joined = spawn_blocking(move || Links::join(&netns, anti_spoofing).map(|links| (links, netns)));
+        let joined = joined.await;
         let (links, netns) = joined.map_err(|e| Error::internal("join the interfaces").because(e))??;
         let localhost = Localhost::start(&netns, dialer);
         let failed = |e: &io::Error| {

@@ -3,8 +3,10 @@
 //!
 //! A new mode is a line of [`NAMES`] and of [`decide`]; a new port protocol belongs in [`ports::Protocol`].
 
+mod anti_spoofing;
 mod backlog;
 mod dialer;
+mod filters;
 mod links;
 mod localhost;
 mod netns;
