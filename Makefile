@@ -39,7 +39,8 @@ endif
 
 build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, for tests containerd-shim-krunfp-v2, and the static guest-init, krun-runtimetest and krun-hostile-init
 	cargo build --profile $(PROFILE) -p shim -p vmm -p integration
-	cargo build --profile $(PROFILE) -p shim --features failpoints --bin containerd-shim-krunfp-v2
+	@# The same packages as above: others would have their dependencies built once more, with other features.
+	cargo build --profile $(PROFILE) -p shim -p vmm -p integration --features shim/failpoints --bin containerd-shim-krunfp-v2
 	$(STATIC) cargo build --profile $(PROFILE) -p guest-init --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p runtimetest --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p hostile-init --target x86_64-unknown-linux-gnu

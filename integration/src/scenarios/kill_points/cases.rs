@@ -27,15 +27,12 @@ const NO_HELP: u64 = 12 + BOOT;
 
 /// One of each kind.
 pub const SAMPLE: &[Case] = &[
-    case("start.bound", HERE, Short, Failure),
     case("create.cgroup", SHIM, Short, Failure),
-    case("create.vmm", VMM, Short, Failure),
     case("run.told", SHIM, Long, Failure).told(KILLED),
-    case("delete.vm-ended", SHIM, Short, Any).told(ENDED),
-    case("cleanup.cgroup", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
 ];
 
 pub const CREATE: &[Case] = &[
+    case("start.bound", HERE, Short, Failure),
     case("start.spawned", HERE, Short, Failure),
     case("start.noted", HERE, Short, Failure),
     case("start.bound", &[(Here, Stop), (Client, Kill)], Short, Failure),
@@ -60,6 +57,7 @@ pub const CREATE: &[Case] = &[
     case("create.share", SHIM, Short, Failure),
     case("create.taps", SHIM, Tap, Failure),
     case("create.vmm", SHIM, Short, Failure),
+    case("create.vmm", VMM, Short, Failure),
     case("create.vmm", &[(Vmm, Stop)], Short, Failure).within(NO_BOOT),
     case("create.vmm", &[(Vmm, Stop), (Shim, Kill)], Loose, Failure),
     case("create.shared", SHIM, Short, Failure),
@@ -127,6 +125,7 @@ pub const EXIT: &[Case] = &[
 pub const DELETE: &[Case] = &[
     case("delete.finished", SHIM, Short, Any).told(ENDED),
     case("delete.finished", &[(Shim, Pause)], Short, Is(STATUS)),
+    case("delete.vm-ended", SHIM, Short, Any).told(ENDED),
     case("delete.anchor-ended", SHIM, Short, Any).told(ENDED),
     case("delete.share", SHIM, Tap, Any).told(ENDED),
     case("delete.vm", SHIM, Tap, Any).told(ENDED),
@@ -147,6 +146,7 @@ pub const CLEANUP: &[Case] = &[
     case("cleanup.begun", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.shim-ended", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.unserved", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
+    case("cleanup.cgroup", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.rootfs", &[(Here, Kill), (Containerd, Kill)], Orphaned, Failure),
     case("cleanup.hooks", &[(Here, Kill), (Containerd, Kill)], OrphanedHooked, Failure),
     case("cleanup.state", &[(Here, Kill), (Containerd, Kill)], OrphanedHooked, Failure),

@@ -39,6 +39,9 @@ pub enum Life {
 /// The status with which what ends by itself ends.
 pub const STATUS: i32 = 7;
 
+/// Of the id that every case's container has: each begins with what the one before it has left.
+pub const SUFFIX: &str = "c";
+
 /// Puts a container into the sandbox of another. Source: containerd `cmd/containerd-shim-runc-v2`.
 const GROUP: &str = "io.containerd.runc.v2.group";
 
@@ -67,7 +70,7 @@ pub struct Living {
 impl Living {
     /// Makes what is there before the point is armed.
     pub fn begin(ctx: &Ctx, life: Life) -> Result<Living> {
-        let id = ctx.id("c");
+        let id = ctx.id(SUFFIX);
         let mut living = Living { life, id, pod: None, running: None };
         match life {
             Life::Member => {
