@@ -26,10 +26,8 @@ const NO_ANSWER: u64 = 8 + 5 + 10 + PROMPT;
 const NO_HELP: u64 = 12 + BOOT;
 
 /// One of each kind.
-pub const SAMPLE: &[Case] = &[
-    case("create.cgroup", SHIM, Short, Failure),
-    case("run.told", SHIM, Long, Failure).told(KILLED),
-];
+pub const SAMPLE: &[Case] =
+    &[case("create.cgroup", SHIM, Short, Failure), case("run.told", SHIM, Long, Failure).told(KILLED)];
 
 pub const CREATE: &[Case] = &[
     case("start.bound", HERE, Short, Failure),
