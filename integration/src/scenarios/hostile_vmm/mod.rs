@@ -1,0 +1,105 @@
+//! A program of ours in the vmm's place, as if the guest had taken the vmm over: launched by the shim, with a vmm's cgroup,
+//! namespaces and descriptors, and jailed by krun-vmm's own code. Each try is printed with what it got, and must get what
+//! [`expected`] says, no less and no more.
+//!
+//! The tries are those of `integration/hostile-vmm`, each in a process of its own.
+
+mod expected;
+mod launch;
+mod limits;
+
+use crate::containerd_log;
+use crate::ctx::Ctx;
+use crate::scenario::{Outcome, Scenario};
+use crate::veth;
+use anyhow::{Result, ensure};
+use expected::Mode;
+use launch::{Launch, alone};
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+const WHY: &str = "runc has no vmm";
+
+pub const SCENARIOS: &[Scenario] = &[
+    scenario("hostile-vmm", |ctx| tries(ctx, Mode::Lone, &[]), 300),
+    scenario("hostile-vmm-tap", tap, 300).long(),
+    scenario("hostile-vmm-pod", pod, 300).long(),
+    scenario("hostile-vmm-none", none, 300).long(),
+    scenario("hostile-vmm-host-network", |ctx| tries(ctx, Mode::HostNetwork, &["--net-host"]), 300).long(),
+    scenario("hostile-vmm-itself", itself, 400).long(),
+    scenario("hostile-vmm-quotas", limits::quotas, 400).long(),
+    scenario("hostile-vmm-memory", limits::memory, 300).long(),
+    scenario("hostile-vmm-limits", limits::spinning, 900).long(),
+];
+
+const fn scenario(name: &'static str, run: fn(&Ctx) -> Result<Outcome>, seconds: u64) -> Scenario {
+    Scenario::new(name, run).krun_only(WHY).timeout(seconds)
+}
+
+fn tap(ctx: &Ctx) -> Result<Outcome> {
+    veth::make()?;
+    tries(ctx, Mode::Tap, &["--with-ns", &format!("network:{}", veth::PATH)])
+}
+
+fn pod(ctx: &Ctx) -> Result<Outcome> {
+    let flags = launch::sandbox(&ctx.id(""));
+    tries(ctx, Mode::Pod, &flags.each_ref().map(String::as_str))
+}
+
+fn none(ctx: &Ctx) -> Result<Outcome> {
+    tries(ctx, Mode::NoNetwork, &["--annotation", "io.containerd.krun.network=none"])
+}
+
+/// Makes all tries in a container of this kind, and compares what they got.
+fn tries(ctx: &Ctx, mode: Mode, flags: &[&str]) -> Result<Outcome> {
+    // What the vmm must not reach: they are in the box's network namespace.
+    let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name("krun-scenario-abstract")?)?;
+    let _local = TcpListener::bind("127.0.0.1:7003")?;
+    let launch = Launch::new(ctx, "", "tries")?;
+    // Its ways end with it; no guest ever boots.
+    launch.run(ctx, flags).spawn()?.finish()?.refused(&["all was tried"])?;
+    let got = launch.said()?;
+    let got: BTreeMap<&str, &str> =
+        got.iter().flat_map(|line| line.split(" | ")).filter_map(|one| one.split_once(": ")).collect();
+    let mut failures = Vec::new();
+    for (name, wanted) in expected::of(mode) {
+        let what = got.get(name.as_str()).copied().unwrap_or("nothing: it was not made");
+        let as_wanted = wanted.split(" or ").any(|wanted| wanted == what);
+        println!("tried {name:<44} got {what}");
+        if !as_wanted {
+            failures.push(format!("{name}: {what}, not {wanted}"));
+        }
+    }
+    let unknown: Vec<_> = got.keys().filter(|name| !expected::of(mode).contains_key(**name)).collect();
+    ensure!(unknown.is_empty(), "tries without an expectation: {unknown:?}");
+    ensure!(failures.is_empty(), "{} of {} tries: {}", failures.len(), got.len(), failures.join("\n"));
+    println!("{} tries, each as expected", got.len());
+    Ok(Outcome::Passed)
+}
+
+/// The process that the shim launched makes tries itself: what it is, is what the others are; and the shim tells which call
+/// killed it.
+fn itself(ctx: &Ctx) -> Result<Outcome> {
+    let table = expected::of(Mode::Lone);
+    for name in ["status", "mounts outside of the share", "open its descriptors again", "processes in /proc"]
+    {
+        let got = alone(ctx, name, "it was tried")?;
+        let wanted = &table[name];
+        ensure!(got == *wanted, "{name}: {got}, in a vmm's child {wanted}");
+        println!("tried {name:<44} got {got}, as a child");
+    }
+    for (name, call) in [
+        ("ptrace", "ptrace, number 101"),
+        ("socket VSOCK", "socket, number 41"),
+        ("mount", "mount, number 165"),
+    ] {
+        let mark = containerd_log::mark();
+        let reason = format!("killed for a system call that no vmm makes ({call})");
+        alone(ctx, name, &reason)?;
+        ensure!(mark.line_with(&[&reason])?.is_some(), "{name}: the log does not name the call");
+        println!("tried {name:<44} got {reason}");
+    }
+    Ok(Outcome::Passed)
+}
