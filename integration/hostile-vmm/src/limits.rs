@@ -1,6 +1,12 @@
 //! Takes as much of the host as it can get, and keeps it.
 
-use std::{convert::Infallible, fs, hint, thread, time::Duration};
+use std::{
+    convert::Infallible,
+    fs, hint,
+    sync::{Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Result;
 use nix::errno::Errno;
