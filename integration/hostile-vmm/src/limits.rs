@@ -21,9 +21,6 @@ const SIGNAL: usize = 40;
 /// Memory is taken in steps of this size.
 const STEP: usize = 8 << 20;
 
-/// More VMs than this are not tried: each has a thread of the host's kernel.
-const VMS: usize = 300;
-
 /// Counts how often `next` works, up to `most` times; with the error that ended it, if one did.
 pub fn until_error(most: usize, mut next: impl FnMut() -> Result<(), Errno>) -> (usize, Option<Errno>) {
     for count in 0..most {
@@ -48,19 +45,12 @@ pub fn signals() -> (usize, Option<Errno>) {
     })
 }
 
-/// Takes what the kernel counts for a user: watches of epoll and pending signals; and VMs. Then it holds them.
+/// Takes what the kernel counts for a user: pending signals, and watches of epoll. Then it holds them.
 pub fn hold(prepared: &Prepared) -> Result<Infallible> {
     prepared.enter_jail()?;
     let (signals, signals_error) = signals();
-    let kvm = call(
-        Sysno::openat,
-        &[libc::AT_FDCWD as usize, c"/dev/kvm".as_ptr() as usize, libc::O_RDWR as usize],
-    )?;
-    let (vms, vms_error) = until_error(VMS, || call(Sysno::ioctl, &[kvm, 0xae01, 0]).map(drop));
     let (watches, watches_error) = watches();
-    say(&format!(
-        "holds {signals} signals {signals_error:?}, {vms} VMs {vms_error:?}, {watches} watches {watches_error:?}"
-    ));
+    say(&format!("holds {signals} signals {signals_error:?}, {watches} watches {watches_error:?}"));
     loop {
         thread::park();
     }

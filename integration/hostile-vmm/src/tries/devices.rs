@@ -3,12 +3,17 @@
 use syscalls::Sysno;
 
 use super::{Outcome, Try, done, files::open, one};
-use crate::attempt::call;
+use crate::{attempt::call, limits};
 
 const READ_WRITE: i32 = libc::O_RDWR;
 
-/// Requests of linux/kvm.h that libkrun does not make: KVM_CREATE_DEVICE, KVM_ASSIGN_SET_MSIX_ENTRY, KVM_SET_MSR_FILTER,
-/// KVM_MEMORY_ENCRYPT_OP, KVM_ENABLE_CAP.
+/// KVM_CREATE_VM of linux/kvm.h.
+const CREATE_VM: usize = 0xae01;
+
+/// More VMs than this are not tried: each has a thread of the host's kernel.
+const VMS: usize = 100;
+
+/// Requests of linux/kvm.h that libkrun does not make: KVM_CREATE_DEVICE, KVM_MEMORY_ENCRYPT_OP, KVM_ENABLE_CAP.
 const CREATE_DEVICE: usize = 0xc00c_aee0;
 const MEMORY_ENCRYPT: usize = 0xc008_aeba;
 const ENABLE_CAP: usize = 0x4068_aea3;
@@ -18,11 +23,12 @@ const SET_OWNER: usize = 0x4004_54cc;
 const SET_PERSIST: usize = 0x4004_54cb;
 const ATTACH_FILTER: usize = 0x4010_54d5;
 
-/// VHOST_SET_OWNER of linux/vhost.h; FIFREEZE, FS_IOC_SETFLAGS and FICLONE of linux/fs.h; BLKDISCARD.
+/// VHOST_SET_OWNER of linux/vhost.h; FIFREEZE, FS_IOC_SETFLAGS and FICLONE of linux/fs.h; FIOSETOWN of asm-generic/sockios.h.
 const VHOST_SET_OWNER: usize = 0xaf01;
 const FREEZE: usize = 0xc004_5877;
 const SET_FLAGS: usize = 0x4008_6602;
 const CLONE: usize = 0x4004_9409;
+const OWN_SIGNALS: usize = 0x8901;
 
 pub const TRIES: &[Try] = &[
     one("open /dev/mem", || open("/dev/mem", READ_WRITE)),
@@ -31,6 +37,14 @@ pub const TRIES: &[Try] = &[
     one("open /dev/fuse", || open("/dev/fuse", READ_WRITE)),
     one("open /dev/kvm", || open("/dev/kvm", READ_WRITE)),
     one("open /dev/net/tun", || open("/dev/net/tun", READ_WRITE)),
+    one("make a second VM", || {
+        let kvm = opened(c"/dev/kvm")?;
+        // As libkrun makes the first: by the C library's function, which krun-vmm replaces.
+        // SAFETY: the request takes a number.
+        nix::errno::Errno::result(unsafe { libc::ioctl(kvm as i32, CREATE_VM as libc::c_ulong, 0) })?;
+        let (count, errno) = limits::until_error(VMS, || call(Sysno::ioctl, &[kvm, CREATE_VM, 0]).map(drop));
+        Ok(format!("{count} {errno:?}"))
+    }),
     one("make a device of KVM's", || kvm(CREATE_DEVICE)),
     one("enable a capability of KVM's", || kvm(ENABLE_CAP)),
     one("encrypt memory by KVM", || kvm(MEMORY_ENCRYPT)),
@@ -54,7 +68,7 @@ pub const TRIES: &[Try] = &[
     one("freeze a file system", || ioctl(FREEZE)),
     one("set a file's flags", || ioctl(SET_FLAGS)),
     one("clone a file", || ioctl(CLONE)),
-    one("own a descriptor's signals by ioctl", || ioctl(0x8901)),
+    one("own a descriptor's signals by ioctl", || ioctl(OWN_SIGNALS)),
 ];
 
 fn opened(path: &std::ffi::CStr) -> Result<usize, nix::errno::Errno> {
@@ -63,7 +77,6 @@ fn opened(path: &std::ffi::CStr) -> Result<usize, nix::errno::Errno> {
 
 /// A request to the VM that it makes.
 fn kvm(request: usize) -> Outcome {
-    const CREATE_VM: usize = 0xae01;
     let vm = call(Sysno::ioctl, &[opened(c"/dev/kvm")?, CREATE_VM, 0])?;
     done(call(Sysno::ioctl, &[vm, request, 0]))
 }

@@ -161,6 +161,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("open /dev/vhost-vsock", "ENOENT"),
     ("open /dev/fuse", "ENOENT"),
     ("open /dev/kvm", "ok"),
+    ("make a second VM", "killed for ioctl"),
     ("make a device of KVM's", "killed for ioctl"),
     ("enable a capability of KVM's", "killed for ioctl"),
     ("encrypt memory by KVM", "killed for ioctl"),
