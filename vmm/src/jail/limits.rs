@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use nix::sys::{
     prctl,
-    resource::{Resource, getrlimit, setrlimit},
+    resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
 };
 
 /// libkrun holds a descriptor for each inode that the guest knows. An inode of FUSE and its dentry take 1 KiB of the guest's
@@ -21,7 +21,17 @@ fn files(memory_mib: u32) -> u64 {
     (OTHER_FILES + INODES_PER_MIB * u64::from(memory_mib)).min(MAX_FILES)
 }
 
-/// Sets the limits of this process.
+/// Signals that may be pending: those that stop vCPUs, one or two for each. The kernel counts them for the vmm's user
+/// namespace, and for the user who made that, root, as well.
+const PENDING_SIGNALS: u64 = 256;
+
+/// Bounds what this process may have pending. Not before it is in its user namespace: that would have the bound for all of
+/// its maker's.
+pub fn set_signals() -> Result<()> {
+    setrlimit(Resource::RLIMIT_SIGPENDING, PENDING_SIGNALS, PENDING_SIGNALS).context("RLIMIT_SIGPENDING")
+}
+
+/// Sets the other limits of this process.
 pub fn set(memory_mib: u32) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("RLIMIT_NOFILE")?;
     let files = files(memory_mib);
@@ -29,6 +39,9 @@ pub fn set(memory_mib: u32) -> Result<()> {
         // This host allows less, and its maximum must do.
         setrlimit(Resource::RLIMIT_NOFILE, hard.min(files), hard.min(files)).context("RLIMIT_NOFILE")?;
     }
+    // This limits users other than root, which the vmm's real uid will be, and also counts the threads of its user
+    // namespace's maker, root. The vmm's cgroup limits its threads. Without CAP_SYS_RESOURCE the host's value must do.
+    let _ = setrlimit(Resource::RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY);
     // A core file would contain the guest's memory.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("RLIMIT_CORE")?;
     prctl::set_dumpable(false).context("PR_SET_DUMPABLE")

@@ -7,6 +7,7 @@ mod capabilities;
 pub mod landlock;
 mod limits;
 pub mod network;
+mod one_vm;
 mod root;
 mod seccomp;
 mod user;
@@ -27,11 +28,14 @@ pub fn enter(config: &VmConfig, on_host: bool) -> Result<()> {
     limits::set(config.memory_mib).context("setting limits")?;
     // On the host's network, the guest's servers on ports below 1024 need CAP_NET_BIND_SERVICE, which holds there only for
     // processes of the host's user namespace.
-    if !(on_host && config.network == Network::Tsi) {
+    let binds = on_host && config.network == Network::Tsi;
+    if !binds {
         user::enter(&proc).context("entering a user namespace")?;
     }
+    limits::set_signals().context("setting limits")?;
+    capabilities::drop(binds).context("dropping capabilities")?;
+    user::become_own(&proc).context("changing the real uid")?;
     drop(proc);
-    capabilities::drop().context("dropping capabilities")?;
     landlock::restrict(&config.network).context("restricting files with Landlock")?;
     seccomp::install(&config.network, config.debug_console.is_some())
         .context("installing the system call filter")

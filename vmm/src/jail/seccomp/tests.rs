@@ -144,3 +144,19 @@ fn no_call_is_listed_twice() {
     let listed: std::collections::BTreeSet<_> = calls::ANY.iter().chain(&calls::TSI).collect();
     assert_eq!(listed.len(), calls::ANY.len() + calls::TSI.len());
 }
+
+#[test]
+fn after_its_vm_a_process_makes_no_other_and_no_filter() {
+    let set = [libc::SECCOMP_SET_MODE_FILTER.into(), libc::SECCOMP_FILTER_FLAG_TSYNC as c_long];
+    let another: Call<'_> = (libc::SYS_ioctl, &[-1, one_vm::CREATE_VM.into()]);
+    let programs = programs(&Network::None, false).unwrap();
+    let later = [programs[1].clone(), afterwards().unwrap()];
+    assert_eq!(child(Some(&programs), another), End::Exited(libc::EBADF));
+    assert_eq!(child(Some(&later), another), SIGSYS);
+    // No program: the kernel refuses it.
+    assert_eq!(child(Some(&programs), (libc::SYS_seccomp, &set)), End::Exited(libc::EFAULT));
+    assert_eq!(child(Some(&programs), (libc::SYS_seccomp, &[set[0]])), SIGSYS);
+    assert_eq!(child(Some(&later), (libc::SYS_seccomp, &set)), SIGSYS);
+    // KVM_RUN.
+    assert_eq!(child(Some(&later), (libc::SYS_ioctl, &[-1, 0xae80])), End::Exited(libc::EBADF));
+}
