@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use nix::sys::{
     prctl,
-    resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
+    resource::{Resource, getrlimit, setrlimit},
 };
 
 /// libkrun holds a descriptor for each inode that the guest knows. An inode of FUSE and its dentry take 1 KiB of the guest's
@@ -21,13 +21,17 @@ fn files(memory_mib: u32) -> u64 {
     (OTHER_FILES + INODES_PER_MIB * u64::from(memory_mib)).min(MAX_FILES)
 }
 
+/// Threads, of which a vmm has some thirty. The shim's cgroup for it has the same limit.
+const THREADS: u64 = 1024;
+
 /// Signals that may be pending: those that stop vCPUs, one or two for each. The kernel counts them for the vmm's user
 /// namespace, and for the user who made that, root, as well.
 const PENDING_SIGNALS: u64 = 256;
 
-/// Bounds what this process may have pending. Not before it is in its user namespace: that would have the bound for all of
-/// its maker's.
-pub fn set_signals() -> Result<()> {
+/// Limits what the kernel counts for this process's user, which must be its own. It must be in its user namespace: a namespace
+/// that is made with these limits has them for all of its maker's.
+pub fn set_users() -> Result<()> {
+    setrlimit(Resource::RLIMIT_NPROC, THREADS, THREADS).context("RLIMIT_NPROC")?;
     setrlimit(Resource::RLIMIT_SIGPENDING, PENDING_SIGNALS, PENDING_SIGNALS).context("RLIMIT_SIGPENDING")
 }
 
@@ -39,9 +43,6 @@ pub fn set(memory_mib: u32) -> Result<()> {
         // This host allows less, and its maximum must do.
         setrlimit(Resource::RLIMIT_NOFILE, hard.min(files), hard.min(files)).context("RLIMIT_NOFILE")?;
     }
-    // This limits users other than root, which the vmm's real uid will be, and also counts the threads of its user
-    // namespace's maker, root. The vmm's cgroup limits its threads. Without CAP_SYS_RESOURCE the host's value must do.
-    let _ = setrlimit(Resource::RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY);
     // A core file would contain the guest's memory.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("RLIMIT_CORE")?;
     prctl::set_dumpable(false).context("PR_SET_DUMPABLE")

@@ -32,9 +32,9 @@ pub fn enter(config: &VmConfig, on_host: bool) -> Result<()> {
     if !binds {
         user::enter(&proc).context("entering a user namespace")?;
     }
-    limits::set_signals().context("setting limits")?;
     capabilities::drop(binds).context("dropping capabilities")?;
     user::become_own(&proc).context("changing the real uid")?;
+    limits::set_users().context("setting limits of the user")?;
     drop(proc);
     landlock::restrict(&config.network).context("restricting files with Landlock")?;
     seccomp::install(&config.network, config.debug_console.is_some())
