@@ -57,7 +57,7 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
 }
 
 /// Installs a filter for all threads.
-fn install(filter: &BpfProgram) -> io::Result<()> {
+pub fn install(filter: &BpfProgram) -> io::Result<()> {
     let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
     // seccompiler's instructions are laid out as the kernel's.
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
