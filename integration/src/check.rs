@@ -15,12 +15,12 @@ impl Output {
         self.expect_status(0)
     }
 
-    /// The command failed, in the way of a refusal: it said something that contains each of `words` (in any case).
+    /// The command failed, in the way of a refusal: it printed something that contains each of `words` (in any case).
     pub fn refused(self, words: &[&str]) -> Result<Self> {
         ensure!(self.status != 0, "this was to be refused and was not: {self}");
-        let said = self.stderr_text().to_lowercase();
+        let printed = self.stderr_text().to_lowercase();
         for word in words {
-            ensure!(said.contains(&word.to_lowercase()), "the error does not say \"{word}\": {self}");
+            ensure!(printed.contains(&word.to_lowercase()), "the error does not say \"{word}\": {self}");
         }
         Ok(self)
     }

@@ -177,9 +177,9 @@ impl Running {
             Ok(status) => status,
             Err(e) => {
                 self.child.kill().context("kill what took too long")?;
-                let said = String::from_utf8_lossy(&self.stderr_now()).into_owned();
-                transcribe(&self.title, "took too long", self.begun, &said);
-                return Err(e.context(format!("its stderr: {said:?}")));
+                let stderr = String::from_utf8_lossy(&self.stderr_now()).into_owned();
+                transcribe(&self.title, "took too long", self.begun, &stderr);
+                return Err(e.context(format!("its stderr: {stderr:?}")));
             }
         };
         let output = Output {

@@ -125,11 +125,11 @@ impl Ctx {
 
     /// Removes an ended, detached container; gives the status that `ctr task rm` reports.
     pub fn remove(&self, id: &str) -> Result<i32> {
-        let said = self.ctr(&["task", "rm", id]).run()?.ok()?.stderr_text();
+        let removed = self.ctr(&["task", "rm", id]).run()?.ok()?.stderr_text();
         self.ctr(&["container", "rm", id]).run()?.ok()?;
-        let Some((_, rest)) = said.split_once("exit with non-zero exit code ") else { return Ok(0) };
+        let Some((_, rest)) = removed.split_once("exit with non-zero exit code ") else { return Ok(0) };
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().with_context(|| format!("ctr task rm: which status is this: {said}"))
+        digits.parse().with_context(|| format!("ctr task rm: which status is this: {removed}"))
     }
 }
 

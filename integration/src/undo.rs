@@ -31,15 +31,15 @@ pub fn run_all() -> Result<()> {
     for line in journal.lines().rev() {
         let command: Vec<String> =
             serde_json::from_str(line).with_context(|| format!("undo list: {line}"))?;
-        let mut said = String::new();
+        let mut stderr = String::new();
         let undone = until_true(line, PATIENCE, || {
             let output = Command::new(&command[0]).args(&command[1..]).output();
             let output = output.with_context(|| format!("undo {line}"))?;
-            said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             Ok(output.status.success())
         });
         if undone.is_err() {
-            failures.push(format!("{line}: {said}"));
+            failures.push(format!("{line}: {stderr}"));
         }
     }
     if failures.is_empty() { Ok(()) } else { anyhow::bail!("could not put back: {}", failures.join("; ")) }

@@ -1,19 +1,21 @@
 //! The shim's one error type: a gRPC code that containerd acts on, and the story for a person.
 
+use std::{fmt, sync::Arc};
+
 use containerd_shim_protos::ttrpc::{self, Code};
 use guest_protocol::failure::{CallError, Reason, command_status};
 
 /// The exit status of a container that was never made, and not for its command's sake.
 const NO_STATUS: u32 = 255;
 
-/// An error with the code that containerd acts on. Its message is the whole story, causes included.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
+/// An error with the code that containerd acts on. It is shown with its causes: containerd's clients print one line.
+#[derive(Debug, Clone)]
 pub struct Error {
     code: Code,
     /// What was wrong with a command, by the guest's word.
     reason: Reason,
     message: String,
+    cause: Option<Arc<anyhow::Error>>,
 }
 
 /// What the shim's functions return.
@@ -23,7 +25,7 @@ macro_rules! constructors {
     ($($name:ident => $code:ident, $doc:literal;)*) => {
         impl Error {
             $(#[doc = $doc] pub fn $name(message: impl Into<String>) -> Self {
-                Error { code: Code::$code, reason: Reason::REASON_UNSPECIFIED, message: message.into() }
+                Error { code: Code::$code, reason: Reason::REASON_UNSPECIFIED, message: message.into(), cause: None }
             })*
         }
     };
@@ -49,11 +51,6 @@ impl Error {
         self.code == Code::UNKNOWN
     }
 
-    /// The same error once more, for another of those who wait for the same outcome.
-    pub fn repeated(&self) -> Self {
-        Error { code: self.code, reason: self.reason, message: self.message.clone() }
-    }
-
     /// The exit status of a container that could not be made: its command's, if that was why.
     pub fn exit_status(&self) -> u32 {
         command_status(self.reason).map_or(NO_STATUS, u32::from)
@@ -63,11 +60,25 @@ impl Error {
     pub fn context(self, what: impl std::fmt::Display) -> Self {
         Error { message: format!("{what}: {}", self.message), ..self }
     }
+
+    /// Adds what led to it, which is shown after the message.
+    pub fn because(self, cause: impl Into<anyhow::Error>) -> Self {
+        Error { cause: Some(Arc::new(cause.into())), ..self }
+    }
 }
 
-impl From<anyhow::Error> for Error {
-    fn from(error: anyhow::Error) -> Self {
-        Error::internal(format!("{error:#}"))
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Some(cause) => write!(f, "{}: {cause:#}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| (**cause).as_ref())
     }
 }
 
@@ -75,7 +86,7 @@ impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Failed(failure) => {
-                Error { code: failure.code, reason: failure.reason, message: failure.text }
+                Error { code: failure.code, reason: failure.reason, message: failure.text, cause: None }
             }
             other => Error::internal(other.to_string()),
         }
@@ -105,7 +116,8 @@ fn suffix(code: Code) -> &'static str {
 impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> Self {
         let suffix = suffix(error.code);
-        let message = error.message.trim_end_matches(suffix);
+        let message = error.to_string();
+        let message = message.trim_end_matches(suffix);
         ttrpc::Error::RpcStatus(ttrpc::get_status(error.code, format!("{message}{suffix}")))
     }
 }
@@ -140,7 +152,7 @@ mod tests {
         ] {
             let failure = Failure { code: Code::UNKNOWN, reason, text: "no such file, not found".to_owned() };
             let error = Error::from(ttrpc::Error::from(failure));
-            assert_eq!(error.repeated().context("start").exit_status(), status, "{reason:?}");
+            assert_eq!(error.clone().context("start").exit_status(), status, "{reason:?}");
         }
         // Words are not codes.
         assert_eq!(Error::not_found("libkrunfw not found").exit_status(), 255);

@@ -191,7 +191,7 @@ pub fn guest_answer(data: &[u8]) {
                 let error = Error::from(ttrpc::Error::RpcStatus(status));
                 assert!([126, 127, 255].contains(&error.exit_status()));
                 let code = error.code();
-                let repeated = error.repeated().context("create c1");
+                let repeated = error.clone().context("create c1");
                 assert!(
                     matches!(ttrpc::Error::from(repeated), ttrpc::Error::RpcStatus(s) if s.code() == code)
                 );

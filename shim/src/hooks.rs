@@ -162,7 +162,7 @@ async fn run(hook: &Hook, state: &[u8]) -> Result<()> {
     let limit =
         hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map_or(TIMEOUT, Duration::from_secs);
     let (mut stdin, stderr) = (child.stdin.take(), child.stderr.take());
-    let said = tokio::spawn(first_of(stderr));
+    let stderr = tokio::spawn(first_of(stderr));
     let ran = timeout(limit, async {
         if let Some(stdin) = &mut stdin {
             // A hook need not read its state.
@@ -176,8 +176,8 @@ async fn run(hook: &Hook, state: &[u8]) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    let said = timeout(LAST_WORDS, said).await.ok().and_then(std::result::Result::ok).unwrap_or_default();
-    Err(failed(format!("{status}: {}", String::from_utf8_lossy(&said).trim())))
+    let stderr = timeout(LAST_WORDS, stderr).await.ok().and_then(std::result::Result::ok).unwrap_or_default();
+    Err(failed(format!("{status}: {}", String::from_utf8_lossy(&stderr).trim())))
 }
 
 /// The beginning of what comes from `stderr`, all of which is read: a hook must not wait for us.

@@ -73,7 +73,7 @@ impl Record {
     /// # Errors
     /// The file system's, naming the file.
     pub fn write(&self, entry: &Entry) -> Result<()> {
-        let failed = |e: io::Error| Error::internal(format!("write {}: {e}", self.file.display()));
+        let failed = |e: io::Error| Error::internal(format!("write {}", self.file.display())).because(e);
         let mut line = serde_json::to_vec(entry).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
         let mut options = OpenOptions::new();
@@ -86,7 +86,7 @@ impl Record {
     /// # Errors
     /// When it is not as it was written, naming the file.
     pub fn read(&self) -> Result<Recorded> {
-        let failed = |e: io::Error| Error::internal(format!("read {}: {e}", self.file.display()));
+        let failed = |e: io::Error| Error::internal(format!("read {}", self.file.display())).because(e);
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = match options.open(&self.file) {

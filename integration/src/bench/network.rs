@@ -1,5 +1,5 @@
-//! Bytes and round trips between the box and a container, through one and the same cable: runc's as it is, a VM's card, and
-//! the sockets that a VM without a card makes in the namespace.
+//! Bytes and round trips between the box and a container, through one and the same cable: runc's as it is, a VM's NIC, and
+//! the sockets that a VM without a NIC makes in the namespace.
 
 use super::table::{Table, Unit};
 use crate::command::Running;

@@ -54,9 +54,9 @@ fn both_refuse(ctx: &Ctx, words: &[&str]) -> Result<Outcome> {
     ctx.sh(&[], &ctx.id(""), "true").run()?.refused(words)?;
     let check = Cmd::new(&["krun-vmm", "check"]).run()?;
     ensure!(check.status != 0, "krun-vmm check finds nothing wrong: {check}");
-    let said = check.stdout_text() + &check.stderr_text();
+    let printed = check.stdout_text() + &check.stderr_text();
     for word in words {
-        ensure!(said.contains(word), "krun-vmm check does not name {word}: {check}");
+        ensure!(printed.contains(word), "krun-vmm check does not name {word}: {check}");
     }
     Ok(Outcome::Passed)
 }

@@ -75,9 +75,9 @@ fn clock(ctx: &Ctx) -> Result<Outcome> {
     ctx.run(&["--detach", "--null-io"], BUSYBOX, &id, &["sleep", "100000"]).run()?.ok()?;
     ctx.wait_for_status(&id, "RUNNING")?;
     let off_by = |name: &str| -> Result<i64> {
-        let said = exec(ctx, &id, name, "date +%s").run()?.ok()?.stdout_text();
+        let date = exec(ctx, &id, name, "date +%s").run()?.ok()?.stdout_text();
         let host = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs() as i64;
-        Ok(said.trim().parse::<i64>().context("date +%s")? - host)
+        Ok(date.trim().parse::<i64>().context("date +%s")? - host)
     };
     ensure!(
         off_by("before")?.abs() <= 30,

@@ -29,9 +29,10 @@ fn exec(ctx: &Ctx) -> Result<Outcome> {
         ctx.ctr(&[&["task", "exec", "--exec-id", name], flags, &[id.as_str()], args].concat())
     };
     let script = "id -u; id -g; pwd; echo $OF; cat; echo oops >&2; exit 7";
-    let said = exec("one", &["--user", "1000:2000", "--cwd", "/usr"], &["sh", "-c", script]).stdin("typed\n");
-    let said = said.run()?.expect_status(7)?.printed("1000\n2000\n/usr\ncontainer\ntyped\n")?;
-    ensure!(said.stderr_text().contains("oops"), "its standard error is missing: {said}");
+    let first =
+        exec("one", &["--user", "1000:2000", "--cwd", "/usr"], &["sh", "-c", script]).stdin("typed\n");
+    let first = first.run()?.expect_status(7)?.printed("1000\n2000\n/usr\ncontainer\ntyped\n")?;
+    ensure!(first.stderr_text().contains("oops"), "its standard error is missing: {first}");
 
     exec("missing", &[], &["/no/such/thing"]).run()?.refused(&["/no/such/thing"])?;
     exec("nowhere", &["--cwd", "/etc/passwd"], &["true"]).run()?.refused(&["/etc/passwd"])?;
@@ -91,8 +92,8 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     let exec = format!("tty; exec ctr task exec -t --exec-id resized {id} {script}");
     let mut resized = Cmd::new(&["script", "-qec", &exec, "/dev/null"]).hold_stdin().spawn()?;
     resized.wait_for_stdout("ready")?;
-    let said = String::from_utf8_lossy(&resized.stdout_now()).into_owned();
-    let clients = said.lines().next().context("the client's terminal")?.trim();
+    let printed = String::from_utf8_lossy(&resized.stdout_now()).into_owned();
+    let clients = printed.lines().next().context("the client's terminal")?.trim();
     Cmd::new(&["stty", "-F", clients, "rows", "41", "cols", "101"]).run()?.ok()?;
     resized.wait_for_stdout("41 101")?;
     resized.finish()?.expect_status(8)?;

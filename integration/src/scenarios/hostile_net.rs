@@ -4,6 +4,7 @@
 
 use crate::ctx::{Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
+use crate::veth::{self, BOX, TASK};
 use anyhow::{Context, Result, ensure};
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
@@ -11,6 +12,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("hostile-host-sockets", host_sockets).image(DEBIAN),
+    Scenario::new("hostile-spoofing", spoofing).image(DEBIAN).krun_only("runc leaves that to CNI"),
     Scenario::new("hostile-forged-tsi", forged_tsi).long().image(DEBIAN).krun_only("there is no TSI"),
 ];
 
@@ -60,6 +62,80 @@ client.sendall(b"own"); print("own service says", peer.recv(3).decode())
     let text = output.stdout_text();
     ensure!(!text.contains("REACHED"), "a socket of the box answered: {output}");
     ensure!(text.matches("refused ").count() == 6, "six attempts were to be made: {output}");
+    Ok(Outcome::Passed)
+}
+
+/// Frames from addresses that the container was not given. The box hears its own ones only.
+fn spoofing(ctx: &Ctx) -> Result<Outcome> {
+    veth::make()?;
+    let script = format!(
+        r#"
+import socket, struct
+def mac(text): return bytes.fromhex(text.replace(":", ""))
+def ip(text): return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+OWN, OTHER, ALL = mac(open("/sys/class/net/eth0/address").read().strip()), mac("02:00:00:00:00:99"), bytes([255] * 6)
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0))
+def checksum(data):
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16: total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+def send(title, source, protocol, payload):
+    # The box reads the title behind the payload.
+    s.send(ALL + source + struct.pack("!H", protocol) + payload + ("<%s>" % title).encode())
+    print("sent", title)
+def ipv4(source):
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 120, 1, 0, 64, 253, 0, ip(source), ip("{box4}"))
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+def ipv6(source, header=59, payload=b""):
+    return struct.pack("!IHBB", 0x60000000, 100, header, 255) + ip(source) + ip("ff02::1") + payload
+def arp(sender_mac, sender):
+    return struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + sender_mac + ip(sender) + ALL + ip("{box4}")
+def icmp(kind, target): return struct.pack("!BBHI", kind, 0, 0, 0) + ip(target)
+send("own IPv4", OWN, 0x0800, ipv4("{own4}"))
+send("own IPv6", OWN, 0x86dd, ipv6("{own6}"))
+send("own ARP", OWN, 0x0806, arp(OWN, "{own4}"))
+send("own advertisement", OWN, 0x86dd, ipv6("{own6}", 58, icmp(136, "{own6}")))
+send("BAD IPv4 source", OWN, 0x0800, ipv4("{box4}"))
+send("BAD IPv4 hardware", OTHER, 0x0800, ipv4("{own4}"))
+send("BAD IPv6 source", OWN, 0x86dd, ipv6("{box6}"))
+send("BAD IPv6 hardware", OTHER, 0x86dd, ipv6("{own6}"))
+send("BAD link-local source", OWN, 0x86dd, ipv6("fe80::1"))
+send("BAD ARP sender", OWN, 0x0806, arp(OWN, "{box4}"))
+send("BAD ARP hardware", OWN, 0x0806, arp(OTHER, "{own4}"))
+send("BAD ARP frame", OTHER, 0x0806, arp(OWN, "{own4}"))
+send("BAD advertisement", OWN, 0x86dd, ipv6("{own6}", 58, icmp(136, "{box6}")))
+send("BAD router", OWN, 0x86dd, ipv6("{own6}", 58, icmp(134, "::")))
+send("BAD redirect", OWN, 0x86dd, ipv6("{own6}", 58, icmp(137, "{own6}")))
+for header in (0, 43, 60):
+    hidden = struct.pack("!BBHI", 58, 0, 0x0104, 0) + icmp(136, "{box6}")
+    send("BAD hidden %d" % header, OWN, 0x86dd, ipv6("{own6}", header, hidden))
+send("BAD VLAN", OWN, 0x8100, struct.pack("!HH", 7, 0x0800) + ipv4("{own4}"))
+send("BAD VLAN of a provider", OWN, 0x88a8, struct.pack("!HH", 7, 0x0800) + ipv4("{own4}"))
+send("BAD protocol", OWN, 0x88b5, bytes(60))
+send("BAD length", OWN, 60, bytes(60))
+send("own last", OWN, 0x0800, ipv4("{own4}"))
+"#,
+        box4 = BOX[0],
+        box6 = BOX[1],
+        own4 = TASK[0],
+        own6 = TASK[1],
+    );
+    for (anti_spoofing, bad) in [(true, 0), (false, 18)] {
+        let frames = veth::Frames::capture()?;
+        let config = ctx.work("config.toml");
+        std::fs::write(&config, format!("anti_spoofing = {anti_spoofing}\n")).context("configure")?;
+        let config = config.display().to_string();
+        let flags = [&veth::flags(Some("tap"))[..], &["--runtime-config-path".to_owned(), config]].concat();
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let output = ctx.python(&flags, &ctx.id(&anti_spoofing.to_string()), &script).run()?.ok()?;
+        ensure!(output.stdout_text().matches("sent ").count() == 23, "23 frames were to be sent: {output}");
+        let titles = frames.titles("own last")?;
+        println!("anti_spoofing = {anti_spoofing}: the box hears {titles:?}");
+        let count = |kind: &str| titles.iter().filter(|title| title.starts_with(kind)).count();
+        ensure!(count("own ") == 5, "the container's own frames are lost: {titles:?}");
+        ensure!(count("BAD ") == bad, "{bad} others were to come: {titles:?}");
+    }
     Ok(Outcome::Passed)
 }
 

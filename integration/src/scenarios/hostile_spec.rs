@@ -31,8 +31,8 @@ const AT_ONCE: Duration = Duration::from_secs(45);
 
 /// Prints a line of the table.
 fn tried(what: &str, output: &Output, begun: Instant) {
-    let said = output.stderr_text() + &output.stdout_text();
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing was said");
+    let printed = output.stderr_text() + &output.stdout_text();
+    let last = printed.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing was printed");
     let last: String = last.chars().take(200).collect();
     println!("tried {what:<44} got {} in {:.1} s: {last}", output.status, begun.elapsed().as_secs_f64());
 }

@@ -35,6 +35,7 @@ mod pod_many;
 mod process;
 mod runtimetest;
 mod signals;
+mod socket_dir;
 mod stall;
 mod stdio;
 mod vmm_tool;
@@ -48,6 +49,7 @@ pub const ALL: &[&[Scenario]] = &[
     stdio::SCENARIOS,
     stall::SCENARIOS,
     lifecycle::SCENARIOS,
+    socket_dir::SCENARIOS,
     identity::SCENARIOS,
     process::SCENARIOS,
     concurrency::SCENARIOS,

@@ -104,8 +104,8 @@ print(server.accept()[0].recv(64).decode(), flush=True)";
     let mut container = ctx.python(&["--net-host"], &id, script).spawn()?;
     let stderr =
         |e: anyhow::Error, c: &Running| e.context(String::from_utf8_lossy(&c.stderr_now()).into_owned());
-    let said = called(&out).map_err(|e| stderr(e, &container))?;
-    ensure!(said == "tcp", "by TCP the container says {said:?}");
+    let answer = called(&out).map_err(|e| stderr(e, &container))?;
+    ensure!(answer == "tcp", "by TCP the container says {answer:?}");
     let mut buffer = [0; 64];
     let (length, sender) = datagrams.recv_from(&mut buffer).context("a datagram of the container's")?;
     ensure!(&buffer[..length] == b"udp", "by UDP the container says {:?}", &buffer[..length]);
@@ -127,10 +127,10 @@ server.accept()[0].sendall(b'bye')";
     for round in ["first", "second"] {
         let mut container = ctx.python(&["--net-host"], &ctx.id(round), script).spawn()?;
         container.wait_for_stdout("ready")?;
-        let mut said = String::new();
+        let mut answer = String::new();
         let mut call = TcpStream::connect("127.0.0.1:7009").with_context(|| format!("the {round} server"))?;
-        call.read_to_string(&mut said)?;
-        ensure!(said == "bye", "the {round} server says {said:?}");
+        call.read_to_string(&mut answer)?;
+        ensure!(answer == "bye", "the {round} server says {answer:?}");
         drop(call);
         container.finish()?.ok()?;
     }

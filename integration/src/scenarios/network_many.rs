@@ -189,9 +189,9 @@ fn interfaces(ctx: &Ctx) -> Result<Outcome> {
     let mut container =
         ctx.run(&["--rm", &namespace], BUSYBOX, &ctx.id(""), &["sh", "-c", &script]).spawn()?;
     for (listener, word) in listeners.into_iter().zip(["first\n", "second\n"]) {
-        let said = called(&listener.context("listen in the box")?)
+        let answer = called(&listener.context("listen in the box")?)
             .with_context(|| String::from_utf8_lossy(&container.stderr_now()).into_owned())?;
-        ensure!(said == word, "{word:?} was expected, {said:?} came");
+        ensure!(answer == word, "{word:?} was expected, {answer:?} came");
     }
     container.wait_for_stdout("\n")?;
     container.finish()?.ok()?.printed(&format!("eth0 {}/24\neth1 {}/24\n", TASK[0], veth::SECOND_TASK))?;

@@ -58,10 +58,10 @@ fn tap(ctx: &Ctx) -> Result<Outcome> {
     let args = [&["python3", "-c", SERVER][..], &BOX].concat();
     let mut server = ctx.run(&["--rm", "--with-ns", &namespace], DEBIAN, &id, &args).spawn()?;
     for listener in calls {
-        let said = called(&listener?).with_context(|| {
+        let answer = called(&listener?).with_context(|| {
             format!("the container says {}", String::from_utf8_lossy(&server.stderr_now()))
         })?;
-        ensure!(said == "hello from inside", "a call from the container says {said:?}");
+        ensure!(answer == "hello from inside", "a call from the container says {answer:?}");
     }
     server.wait_for_stdout("ready")?;
     let shown = String::from_utf8_lossy(&server.stdout_now()).into_owned();
@@ -105,9 +105,9 @@ pub fn called(listener: &TcpListener) -> Result<String> {
     })?;
     connection.set_nonblocking(false)?;
     connection.set_read_timeout(Some(PATIENCE))?;
-    let mut said = String::new();
-    connection.read_to_string(&mut said).context("read what the container says")?;
-    Ok(said)
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).context("read what the container says")?;
+    Ok(answer)
 }
 
 /// Sends bytes, reads their checksum and the same bytes backwards.

@@ -49,11 +49,11 @@ fn poststop_after_kill_9(ctx: &Ctx) -> Result<Outcome> {
             undo::remember(&["rm", "-rf", &format!("/run/containerd/runc/default/{id}")])?;
             undo::remember(&["find", "/run/containerd/s", "-newer", WORK, "-delete"])?;
         }
-        let (allocated, said) = (ctx.work(&format!("{id}.allocated")), ctx.work(&format!("{id}.said")));
+        let (allocated, told) = (ctx.work(&format!("{id}.allocated")), ctx.work(&format!("{id}.told")));
         let mut spec = spec::new(ctx, &id, &["sleep", "1000"])?;
         spec["hooks"] = json!({
             "createRuntime": hook(&format!("touch {}", allocated.display())),
-            "poststop": hook(&format!("rm -f {}; cat >>{}", allocated.display(), said.display())),
+            "poststop": hook(&format!("rm -f {}; cat >>{}", allocated.display(), told.display())),
         });
         spec::run(ctx, &["--detach", "--null-io"], &spec, &id)?.run()?.ok()?;
         ctx.wait_for_status(&id, "RUNNING")?;
@@ -65,9 +65,9 @@ fn poststop_after_kill_9(ctx: &Ctx) -> Result<Outcome> {
             ctx.end(&id)?;
         }
         until_true("the poststop hook to free what was allocated", PATIENCE, || Ok(!allocated.exists()))?;
-        let said = fs::read(&said).context("what the poststop hook was told")?;
+        let told = fs::read(&told).context("what the poststop hook was told")?;
         // Two documents would not be one.
-        let state: Value = serde_json::from_slice(&said).context("the poststop hook ran twice?")?;
+        let state: Value = serde_json::from_slice(&told).context("the poststop hook ran twice?")?;
         ensure!(state["id"] == json!(id), "the poststop hook was told {state}");
     }
     Ok(Outcome::Passed)
@@ -77,11 +77,11 @@ fn poststop_after_kill_9(ctx: &Ctx) -> Result<Outcome> {
 fn hook_dies_with_shim(ctx: &Ctx) -> Result<Outcome> {
     let id = ctx.id("");
     let file = |name: &str| ctx.work(name).display().to_string();
-    let (pid, go, late, said) = (file("hook.pid"), file("go"), file("late"), file("said"));
+    let (pid, go, late, told) = (file("hook.pid"), file("go"), file("late"), file("told"));
     undo::remember(&["sh", "-c", &format!("kill -9 $(cat {pid}) 2>/dev/null; true")])?;
     let mut spec = spec::new(ctx, &id, &["true"])?;
     let wait = format!("echo $$ >{pid}; while ! [ -e {go} ]; do sleep 0.1; done; touch {late}");
-    spec["hooks"] = json!({ "createRuntime": hook(&wait), "poststop": hook(&format!("touch {said}")) });
+    spec["hooks"] = json!({ "createRuntime": hook(&wait), "poststop": hook(&format!("touch {told}")) });
     let creating = spec::run(ctx, &["--rm"], &spec, &id)?.spawn()?;
     let read = || fs::read_to_string(&pid).ok().and_then(|pid| pid.trim().parse::<i32>().ok());
     until_true("the hook to run", Duration::from_secs(60), || Ok(read().is_some()))?;
@@ -90,7 +90,7 @@ fn hook_dies_with_shim(ctx: &Ctx) -> Result<Outcome> {
     kill_9_shim(&id)?;
     until_true("the hook to die with its shim", PATIENCE, || Ok(!hook.is_alive()))?;
     creating.finish()?.refused(&[])?;
-    until_true("the poststop hook", PATIENCE, || Ok(fs::exists(&said)?))?;
+    until_true("the poststop hook", PATIENCE, || Ok(fs::exists(&told)?))?;
     fs::write(&go, "").context("let a hook go on")?;
     ensure!(!fs::exists(&late)?, "the hook went on after the clean-up");
     Ok(Outcome::Passed)

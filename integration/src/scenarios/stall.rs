@@ -30,8 +30,8 @@ fn stalled_reader(ctx: &Ctx) -> Result<Outcome> {
     until_true("stderr to go on while stdout stalls", Duration::from_secs(20), || {
         Ok(ticks(&stalled.stderr_now()) >= before + 4)
     })?;
-    let said = String::from_utf8_lossy(&stalled.stderr_now()).into_owned();
-    ensure!(!said.contains("flooded"), "{FLOOD} bytes that nobody read were taken from the writer");
+    let stderr = String::from_utf8_lossy(&stalled.stderr_now()).into_owned();
+    ensure!(!stderr.contains("flooded"), "{FLOOD} bytes that nobody read were taken from the writer");
 
     stalled.release_stdout();
     let output = stalled.finish()?.ok()?;

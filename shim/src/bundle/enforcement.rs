@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxMemory, LinuxPids, LinuxResources};
 
 use super::Role;
 
-/// Prefixes of the cgroup v2 files that name CPUs, disks and network cards of the host, or its swap; the kubelet writes
+/// Prefixes of the cgroup v2 files that name CPUs, disks and NICs of the host, or its swap; the kubelet writes
 /// the last. Source: the kernel's cgroup-v2.rst.
 const HOSTS_FILES: [&str; 7] =
     ["cpuset.", "hugetlb.", "io.", "memory.swap.", "memory.zswap.", "misc.", "rdma."];

@@ -36,7 +36,7 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 /// `INVALID_ARGUMENT` that says what is wrong with it.
 pub fn parse(text: &[u8]) -> Result<Spec> {
     let spec: Spec =
-        serde_json::from_slice(text).map_err(|e| Error::invalid(format!("not an OCI spec: {e}")))?;
+        serde_json::from_slice(text).map_err(|e| Error::invalid("not an OCI spec").because(e))?;
     if spec.process().is_none() {
         return Err(Error::invalid("process is missing"));
     }

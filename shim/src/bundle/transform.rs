@@ -152,7 +152,7 @@ fn host_labels(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// Removes limits on the host's CPUs, disks and network cards.
+/// Removes limits on the host's CPUs, disks and NICs.
 fn host_resources(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let role = Role::of(context.pod, context.id);
     let resources = bundle.spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());

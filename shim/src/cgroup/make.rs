@@ -35,19 +35,19 @@ pub fn own(root: &Path, path: &Path, bundle: &Path, record: &Record) -> Result<P
     if path != root
         && let Some(parent) = path.parent()
     {
-        with_parents(root, parent).and_then(|()| enable_controllers(parent)).map_err(|e| failed(path, &e))?;
+        with_parents(root, parent).and_then(|()| enable_controllers(parent)).map_err(|e| failed(path, e))?;
         if make(path, record)? {
             return Ok(path.to_owned());
         }
     }
     let child = path.join(child_name(bundle));
     info!("cgroup {} is there already, and not ours: {} is made", path.display(), child.display());
-    enable_controllers(path).map_err(|e| failed(path, &e))?;
+    enable_controllers(path).map_err(|e| failed(path, e))?;
     // A dead shim of this very container may have left it. The kernel removes none with a process.
     let _ = fs::remove_dir(&child);
     match make(&child, record)? {
         true => Ok(child),
-        false => Err(failed(&child, &io::ErrorKind::AlreadyExists.into())),
+        false => Err(failed(&child, io::ErrorKind::AlreadyExists.into())),
     }
 }
 
@@ -67,14 +67,14 @@ fn make(path: &Path, record: &Record) -> Result<bool> {
             record.write(&Entry::NoCgroup)?;
             match error.kind() {
                 io::ErrorKind::AlreadyExists => Ok(false),
-                _ => Err(failed(path, &error)),
+                _ => Err(failed(path, error)),
             }
         }
     }
 }
 
-fn failed(path: &Path, error: &io::Error) -> Error {
-    Error::internal(format!("make cgroup {}: {error}", path.display()))
+fn failed(path: &Path, error: io::Error) -> Error {
+    Error::internal(format!("make cgroup {}", path.display())).because(error)
 }
 
 /// The name of a container's cgroup below somebody else's; its bundle's path is the container's alone.

@@ -139,7 +139,8 @@ impl HostCgroup {
             }
             Ok::<_, std::io::Error>(())
         };
-        divided().map_err(|e| Error::internal(format!("divide cgroup {}: {e}", self.path().display())))?;
+        divided()
+            .map_err(|e| Error::internal(format!("divide cgroup {}", self.path().display())).because(e))?;
         if let Err(error) = fs::write(self.hosts().join("cpu.weight"), GREATEST_WEIGHT) {
             debug!("prefer the shim in cgroup {}: {error}", self.path().display());
         }
@@ -172,7 +173,7 @@ impl HostCgroup {
         }
         let path = self.hosts();
         let opened = File::open(&path).map(|dir| Some(dir.into()));
-        opened.map_err(|e| Error::internal(format!("open cgroup {}: {e}", path.display())))
+        opened.map_err(|e| Error::internal(format!("open cgroup {}", path.display())).because(e))
     }
 
     /// Moves a process into the cgroup; systemd makes its own now.
@@ -180,7 +181,9 @@ impl HostCgroup {
     /// # Errors
     /// When it cannot be moved, naming the cgroup.
     pub fn add(&self, pid: Pid) -> Result<()> {
-        let failed = |e: String| Error::internal(format!("join cgroup {}: {e}", self.path().display()));
+        let failed = |e: String| {
+            Error::internal(format!("join cgroup {}", self.path().display())).because(anyhow::Error::msg(e))
+        };
         if self.made.load(Ordering::Acquire) {
             return fs::write(self.hosts().join(PROCS), pid.to_string()).map_err(|e| failed(e.to_string()));
         }
@@ -197,7 +200,9 @@ impl HostCgroup {
     /// # Errors
     /// The library's, naming the cgroup.
     pub fn limit(&self, limits: &LinuxResources) -> Result<()> {
-        let failed = |e: String| Error::invalid(format!("limit cgroup {}: {e}", self.path().display()));
+        let failed = |e: String| {
+            Error::invalid(format!("limit cgroup {}", self.path().display())).because(anyhow::Error::msg(e))
+        };
         let mut limits = limits.clone();
         if self.divided
             && let Some(pids) = *limits.pids()
@@ -221,7 +226,7 @@ impl HostCgroup {
     /// # Errors
     /// As [`HostCgroup::add`].
     pub fn seat(&self) -> Result<Seat> {
-        let seat = Seat::keep().map_err(|e| Error::internal(format!("find the shim's own cgroup: {e}")))?;
+        let seat = Seat::keep().map_err(|e| Error::internal("find the shim's own cgroup").because(e))?;
         self.add(Pid::this())?;
         Ok(seat)
     }

@@ -52,6 +52,8 @@ pub struct Config {
     pub memory_fixed: bool,
     /// How the guest reaches the network.
     pub network: network::Mode,
+    /// Whether a guest's NICs send only from the addresses of the interfaces that they stand for.
+    pub anti_spoofing: bool,
     /// Published ports.
     pub ports: Vec<network::ports::Port>,
     /// The path of libkrunfw; searched in the usual places when it is not set.
@@ -80,6 +82,7 @@ impl Default for Config {
             cpus_fixed: false,
             memory_fixed: false,
             network: network::Mode::Auto,
+            anti_spoofing: true,
             ports: Vec::new(),
             libkrunfw: None,
             guest_init: None,
@@ -101,6 +104,7 @@ struct Layer {
     max_cpus: Option<i64>,
     max_memory_mib: Option<i64>,
     network: Option<String>,
+    anti_spoofing: Option<bool>,
     libkrunfw: Option<PathBuf>,
     guest_init: Option<PathBuf>,
     vmm: Option<PathBuf>,
@@ -167,8 +171,8 @@ impl Config {
     }
 
     fn read(&mut self, file: &Path) -> Result<()> {
-        let text =
-            fs::read_to_string(file).map_err(|e| Error::invalid(format!("read {}: {e}", file.display())))?;
+        let text = fs::read_to_string(file)
+            .map_err(|e| Error::invalid(format!("read {}", file.display())).because(e))?;
         self.apply(&text, &file.display().to_string())
     }
 
@@ -198,6 +202,7 @@ impl Config {
         if let Some(network) = layer.network {
             within(origin, self.set_network(&network))?;
         }
+        self.anti_spoofing = layer.anti_spoofing.unwrap_or(self.anti_spoofing);
         self.libkrunfw = layer.libkrunfw.or(self.libkrunfw.take());
         self.guest_init = layer.guest_init.or(self.guest_init.take());
         self.vmm = layer.vmm.or(self.vmm.take());
@@ -269,7 +274,7 @@ fn files(file: &Path, drop_ins: &Path) -> Result<Vec<PathBuf>> {
             );
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::invalid(format!("read {}: {e}", drop_ins.display()))),
+        Err(e) => return Err(Error::invalid(format!("read {}", drop_ins.display())).because(e)),
     }
     found.sort();
     if file.exists() {

@@ -42,7 +42,8 @@ impl RuntimeOptions {
         if name.is_empty() {
             return Ok(Self::default());
         }
-        let malformed = |e| Error::invalid(format!("runtime options of type {name} do not decode: {e}"));
+        let malformed =
+            |e| Error::invalid(format!("runtime options of type {name} do not decode")).because(e);
         if name == RUNC {
             oci::Options::parse_from_bytes(&any.value).map_err(malformed)?;
             return Ok(Self::default());
@@ -55,7 +56,7 @@ impl RuntimeOptions {
         }
         let options = runtimeoptions::Options::parse_from_bytes(&any.value).map_err(malformed)?;
         let text = String::from_utf8(options.config_body)
-            .map_err(|e| Error::invalid(format!("runtime options of type {name}: config_body: {e}")))?;
+            .map_err(|e| Error::invalid(format!("runtime options of type {name}: config_body")).because(e))?;
         Ok(RuntimeOptions {
             config_path: Some(options.config_path).filter(|path| !path.is_empty()).map(PathBuf::from),
             config_body: Some(text).filter(|text| !text.is_empty()),

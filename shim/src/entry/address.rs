@@ -49,7 +49,7 @@ pub fn socket_path(address: &str) -> &Path {
 /// The file system's, naming the file.
 pub fn write(bundle: &Path, address: &str) -> Result<()> {
     let file = bundle.join(FILE);
-    fs::write(&file, address).map_err(|e| Error::internal(format!("write {}: {e}", file.display())))
+    fs::write(&file, address).map_err(|e| Error::internal(format!("write {}", file.display())).because(e))
 }
 
 /// The addresses that were noted for a container: in its own bundle, and in that of its sandbox, which lies beside it.

@@ -60,7 +60,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
         remains.clean(deadline);
         done.send(())
     });
-    cleaning.map_err(|e| Error::internal(format!("start to clean up: {e}")))?;
+    cleaning.map_err(|e| Error::internal("start to clean up").because(e))?;
     // containerd has its answer in time, whatever blocks.
     if cleaned.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_err() {
         eprintln!("clean up after {}: not done within {LIMIT:?}", flags.id);
@@ -70,8 +70,8 @@ pub fn delete(flags: &Flags) -> Result<()> {
         exited_at: Some(SystemTime::now().into()).into(),
         ..Default::default()
     };
-    let bytes = response.write_to_bytes().map_err(|e| Error::internal(format!("encode the answer: {e}")))?;
-    io::stdout().write_all(&bytes).map_err(|e| Error::internal(format!("answer containerd: {e}")))
+    let bytes = response.write_to_bytes().map_err(|e| Error::internal("encode the answer").because(e))?;
+    io::stdout().write_all(&bytes).map_err(|e| Error::internal("answer containerd").because(e))
 }
 
 /// What a container may have left on the host.
@@ -133,7 +133,7 @@ impl Remains {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .map_err(|e| Error::internal(format!("start the runtime: {e}")))?;
+                .map_err(|e| Error::internal("start the runtime").because(e))?;
             let errors = runtime.block_on(async { tokio::time::timeout(left, hooks.run_poststop()).await });
             // What reads from a hook may have no end.
             runtime.shutdown_background();
@@ -254,23 +254,23 @@ mod tests {
     fn hooks_that_a_dead_shim_has_not_run_run_once() {
         let host = Host::new();
         let flags = host.member(json!({"type": "network"}));
-        let said = host.path("said");
-        host.hook(&format!("cat >>{}", said.display()));
+        let told = host.path("told");
+        host.hook(&format!("cat >>{}", told.display()));
         host.clean(&flags);
         host.clean(&flags);
-        let said: serde_json::Value = serde_json::from_slice(&fs::read(&said).unwrap()).unwrap();
-        assert_eq!((&said["id"], &said["status"]), (&json!("app"), &json!("stopped")));
+        let told: serde_json::Value = serde_json::from_slice(&fs::read(&told).unwrap()).unwrap();
+        assert_eq!((&told["id"], &told["status"]), (&json!("app"), &json!("stopped")));
     }
 
     #[test]
     fn hooks_that_never_began_do_not_run() {
         let host = Host::new();
         let flags = host.member(json!({"type": "network"}));
-        let said = host.path("said");
-        host.hook(&format!("touch {}", said.display()));
+        let told = host.path("told");
+        host.hook(&format!("touch {}", told.display()));
         Record::of(&host.path("tasks/app")).write(&Entry::HooksEnded).unwrap();
         host.clean(&flags);
-        assert!(!said.exists());
+        assert!(!told.exists());
     }
 
     #[test]

@@ -34,9 +34,8 @@ pub fn print() -> Result<()> {
         .into(),
         ..Default::default()
     };
-    let bytes =
-        info.write_to_bytes().map_err(|e| Error::internal(format!("encode the runtime's info: {e}")))?;
-    io::stdout().write_all(&bytes).map_err(|e| Error::internal(format!("print the runtime's info: {e}")))
+    let bytes = info.write_to_bytes().map_err(|e| Error::internal("encode the runtime's info").because(e))?;
+    io::stdout().write_all(&bytes).map_err(|e| Error::internal("print the runtime's info").because(e))
 }
 
 /// The mount options that any file system has, which the guest's libcontainer knows and the host's side of a volume

@@ -57,7 +57,7 @@ pub fn serve(flags: &Flags) -> Result<()> {
     let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(LISTENER_FD) });
     // A hook or a logger that had it would keep the address of a dead server alive.
     fcntl(&listener, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
-        .map_err(|e| Error::internal(format!("keep the listener from other programs: {e}")))?;
+        .map_err(|e| Error::internal("keep the listener from other programs").because(e))?;
     let wanted = is_wanted(io::stdin());
     let socket = SocketFile::of(&listener);
     if !wanted {
@@ -66,13 +66,13 @@ pub fn serve(flags: &Flags) -> Result<()> {
     // The log is a FIFO, whose opening waits for a reader. containerd may be gone.
     let reader = OpenOptions::new().read(true).write(true).open(LOG);
     logger::init(flags.debug, "info", &flags.namespace, &flags.id)
-        .map_err(|e| Error::internal(format!("set up the log: {e}")))?;
+        .map_err(|e| Error::internal("set up the log").because(e))?;
     drop(reader);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(Duration::from_secs(1))
         .build()
-        .map_err(|e| Error::internal(format!("start the runtime: {e}")))?;
+        .map_err(|e| Error::internal("start the runtime").because(e))?;
     let served = runtime.block_on(serve_on(listener, socket, flags));
     // A thread may wait for a file system that never answers.
     runtime.shutdown_background();
@@ -136,8 +136,9 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
         () = exit.wait() => {}
         () = given_up(bundle, &tasks) => warn!("containerd has removed the bundle and never made a task"),
     }
-    events.drain(LAST_EVENTS).await;
+    // Before all else: a `start` would answer containerd with this server.
     drop(socket);
+    events.drain(LAST_EVENTS).await;
     remove(Path::new(address::FILE));
     remove(Path::new(pid_file::NAME));
     abandoned::remove_rest(&flags.id);
@@ -152,7 +153,7 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
 async fn given_up(bundle: Option<Bundle>, tasks: &Tasks) {
     if let Some(bundle) = bundle {
         let removed = tokio::time::timeout(WATCHED, bundle.removed()).await.is_ok();
-        if removed && tasks.is_empty() {
+        if removed && tasks.close() {
             return;
         }
     }

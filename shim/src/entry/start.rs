@@ -110,7 +110,7 @@ pub fn start(flags: &Flags) -> Result<()> {
     let mut input = Vec::new();
     if !io::stdin().is_terminal() {
         let read = io::stdin().take(MAX_INPUT).read_to_end(&mut input);
-        read.map_err(|e| Error::internal(format!("read standard input: {e}")))?;
+        read.map_err(|e| Error::internal("read standard input").because(e))?;
     }
     let params = parse_params(&input, flags);
     let dialect = match &params {
@@ -119,7 +119,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         None => Dialect::Bare,
     };
     let request = Request::new(flags, params);
-    let bundle = env::current_dir().map_err(|e| Error::internal(format!("find the bundle: {e}")))?;
+    let bundle = env::current_dir().map_err(|e| Error::internal("find the bundle").because(e))?;
     // Create refuses a bad config.json; the container is its own sandbox here.
     let spec = bundle::load(&bundle).ok();
     id::check("container id", &request.id)?;
@@ -139,7 +139,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         .write_all(&reply(&dialect, &address)?)
         .and_then(|()| stdout.flush())
         .and_then(|()| server.as_mut().map_or(Ok(()), |server| server.write_all(&[ANSWERED])))
-        .map_err(|e| Error::internal(format!("answer containerd: {e}")))
+        .map_err(|e| Error::internal("answer containerd").because(e))
 }
 
 /// The parameters of containerd 2.3 and later. Older versions send the runtime's options, which are another message.
@@ -165,7 +165,7 @@ fn running(bundle: &Path, sandbox: &str, request: &Request) -> Result<Option<Str
 
 /// Starts a server whose socket is at `address`. It ends unless [`ANSWERED`] is written to the returned pipe.
 fn serve_at(address: &str, sandbox: &str, request: &Request) -> Result<PipeWriter> {
-    let failed = |e: nix::Error| Error::internal(format!("make a socket: {e}"));
+    let failed = |e: nix::Error| Error::internal("make a socket").because(e);
     let listener =
         socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
     let server = spawn(sandbox, request, &listener)?;
@@ -175,7 +175,7 @@ fn serve_at(address: &str, sandbox: &str, request: &Request) -> Result<PipeWrite
 
 /// Binds the socket and listens. Replaces the socket of a dead server.
 fn bind(listener: &OwnedFd, path: &Path) -> Result<()> {
-    let failed = |e: io::Error| Error::internal(format!("bind {}: {e}", path.display()));
+    let failed = |e: io::Error| Error::internal(format!("bind {}", path.display())).because(e);
     if let Some(dir) = path.parent() {
         make_dir(dir, SOCKET_DIR_MODE)?;
     }
@@ -192,7 +192,7 @@ fn bind(listener: &OwnedFd, path: &Path) -> Result<()> {
 
 /// Starts the server, which inherits nothing from us but the listener and the pipe's other end.
 fn spawn(sandbox: &str, request: &Request, listener: &OwnedFd) -> Result<PipeWriter> {
-    let failed = |e: io::Error| Error::internal(format!("start the shim's server: {e}"));
+    let failed = |e: io::Error| Error::internal("start the shim's server").because(e);
     let (reader, writer) = io::pipe().map_err(failed)?;
     let mut command = Command::new(env::current_exe().map_err(failed)?);
     command
@@ -213,7 +213,7 @@ fn spawn(sandbox: &str, request: &Request, listener: &OwnedFd) -> Result<PipeWri
     }
     let server = command.spawn().map_err(failed)?;
     set_cgroup_and_oom_score(server.id(), "")
-        .map_err(|e| Error::internal(format!("set up the shim's server: {e}")))?;
+        .map_err(|e| Error::internal("set up the shim's server").because(e))?;
     Ok(writer)
 }
 
@@ -243,7 +243,7 @@ fn reply(dialect: &Dialect, address: &str) -> Result<Vec<u8>> {
                 protocol: "ttrpc".to_owned(),
                 ..Default::default()
             };
-            result.write_to_bytes().map_err(|e| Error::internal(format!("encode the answer: {e}")))
+            result.write_to_bytes().map_err(|e| Error::internal("encode the answer").because(e))
         }
     }
 }

@@ -73,7 +73,7 @@ impl Source {
     /// # Errors
     /// `INVALID_ARGUMENT` that names the path, when it leads nowhere or through a link of /proc.
     pub fn resolve(path: &Path) -> Result<Source> {
-        let failed = |e: io::Error| Error::invalid(format!("mount source {}: {e}", path.display()));
+        let failed = |e: io::Error| Error::invalid(format!("mount source {}", path.display())).because(e);
         let file = Pinned::open(path).map_err(failed)?;
         let stat = fstat(&*file.file).map_err(|e| failed(e.into()))?;
         match kind(&stat) {

@@ -54,7 +54,7 @@ impl Share {
     /// # Errors
     /// The failing step's, naming its path.
     pub fn create(state: &Path, path: PathBuf) -> Result<Share> {
-        let failed = |e: io::Error| Error::internal(format!("make the share {}: {e}", path.display()));
+        let failed = |e: io::Error| Error::internal(format!("make the share {}", path.display())).because(e);
         for dir in MOUNT_POINTS {
             make_dir(&path.join(dir), 0o755)?;
         }
@@ -111,21 +111,22 @@ impl Share {
         if let Some(parent) = target.parent() {
             make_dir(parent, 0o755)?;
         }
-        File::create(&target).map_err(|e| Error::internal(format!("make {}: {e}", target.display())))?;
+        File::create(&target)
+            .map_err(|e| Error::internal(format!("make {}", target.display())).because(e))?;
         Ok(())
     }
 
     fn bind(&self, source: &Pinned, path: &str, recursive: bool, read_only: ReadOnly) -> Result<Held> {
         let bound = self.mount.place().bind(source, Path::new(path), recursive, read_only);
         bound.map_err(|e| {
-            Error::internal(format!("bind {} to {path} in the share: {e}", source.path().display()))
+            Error::internal(format!("bind {} to {path} in the share", source.path().display())).because(e)
         })
     }
 
     /// Has `mount`, a volume, follow the host.
     fn follow(&self, volume: &FileVolume, mount: &Held, container: &str, number: usize) -> Result<Followed> {
         let name = volume.source.path().display().to_string();
-        let failed = |e: io::Error| Error::internal(format!("follow {name}: {e}"));
+        let failed = |e: io::Error| Error::internal(format!("follow {name}")).because(e);
         let path = Path::new(MODELS).join(container).join(number.to_string());
         make_dir(&self.state.join(&path), 0o700)?;
         let model = Model::new(&self.namespace, &volume.source, &path).map_err(failed)?;
@@ -145,7 +146,8 @@ impl ContainerShare {
 /// # Errors
 /// `INVALID_ARGUMENT` that names it, when it is none.
 pub fn open_rootfs(rootfs: &Path) -> Result<Pinned> {
-    Pinned::open_directory(rootfs).map_err(|e| Error::invalid(format!("rootfs {}: {e}", rootfs.display())))
+    Pinned::open_directory(rootfs)
+        .map_err(|e| Error::invalid(format!("rootfs {}", rootfs.display())).because(e))
 }
 
 impl Drop for ContainerShare {

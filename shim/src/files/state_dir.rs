@@ -80,7 +80,7 @@ impl Drop for StateDir {
 /// The file system's, naming the path.
 pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|e| Error::internal(format!("make directory {}: {e}", path.display())))
+    made.map_err(|e| Error::internal(format!("make directory {}", path.display())).because(e))
 }
 
 /// Removes a sandbox's directory with all that is mounted in it.

@@ -12,6 +12,7 @@ use std::{
     os::fd::{FromRawFd, OwnedFd},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use linux::spawn::{Child, Spawn};
@@ -22,7 +23,7 @@ use nix::{
     unistd::{fchdir, pivot_root},
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, task::spawn_blocking};
 
 use crate::{
     bundle::NetworkNamespace,
@@ -68,10 +69,10 @@ impl Anchor {
         container: &str,
         rootfs: &Pinned,
         network: &NetworkNamespace,
-        cgroup: Option<&HostCgroup>,
+        cgroup: Option<Arc<HostCgroup>>,
     ) -> Result<Anchor> {
         let failed =
-            |what: &str, e: io::Error| Error::internal(format!("anchor of {container}: {what}: {e}"));
+            |what: &str, e: io::Error| Error::internal(format!("anchor of {container}: {what}")).because(e);
         let (ours, theirs) =
             std::os::unix::net::UnixStream::pair().map_err(|e| failed("make a socket", e))?;
         let mut namespaces = CloneFlags::CLONE_NEWNS;
@@ -84,13 +85,15 @@ impl Anchor {
         let mut spawn =
             Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD).fd(tree, ROOTFS_FD);
         spawn.namespaces = namespaces;
-        spawn.cgroup = cgroup.map(HostCgroup::open).transpose()?.flatten();
+        spawn.cgroup = cgroup.as_deref().map(HostCgroup::open).transpose()?.flatten();
         let is_placed = spawn.cgroup.is_some();
-        let child =
-            spawn.spawn().map_err(|e| Error::from(anyhow::Error::from(e)).context("start the anchor"))?;
+        let child = spawn.spawn().map_err(|e| Error::internal("start the anchor").because(e))?;
         let anchor = Anchor { child, _tie: ours };
         if let Some(cgroup) = cgroup.filter(|_| !is_placed) {
-            cgroup.add(anchor.child.pid())?;
+            let pid = anchor.child.pid();
+            // It asks systemd.
+            let added = spawn_blocking(move || cgroup.add(pid)).await;
+            added.map_err(|e| failed("join the cgroup", io::Error::other(e)))??;
         }
         let orders = Orders {
             netns: match network {

@@ -39,6 +39,7 @@ pub struct KrunMachine {
     localhost: OnceLock<Localhost>,
     links: OnceLock<Links>,
     network: Choice,
+    anti_spoofing: bool,
     /// As far as it is known before the launch.
     plan: VmConfig,
     vmm: Option<PathBuf>,
@@ -76,6 +77,7 @@ impl KrunMachine {
             localhost: OnceLock::new(),
             links: OnceLock::new(),
             network,
+            anti_spoofing: config.anti_spoofing,
             plan,
             vmm: config.vmm.clone(),
             sandbox: sandbox.to_owned(),
@@ -86,8 +88,10 @@ impl KrunMachine {
 
     /// Makes taps for the interfaces of `netns`, and takes what dials localhost there.
     async fn join_interfaces(&self, netns: Netns, dialer: &Dialer) -> Result<(Links, Option<Localhost>)> {
-        let joined = spawn_blocking(move || Links::join(&netns).map(|links| (links, netns))).await;
-        let (links, netns) = joined.map_err(|e| Error::internal(format!("join the interfaces: {e}")))??;
+        let anti_spoofing = self.anti_spoofing;
+        let joined = spawn_blocking(move || Links::join(&netns, anti_spoofing).map(|links| (links, netns)));
+        let joined = joined.await;
+        let (links, netns) = joined.map_err(|e| Error::internal("join the interfaces").because(e))??;
         let localhost = Localhost::start(&netns, dialer);
         let failed = |e: &io::Error| {
             warn!("what dials localhost in the network namespace does not reach the guest: sk_lookup: {e}")
@@ -143,7 +147,7 @@ impl Machine<HostCgroup> for KrunMachine {
             let _ = self.oom.set(oom);
         }
         let reduced = self.share.namespace().reduce();
-        reduced.map_err(|e| Error::internal(format!("reduce the mount namespace: {e}")))?;
+        reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
         if let Some((links, localhost)) = links {
             dialer.set_addresses(links.addresses.clone());

@@ -3,7 +3,7 @@
 pub mod anchor;
 mod machine;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
@@ -54,7 +54,7 @@ impl Host for Linux {
         container: &str,
         rootfs: &Pinned,
         network: &NetworkNamespace,
-        cgroup: Option<&HostCgroup>,
+        cgroup: Option<Arc<HostCgroup>>,
     ) -> Result<Anchor> {
         Anchor::start(container, rootfs, network, cgroup).await
     }

@@ -72,7 +72,7 @@ impl Dialer {
         let guest = self.guest().await?;
         let stream = self.numbers.next();
         let opened = guest.streams.open(stream);
-        let halves = opened.map_err(|e: io::Error| Error::internal(format!("open a stream: {e}")))?;
+        let halves = opened.map_err(|e: io::Error| Error::internal("open a stream").because(e))?;
         let request = self.request(to, port, protocol, stream);
         guest.client.connect(context::with_duration(super::CONNECT), &request).await?;
         Ok(halves)

@@ -11,17 +11,14 @@ use linux::netlink::{
     netlink_packet_route::{
         RouteNetlinkMessage,
         link::{LinkAttribute, LinkFlags, LinkMessage},
-        tc::{
-            TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption, TcActionType,
-            TcAttribute, TcFilterMatchAll, TcFilterMatchAllOption, TcHandle, TcMessage, TcMirror,
-            TcMirrorActionType, TcOption,
-        },
     },
 };
 use log::{info, warn};
 use vm_launcher::Tap;
 
 use super::{
+    anti_spoofing::{self, Rule},
+    filters::{guarded, ingress, unguarded},
     netns::{Claim, Netns},
     snapshot::{Interface, Snapshot},
     tap,
@@ -30,16 +27,6 @@ use crate::error::{Error, Result};
 
 /// What our taps are called, before the index of their interface.
 const PREFIX: &str = "krun";
-
-/// The ingress qdisc's handle, which is fixed. Source: tc-ingress, `sch_ingress.c`.
-const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
-
-/// The ingress qdisc's name.
-const INGRESS_KIND: &str = "ingress";
-
-/// A filter's priority (upper half) and protocol (lower half, big-endian): the first, for all
-/// frames (`ETH_P_ALL`, linux/if_ether.h).
-const FIRST_FOR_ALL: u32 = 1 << 16 | 0x0003_u16.to_be() as u32;
 
 /// Joined interfaces. Undone when dropped; the VM must be gone by then.
 pub struct Links {
@@ -54,13 +41,14 @@ pub struct Links {
 }
 
 impl Links {
-    /// Joins every configured interface of `netns` to a tap.
+    /// Joins every configured interface of `netns` to a tap, which lets through only frames from that interface's own
+    /// addresses if `anti_spoofing`.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION` when there is none, or another VM has them; else what could not be
     /// done. Nothing stays behind.
-    pub fn join(netns: &Netns) -> Result<Links> {
-        let held = |e: io::Error| Error::internal(format!("network = tap: {e}"));
+    pub fn join(netns: &Netns, anti_spoofing: bool) -> Result<Links> {
+        let held = |e: io::Error| Error::internal("network = tap").because(e);
         let claim = netns.claim().map_err(held)?.ok_or_else(|| {
             Error::precondition(
                 "network = tap: another VM has the interfaces of this network namespace: \
@@ -82,7 +70,14 @@ impl Links {
                 let snapshot = Snapshot::take().map_err(held)?;
                 let interfaces = usable(snapshot.configured())?;
                 let guest = snapshot.for_guest(&interfaces);
-                let taps: Result<Vec<_>> = interfaces.iter().map(join).collect();
+                let taps = interfaces.iter().map(|interface| {
+                    let rules = anti_spoofing.then(|| {
+                        let mac = interface.mac.unwrap_or_default();
+                        anti_spoofing::rules(mac, &snapshot.all_addresses_of(interface))
+                    });
+                    join(interface, rules)
+                });
+                let taps: Result<Vec<_>> = taps.collect();
                 Ok::<_, Error>((taps?, guest, snapshot.addresses_of(&interfaces)))
             })
             .map_err(held)??;
@@ -130,11 +125,12 @@ fn usable(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
     }
 }
 
-/// Joins one interface of this thread's namespace to a new tap.
-fn join(interface: &Interface) -> Result<Tap> {
+/// Joins one interface of this thread's namespace to a new tap. `rules` say what comes through from there; without any,
+/// everything does.
+fn join(interface: &Interface, rules: Option<Vec<Rule>>) -> Result<Tap> {
     let name = format!("{PREFIX}{}", interface.index);
     let failed = |what: &str, e: io::Error| {
-        Error::internal(format!("network = tap: {what} (interface {}): {e}", interface.name))
+        Error::internal(format!("network = tap: {what} (interface {})", interface.name)).because(e)
     };
     tap::make(&name)?;
     let mut netlink = Netlink::open().map_err(|e| failed("open netlink", e))?;
@@ -147,13 +143,21 @@ fn join(interface: &Interface) -> Result<Tap> {
     link.header.change_mask = LinkFlags::Up;
     link.attributes.push(LinkAttribute::Mtu(interface.mtu));
     netlink.change(RouteNetlinkMessage::SetLink(link), 0).map_err(|e| failed("bring up the tap", e))?;
-    for (from, to) in [(interface.index, index), (index, interface.index)] {
+    let from_guest = match rules {
+        Some(rules) => guarded(rules, interface.index),
+        None => unguarded(interface.index),
+    };
+    let directions = [(interface.index, unguarded(index)), (index, from_guest)];
+    for (from, filters) in directions {
         netlink
             .change(RouteNetlinkMessage::NewQueueDiscipline(ingress(from)), NLM_F_CREATE | NLM_F_EXCL)
             .map_err(|e| failed("add an ingress qdisc", e))?;
-        netlink
-            .change(RouteNetlinkMessage::NewTrafficFilter(redirect(from, to)), NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|e| failed("add a redirection", e))?;
+        for mut filter in filters {
+            filter.header.index = from as i32;
+            netlink
+                .change(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_EXCL)
+                .map_err(|e| failed("add a filter", e))?;
+        }
     }
     Ok(Tap { name, mac: interface.mac.unwrap_or_default() })
 }
@@ -201,35 +205,6 @@ fn undo() -> io::Result<()> {
 /// The index of the interface that the tap `name` belongs to, if it is one of ours.
 fn interface_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.parse().ok()
-}
-
-fn ingress(interface: u32) -> TcMessage {
-    let mut message = TcMessage::with_index(interface as i32);
-    message.header.handle = INGRESS;
-    message.header.parent = TcHandle::INGRESS;
-    message.attributes.push(TcAttribute::Kind(INGRESS_KIND.to_owned()));
-    message
-}
-
-/// A filter that sends what comes in on `from` out on `to`.
-fn redirect(from: u32, to: u32) -> TcMessage {
-    let mut mirror = TcMirror::default();
-    mirror.generic.action = TcActionType::Stolen;
-    mirror.eaction = TcMirrorActionType::EgressRedir;
-    mirror.ifindex = to;
-    let mut action = TcAction::default();
-    action.attributes = vec![
-        TcActionAttribute::Kind(TcActionMirror::KIND.to_owned()),
-        TcActionAttribute::Options(vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror))]),
-    ];
-    let mut message = TcMessage::with_index(from as i32);
-    message.header.parent = INGRESS;
-    message.header.info = FIRST_FOR_ALL;
-    message.attributes = vec![
-        TcAttribute::Kind(TcFilterMatchAll::KIND.to_owned()),
-        TcAttribute::Options(vec![TcOption::MatchAll(TcFilterMatchAllOption::Action(vec![action]))]),
-    ];
-    message
 }
 
 #[cfg(test)]

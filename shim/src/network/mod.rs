@@ -3,8 +3,10 @@
 //!
 //! A new mode is a line of [`NAMES`] and of [`decide`]; a new port protocol belongs in [`ports::Protocol`].
 
+mod anti_spoofing;
 mod backlog;
 mod dialer;
+mod filters;
 mod links;
 mod localhost;
 mod netns;
@@ -127,7 +129,7 @@ pub enum Choice {
 /// # Errors
 /// `FAILED_PRECONDITION` when the namespace cannot have what was asked for.
 pub fn choose(mode: Mode, netns: &Netns) -> Result<Choice> {
-    let looked = |e| Error::internal(format!("look into the task's network namespace: {e}"));
+    let looked = |e| Error::internal("look into the task's network namespace").because(e);
     if matches!(mode, Mode::Tsi | Mode::None) {
         return decide(mode, false, false);
     }

@@ -42,7 +42,7 @@ impl Netns {
     /// `INVALID_ARGUMENT` for what is no network namespace, else the file system's; both name the path.
     pub fn open(path: &Path) -> Result<Netns> {
         let failed =
-            |e: io::Error| Error::internal(format!("open network namespace {}: {e}", path.display()));
+            |e: io::Error| Error::internal(format!("open network namespace {}", path.display())).because(e);
         let invalid = || Error::invalid(format!("{}: it is no network namespace", path.display()));
         let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).map_err(failed)?;
         if fstatfs(&found).map_err(|e| failed(e.into()))?.filesystem_type() != NSFS_MAGIC {

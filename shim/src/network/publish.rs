@@ -61,7 +61,8 @@ impl Bound {
         let mut bound = Bound::default();
         for port in ports {
             let taken = |e: io::Error| {
-                Error::precondition(format!("published port {port}: port {} of the host: {e}", port.host))
+                Error::precondition(format!("published port {port}: port {} of the host", port.host))
+                    .because(e)
             };
             match port.protocol {
                 Protocol::Tcp => bound.tcp.push((*port, any(port.host, TcpListener::bind).map_err(taken)?)),

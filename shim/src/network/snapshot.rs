@@ -88,18 +88,13 @@ impl Snapshot {
             interfaces.iter().any(|interface| interface.index == address.header.index)
                 && !matches!(address.header.scope, AddressScope::Link | AddressScope::Host)
         };
-        // IPv4's own address is LOCAL, as ADDRESS is the peer's; IPv6 has ADDRESS only, without a peer.
-        let own = |address: &AddressMessage| {
-            let find = |local: bool| {
-                address.attributes.iter().find_map(|attribute| match attribute {
-                    AddressAttribute::Local(ip) if local => Some(*ip),
-                    AddressAttribute::Address(ip) if !local => Some(*ip),
-                    _ => None,
-                })
-            };
-            find(true).or_else(|| find(false))
-        };
         self.addresses.iter().filter(of_these).filter_map(own).collect()
+    }
+
+    /// All addresses of `interface`, those that only its link knows included.
+    pub fn all_addresses_of(&self, interface: &Interface) -> Vec<IpAddr> {
+        let addresses = self.addresses.iter().filter(|address| address.header.index == interface.index);
+        addresses.filter_map(own).collect()
     }
 
     /// How the guest configures its NICs so that they are like `interfaces`.
@@ -126,6 +121,18 @@ impl Snapshot {
             ..Default::default()
         }
     }
+}
+
+/// IPv4's own address is LOCAL, as ADDRESS is the peer's; IPv6 has ADDRESS only, without a peer.
+fn own(address: &AddressMessage) -> Option<IpAddr> {
+    let find = |local: bool| {
+        address.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(ip) if local => Some(*ip),
+            AddressAttribute::Address(ip) if !local => Some(*ip),
+            _ => None,
+        })
+    };
+    find(true).or_else(|| find(false))
 }
 
 fn interface(link: &LinkMessage) -> Interface {

@@ -19,7 +19,7 @@ const DEVICE: &str = "/dev/net/tun";
 /// # Errors
 /// What could not be done; no tap stays behind.
 pub fn make(name: &str) -> Result<()> {
-    let failed = |what: &str, e: io::Error| Error::internal(format!("tap {name}: {what}: {e}"));
+    let failed = |what: &str, e: io::Error| Error::internal(format!("tap {name}: {what}")).because(e);
     let device = File::options().read(true).write(true).open(DEVICE).map_err(|e| {
         Error::precondition(format!("network = tap: open {DEVICE}: {e} (is the module tun loaded?)"))
     })?;

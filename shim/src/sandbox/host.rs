@@ -2,7 +2,7 @@
 //!
 //! Whatever a call makes is undone when its result is dropped, which may block.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
@@ -52,7 +52,7 @@ pub trait Host: Send + Sync + 'static {
         container: &str,
         rootfs: &Pinned,
         network: &NetworkNamespace,
-        cgroup: Option<&Self::Cgroup>,
+        cgroup: Option<Arc<Self::Cgroup>>,
     ) -> Result<Self::Anchor>;
 
     /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `anchor` the

@@ -18,7 +18,7 @@ pub const TYPE_URL: &str = "io.containerd.cgroups.v2.Metrics";
 /// When it cannot be encoded.
 pub fn encode(stats: &StatsResponse) -> Result<Vec<u8>> {
     let metrics = metrics(stats);
-    metrics.write_to_bytes().map_err(|e| Error::internal(format!("encode the metrics: {e}")))
+    metrics.write_to_bytes().map_err(|e| Error::internal("encode the metrics").because(e))
 }
 
 fn metrics(stats: &StatsResponse) -> Metrics {

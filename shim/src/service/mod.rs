@@ -46,7 +46,7 @@ impl Service {
         T: Send + 'static,
     {
         let result = tokio::spawn(call(self.tasks.clone())).await;
-        let result = result.unwrap_or_else(|e| Err(Error::internal(format!("{what} panicked: {e}"))));
+        let result = result.unwrap_or_else(|e| Err(Error::internal(format!("{what} panicked")).because(e)));
         result.map_err(|error| {
             info!("{what}: {error}");
             error.into()
@@ -219,7 +219,7 @@ impl shim_async::Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
-        if self.tasks.is_empty() {
+        if self.tasks.close() {
             self.exit.signal();
         }
         Ok(Empty::new())

@@ -34,14 +34,14 @@ impl Output {
         match target {
             Target::Fifo(path) => {
                 let fifo = pipe::OpenOptions::new().read_write(true).open_sender(path);
-                Ok(fifo.map_err(|e| cannot_open(path, &e))?.into())
+                Ok(fifo.map_err(|e| cannot_open(path, e))?.into())
             }
             Target::File(path) => {
                 if let Some(dir) = path.parent() {
-                    tokio::fs::create_dir_all(dir).await.map_err(|e| cannot_open(path, &e))?;
+                    tokio::fs::create_dir_all(dir).await.map_err(|e| cannot_open(path, e))?;
                 }
                 let file = OpenOptions::new().append(true).create(true).open(path).await;
-                Ok(Output(Box::pin(file.map_err(|e| cannot_open(path, &e))?)))
+                Ok(Output(Box::pin(file.map_err(|e| cannot_open(path, e))?)))
             }
             Target::Binary(binary) => Err(Error::invalid(format!(
                 "standard error alone cannot go to the logger {}: name it for standard output",
@@ -72,10 +72,10 @@ impl Input {
     pub fn find(uri: &str) -> Result<Input> {
         let target = Target::parse(uri)?;
         let path = target.path();
-        let kind = fs::metadata(path).map_err(|e| cannot_open(path, &e))?.file_type();
+        let kind = fs::metadata(path).map_err(|e| cannot_open(path, e))?.file_type();
         match kind.is_fifo() {
             true => Ok(Input(path.into())),
-            false => Err(cannot_open(path, &io::Error::other("not a FIFO"))),
+            false => Err(cannot_open(path, io::Error::other("not a FIFO"))),
         }
     }
 
@@ -91,6 +91,6 @@ impl Input {
     }
 }
 
-fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    Error::internal(format!("open {} for the process's input or output: {error}", path.display()))
+fn cannot_open(path: &Path, error: io::Error) -> Error {
+    Error::internal(format!("open {} for the process's input or output", path.display())).because(error)
 }

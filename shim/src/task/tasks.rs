@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use containerd_shim::event::Event;
@@ -13,8 +14,8 @@ use containerd_shim_protos::{
     protobuf::MessageDyn,
     types::mount::Mount,
 };
-use log::{debug, info};
-use tokio::sync::watch;
+use log::{debug, info, warn};
+use tokio::{sync::watch, time::timeout};
 
 use super::process::{Ended, Process, Status};
 use crate::{
@@ -23,6 +24,10 @@ use crate::{
     sandbox::{Exit, NewContainer, ProcessId, Sandbox},
     stdio::StdioPaths,
 };
+
+/// How long a delete waits for a creation that is under way. containerd gives a delete up after 5 s. Source: containerd
+/// `core/runtime/v2/shim.go`, `cleanupTimeout`.
+const SETTLED: Duration = Duration::from_secs(4);
 
 /// What `delete` tells of the process it removed.
 pub struct Deleted {
@@ -36,13 +41,25 @@ pub struct Deleted {
 pub struct Tasks {
     pub(super) sandbox: Arc<dyn Sandbox>,
     events: Arc<dyn Publish>,
-    table: Mutex<HashMap<String, Slot>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: HashMap<String, Slot>,
+    /// No more tasks are taken.
+    is_closed: bool,
 }
 
 /// A container's place in the table.
 enum Slot {
-    /// Its creation is under way: the id is taken, and nothing else is known. The receiver ends with the creation.
-    Reserved(watch::Receiver<()>),
+    /// Its creation is under way: the id is taken, and nothing else is known.
+    Reserved {
+        /// Ends with the creation.
+        settling: watch::Receiver<()>,
+        /// It was deleted meanwhile, and did not end soon.
+        is_given_up: bool,
+    },
     Task(Arc<Task>),
 }
 
@@ -76,9 +93,9 @@ struct Reservation<'a> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        let mut table = lock(&self.tasks.table);
-        if matches!(table.get(self.id), Some(Slot::Reserved(_))) {
-            table.remove(self.id);
+        let slots = &mut lock(&self.tasks.table).slots;
+        if matches!(slots.get(self.id), Some(Slot::Reserved { .. })) {
+            slots.remove(self.id);
         }
     }
 }
@@ -89,9 +106,14 @@ impl Tasks {
         Arc::new(Tasks { sandbox, events, table: Mutex::default() })
     }
 
-    /// Whether no container exists, nor is being made.
-    pub fn is_empty(&self) -> bool {
-        lock(&self.table).is_empty()
+    /// Takes no more tasks from now on, unless there is one or one is being made; whether there is none. A creation that
+    /// was given up does not count: what it made is undone from outside once the shim has gone.
+    pub fn close(&self) -> bool {
+        let mut table = lock(&self.table);
+        let is_empty =
+            table.slots.values().all(|slot| matches!(slot, Slot::Reserved { is_given_up: true, .. }));
+        table.is_closed |= is_empty;
+        is_empty
     }
 
     pub(super) fn publish<E: Event + MessageDyn>(&self, event: E) {
@@ -99,20 +121,47 @@ impl Tasks {
     }
 
     pub(super) fn task(&self, id: &str) -> Result<Arc<Task>> {
-        match lock(&self.table).get(id) {
+        match lock(&self.table).slots.get(id) {
             Some(Slot::Task(task)) => Ok(task.clone()),
             _ => Err(Error::not_found(format!("no task {id}"))),
         }
     }
 
-    /// Waits for the end of `container`'s creation, if it is under way.
+    /// Waits for the end of `container`'s creation, if it is under way. One that does not end [soon](SETTLED) is given up:
+    /// what it makes is removed when it ends.
     async fn settled(&self, container: &str) {
-        let mut settling = match lock(&self.table).get(container) {
-            Some(Slot::Reserved(settling)) => settling.clone(),
+        let mut settling = match lock(&self.table).slots.get(container) {
+            Some(Slot::Reserved { settling, .. }) => settling.clone(),
             _ => return,
         };
         // Nothing is ever sent: the wait ends with the sender.
-        while settling.changed().await.is_ok() {}
+        let settled = async { while settling.changed().await.is_ok() {} };
+        if timeout(SETTLED, settled).await.is_err()
+            && let Some(Slot::Reserved { is_given_up, .. }) = lock(&self.table).slots.get_mut(container)
+        {
+            warn!("task {container} is deleted and still being made after {SETTLED:?}: it is given up");
+            *is_given_up = true;
+        }
+    }
+
+    /// Puts a container that was made into its reserved place, unless that was given up.
+    fn settle(&self, id: &str, task: Task) -> Result<()> {
+        let slots = &mut lock(&self.table).slots;
+        if matches!(slots.get(id), Some(Slot::Reserved { is_given_up: true, .. })) {
+            return Err(Error::precondition(format!("task {id} was deleted while it was made")));
+        }
+        slots.insert(id.to_owned(), Slot::Task(Arc::new(task)));
+        Ok(())
+    }
+
+    /// Removes a container that nobody knows of.
+    async fn discard(&self, id: &str) {
+        let init = ProcessId::init(id);
+        if let Err(error) = self.sandbox.signal(&init, libc::SIGKILL as u32, true).await {
+            debug!("kill {id}, which was deleted while it was made: {error}");
+        }
+        self.sandbox.wait(&init).await;
+        self.sandbox.delete(id).await;
     }
 
     pub(super) fn process(&self, id: &ProcessId) -> Result<Arc<Process>> {
@@ -130,16 +179,20 @@ impl Tasks {
     /// Makes a container; its pid on the host.
     ///
     /// # Errors
-    /// `ALREADY_EXISTS` for a taken id, else what the sandbox says; the id is free again then.
+    /// `ALREADY_EXISTS` for a taken id, `FAILED_PRECONDITION` once the table is closed or when the task was deleted
+    /// meanwhile, else what the sandbox says; the id is free again then.
     pub async fn create(self: &Arc<Self>, new: NewContainer) -> Result<u32> {
         let id = new.id.clone();
         let (settled, settling) = watch::channel(());
         {
             let mut table = lock(&self.table);
-            if table.contains_key(&id) {
+            if table.is_closed {
+                return Err(Error::precondition(format!("create task {id}: its shim is ending")));
+            }
+            if table.slots.contains_key(&id) {
                 return Err(Error::already_exists(format!("task {id} exists")));
             }
-            table.insert(id.clone(), Slot::Reserved(settling));
+            table.slots.insert(id.clone(), Slot::Reserved { settling, is_given_up: false });
         }
         let _reservation = Reservation { tasks: self, id: &id, _settled: settled };
         let event = create_event(&new);
@@ -147,7 +200,10 @@ impl Tasks {
         let pid = self.sandbox.create(new).await?;
         let init = Arc::new(Process::new(ProcessId::init(&id), pid, stdio));
         let task = Task { bundle, pid, init: init.clone(), execs: Mutex::default() };
-        lock(&self.table).insert(id.clone(), Slot::Task(Arc::new(task)));
+        if let Err(error) = self.settle(&id, task) {
+            self.discard(&id).await;
+            return Err(error);
+        }
         self.publish(TaskCreate { pid, ..event });
         // A container can end before its start: its VM dies, or somebody kills it.
         self.watch(init);
@@ -268,11 +324,12 @@ impl Tasks {
         });
     }
 
-    /// Removes an ended process, or a container that was never started. One that is still being made is waited for:
-    /// its creator has gone, and nobody else would remove it.
+    /// Removes an ended process, or a container that was never started. One that is still being made is waited for, or
+    /// [given up](SETTLED): its creator has gone, and nobody else would remove it.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` while it runs.
+    /// `FAILED_PRECONDITION` while it runs; `NOT_FOUND` for one that was given up, so that containerd goes on with its
+    /// clean-up.
     pub async fn delete(&self, id: &ProcessId) -> Result<Deleted> {
         if id.is_init() {
             self.settled(&id.container).await;
@@ -291,7 +348,7 @@ impl Tasks {
             // A second delete waited here for the first.
             self.process(id)?;
             self.sandbox.delete(&id.container).await;
-            lock(&self.table).remove(&id.container);
+            lock(&self.table).slots.remove(&id.container);
         } else {
             let _gate = process.gate.lock().await;
             self.process(id)?;

@@ -31,6 +31,7 @@ struct Fake {
     go: Notify,
     refuse_start: bool,
     sizes: Mutex<Vec<(u32, u32)>>,
+    deleted: Mutex<Vec<String>>,
 }
 
 impl Fake {
@@ -100,7 +101,9 @@ impl Sandbox for Fake {
         Ok(StatsResponse::default())
     }
     async fn delete_exec(&self, _: &ProcessId) {}
-    async fn delete(&self, _: &str) {}
+    async fn delete(&self, id: &str) {
+        self.deleted.lock().unwrap().push(id.to_owned());
+    }
 }
 
 /// Remembers topics.
@@ -170,7 +173,7 @@ async fn a_life_is_told_in_order() {
     topics.expect(&["create", "start", "exit"]).await;
     assert_eq!(tasks.delete(&id).await.unwrap().ended.exit.status, 42);
     topics.expect(&["create", "start", "exit", "delete"]).await;
-    assert!(tasks.is_empty());
+    assert!(tasks.close());
 }
 
 #[tokio::test]
@@ -285,7 +288,7 @@ async fn a_slow_create_holds_up_nobody_else() {
     // The slow one's id is taken, though nothing else is known of it.
     assert_eq!(code(tasks.create(new("slow")).await), Code::ALREADY_EXISTS);
     assert_eq!(code(tasks.state(&ProcessId::init("slow"))), Code::NOT_FOUND);
-    assert!(!tasks.is_empty());
+    assert!(!tasks.close());
     fake.go.notify_one();
     slow.await.unwrap().unwrap();
 }
@@ -308,7 +311,42 @@ async fn a_delete_in_the_middle_of_a_create_waits_for_it() {
     create.await.unwrap().unwrap();
     assert_eq!(delete.await.unwrap().unwrap().ended.exit.status, 137);
     topics.expect(&["create", "exit", "delete"]).await;
-    assert!(tasks.is_empty());
+    assert!(tasks.close());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_hangs_holds_up_neither_its_delete_nor_the_end_of_the_shim() {
+    let World { tasks, fake, topics } = world(Fake { slow: Some("slow"), ..Fake::default() });
+    let create = tokio::spawn({
+        let tasks = tasks.clone();
+        async move { tasks.create(new("slow")).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!tasks.close(), "its creator may still want it");
+    let id = ProcessId::init("slow");
+    // Within the 5 s that containerd waits. Its clean-up goes on only if the task is not found.
+    let deleted = timeout(Duration::from_secs(5), tasks.delete(&id)).await.expect("held up by the create");
+    assert_eq!(code(deleted), Code::NOT_FOUND);
+    assert!(tasks.close());
+    assert_eq!(code(tasks.create(new("late")).await), Code::FAILED_PRECONDITION);
+    // It ends after all, and nobody knows of it: it is removed.
+    fake.go.notify_one();
+    assert_eq!(code(create.await.unwrap()), Code::FAILED_PRECONDITION);
+    assert_eq!(*fake.deleted.lock().unwrap(), ["slow"]);
+    assert!(topics.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_shim_that_ends_takes_no_task() {
+    let World { tasks, fake, .. } = world(Fake::default());
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
+    assert!(!tasks.close());
+    fake.end(&id, 0);
+    tasks.wait(&id).await.unwrap();
+    tasks.delete(&id).await.unwrap();
+    assert!(tasks.close());
+    assert_eq!(code(tasks.create(new("a")).await), Code::FAILED_PRECONDITION);
 }
 
 #[tokio::test]

@@ -208,13 +208,13 @@ mod tests {
             let path = path.clone();
             async move {
                 let mut kept = Vec::new();
-                for (role, said) in [
+                for (role, told) in [
                     (Role::Control, "cd".repeat(32)),
                     (Role::Streams, nonce.clone()),
                     (Role::Control, nonce.clone()),
                 ] {
                     let mut connection = UnixStream::connect(&path).await.unwrap();
-                    hello::introduce(&mut connection, role, &said).await.unwrap();
+                    hello::introduce(&mut connection, role, &told).await.unwrap();
                     kept.push(connection);
                 }
                 kept
@@ -229,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_that_goes_on_to_dial_wrongly_is_given_up() {
         let nonce = "ab".repeat(32);
-        for said in ["cd".repeat(32), nonce.clone()] {
+        for told in ["cd".repeat(32), nonce.clone()] {
             let path = std::env::temp_dir().join(format!("vmm-refused-test-{}", std::process::id()));
             let listener = Listener::bind(&path, nonce.clone()).unwrap();
             let guest_side = tokio::spawn({
@@ -237,7 +237,7 @@ mod tests {
                 async move {
                     // Until it is refused, as nobody listens any more.
                     while let Ok(mut connection) = UnixStream::connect(&path).await {
-                        let _ = hello::introduce(&mut connection, Role::Control, &said).await;
+                        let _ = hello::introduce(&mut connection, Role::Control, &told).await;
                     }
                 }
             });

@@ -1,6 +1,6 @@
 //! One container's life with a hostile PID 1, and what may not come of it.
 
-use super::Way;
+use super::Attack;
 use crate::containerd_log;
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::procs;
@@ -39,7 +39,7 @@ pub enum Status {
     Failed,
 }
 
-/// What a way came to.
+/// What an attack came to.
 pub struct Got {
     status: i32,
     took: Duration,
@@ -57,28 +57,28 @@ impl fmt::Display for Got {
     }
 }
 
-/// Lives it, and fails when the way came to more than it may.
-pub fn live(ctx: &Ctx, way: &Way) -> Result<Got> {
-    let id = ctx.id(way.name);
-    let config = configuration(ctx, way.name)?;
+/// Lives it, and fails when the attack came to more than it may.
+pub fn live(ctx: &Ctx, attack: &Attack) -> Result<Got> {
+    let id = ctx.id(attack.name);
+    let config = configuration(ctx, attack.name)?;
     let (log, begun) = (containerd_log::mark(), Instant::now());
     let memory = Memory::watch(&id);
     let flags = ["--rm", "--runtime-config-path", config.to_str().context("a path in UTF-8")?];
-    let mut running = ctx.run(&flags, BUSYBOX, &id, &["sh"]).hold_stdin().timeout(way.within);
-    if matches!(way.life, Life::Run) {
+    let mut running = ctx.run(&flags, BUSYBOX, &id, &["sh"]).hold_stdin().timeout(attack.within);
+    if matches!(attack.life, Life::Run) {
         // Nobody reads what it sends.
         running = running.hold_stdout();
     }
     let mut running = running.spawn()?;
     let mut commands = Vec::new();
-    if let Life::Killed(tried) = way.life {
+    if let Life::Killed(tried) = attack.life {
         running.wait_for_stdout("started")?;
         for command in tried {
-            commands.push(attempt(ctx, way, &id, command)?);
+            commands.push(attempt(ctx, attack, &id, command)?);
         }
-        let killed = ctx.ctr(&["task", "kill", "--signal", "SIGKILL", &id]).timeout(way.within).run()?;
+        let killed = ctx.ctr(&["task", "kill", "--signal", "SIGKILL", &id]).timeout(attack.within).run()?;
         commands.push(format!("kill {}", killed.status));
-        running.allow(Duration::from_secs(way.within));
+        running.allow(Duration::from_secs(attack.within));
     }
     let output = running.finish()?;
     let got = Got {
@@ -88,12 +88,12 @@ pub fn live(ctx: &Ctx, way: &Way) -> Result<Got> {
         shim_kib: memory.peak()?,
         logged: log.grown(),
     };
-    match way.status {
+    match attack.status {
         Status::Is(status) => ensure!(got.status == status, "{got}; not status {status}: {output}"),
         Status::Failed => ensure!(got.status != 0, "{got}: {output}"),
     }
-    let said = output.stderr.len();
-    ensure!(said < 16 << 10, "{got}; ctr has {said} bytes to say");
+    let length = output.stderr.len();
+    ensure!(length < 16 << 10, "{got}; ctr has {length} bytes to say");
     ensure!(got.shim_kib < MAX_SHIM_KIB, "{got}; too much memory");
     ensure!(got.logged < MAX_LOG, "{got}; too much in the log");
     ensure!(log.line_with(&["\u{1b}"])?.is_none(), "{got}; the log has escape codes");
@@ -105,7 +105,7 @@ pub fn live(ctx: &Ctx, way: &Way) -> Result<Got> {
 }
 
 /// Does one more thing while the guest misbehaves. It may fail, but not last.
-fn attempt(ctx: &Ctx, way: &Way, id: &str, command: &str) -> Result<String> {
+fn attempt(ctx: &Ctx, attack: &Attack, id: &str, command: &str) -> Result<String> {
     let exec =
         |number: u32| ["task", "exec", "--exec-id", &format!("e{number}"), id, "true"].map(str::to_owned);
     let run = |args: &[String], seconds| {
@@ -116,16 +116,16 @@ fn attempt(ctx: &Ctx, way: &Way, id: &str, command: &str) -> Result<String> {
         "neighbour" => {
             ctx.sh(&[], &ctx.id("neighbour"), "echo fine").timeout(300).run()?.ok()?.printed("fine\n")?
         }
-        "metrics" => ctx.ctr(&["task", "metrics", id]).timeout(way.within).run()?,
-        "exec" => run(&exec(0), way.within).run()?,
+        "metrics" => ctx.ctr(&["task", "metrics", id]).timeout(attack.within).run()?,
+        "exec" => run(&exec(0), attack.within).run()?,
         // They never end, as nobody says so: all at once, each with its streams.
         "execs" => {
-            let started = (1..10).map(|number| run(&exec(number), way.within).hold_stdin().spawn());
+            let started = (1..10).map(|number| run(&exec(number), attack.within).hold_stdin().spawn());
             let mut running = started.collect::<Result<Vec<_>>>()?;
             for exec in &mut running {
                 exec.say(&"x".repeat(16 << 10))?;
             }
-            run(&exec(0), way.within).spawn()?;
+            run(&exec(0), attack.within).spawn()?;
             return Ok("execs hold".to_owned());
         }
         other => bail!("no command {other}"),
@@ -133,11 +133,11 @@ fn attempt(ctx: &Ctx, way: &Way, id: &str, command: &str) -> Result<String> {
     Ok(format!("{command} {}", output.status))
 }
 
-/// A configuration with a PID 1 that knows its way.
-fn configuration(ctx: &Ctx, way: &str) -> Result<PathBuf> {
-    let (program, file) = (ctx.work(way), ctx.work(&format!("{way}.toml")));
+/// A configuration with a PID 1 that knows its attack.
+fn configuration(ctx: &Ctx, attack: &str) -> Result<PathBuf> {
+    let (program, file) = (ctx.work(attack), ctx.work(&format!("{attack}.toml")));
     let mut bytes = fs::read(HOSTILE_INIT).with_context(|| format!("read {HOSTILE_INIT}"))?;
-    bytes.extend_from_slice(format!("\nHOSTILE={way}\n").as_bytes());
+    bytes.extend_from_slice(format!("\nHOSTILE={attack}\n").as_bytes());
     fs::write(&program, bytes).with_context(|| format!("write {}", program.display()))?;
     let text = format!("guest_init = {:?}\ndefault_memory_mib = 192\n", program.display().to_string());
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;

@@ -75,9 +75,9 @@ fn mount_one(mount: Mount, target: PathBuf) -> Result<()> {
         containerd_shim::mount::mount_rootfs(Some(&mount.type_), Some(&mount.source), &mount.options, &target)
     });
     match mounting.map(thread::JoinHandle::join) {
-        Ok(Ok(result)) => result.map_err(|e| Error::internal(format!("{what}: {e}"))),
+        Ok(Ok(result)) => result.map_err(|e| Error::internal(what).because(e)),
         Ok(Err(_)) => Err(Error::internal(format!("{what}: the mounting thread panicked"))),
-        Err(error) => Err(Error::internal(format!("{what}: {error}"))),
+        Err(error) => Err(Error::internal(what).because(error)),
     }
 }
 

@@ -7,9 +7,9 @@ use std::{
 };
 
 use guest_protocol::api;
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
@@ -50,8 +50,6 @@ pub struct Container<H: Host> {
     cgroup: Option<Weak<H::Cgroup>>,
     /// What has its volumes follow the host.
     pub follower: Follower,
-    /// Somebody has killed its init.
-    killed: Notify,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
     host: Mutex<Option<HostSide<H>>>,
     /// What relays its published ports and the host's sockets, and has its volumes follow the host.
@@ -96,7 +94,6 @@ impl<H: Host> Container<H> {
             hooks: host.hooks.clone(),
             cgroup: host.cgroup.as_ref().map(Arc::downgrade),
             follower,
-            killed: Notify::new(),
             created: watch::Sender::new(None),
             host: Mutex::new(Some(host)),
             relays: Mutex::new(relays),
@@ -136,7 +133,7 @@ impl<H: Host> Container<H> {
         let mut changes = self.created.subscribe();
         // The sender lives in `self`, so this cannot fail.
         match changes.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Err(error))) => Err(error.repeated()),
+            Ok(Some(Err(error))) => Err(Error::clone(error)),
             _ => Ok(()),
         }
     }
@@ -144,11 +141,6 @@ impl<H: Host> Container<H> {
     /// Whether the guest has made it.
     pub fn is_created(&self) -> bool {
         matches!(&*self.created.borrow(), Some(Ok(())))
-    }
-
-    /// Has its end expected within [`LAST_WORD`]: it was killed.
-    pub fn expect_end(&self) {
-        self.killed.notify_one();
     }
 
     /// Follows the container from its making in the guest to its end. The shim's seat is given up before that is told: who
@@ -182,7 +174,7 @@ impl<H: Host> Container<H> {
         let guest = vm.guest().await?;
         let stdio = streams(&blueprint.stdio, || vm.numbers().next());
         let pumps = Pumps::connect(blueprint.endpoints, &stdio, &guest.streams)
-            .map_err(|e| Error::internal(format!("open the streams of {id}: {e}")))?;
+            .map_err(|e| Error::internal(format!("open the streams of {id}")).because(e))?;
         let request = api::CreateContainerRequest {
             container_id: id.clone(),
             spec: blueprint.spec,
@@ -215,7 +207,7 @@ impl<H: Host> Container<H> {
         tokio::pin!(record);
         tokio::select! {
             exit = &mut record => return exit,
-            () = self.killed.notified() => {}
+            () = self.init.killed() => {}
             () = self.anchor.ended() => {
                 warn!("the anchor of {} was killed: so is the container", self.init.id);
                 let kill = signal_request(&self.init.id, libc::SIGKILL as u32, true);
@@ -279,11 +271,16 @@ impl<H: Host> Container<H> {
     }
 }
 
-/// Follows an exec from its start to its end. It does not outlive its container, whatever the guest says of it.
+/// Follows an exec from its start to its end. It outlives neither its container nor a SIGKILL by more than [`LAST_WORD`],
+/// whatever the guest says of it.
 pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, exec: Arc<Process>) {
     let outlived = async {
-        container.init.ended().await;
+        tokio::select! {
+            _ = container.init.ended() => {}
+            () = exec.killed() => {}
+        }
         sleep(LAST_WORD).await;
+        warn!("{} was killed, and the guest has not told its end within {LAST_WORD:?}", exec.id);
     };
     let exit = tokio::select! {
         exit = record(&vm, &exec) => exit,
@@ -294,6 +291,19 @@ pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, 
         pumps.finish().await;
     }
     exec.set_finished();
+}
+
+/// Ends an exec that the guest was late with, if it makes it after all: nobody else knows of it.
+pub async fn forget_exec<H: Host>(vm: Arc<Vm<H>>, exec: Arc<Process>) {
+    let kill = signal_request(&exec.id, libc::SIGKILL as u32, true);
+    let what = format!("end {}, which was late", exec.id);
+    let killed = vm.call(&what, async |guest, limit| guest.client.signal(limit, &kill).await).await;
+    let reference = exec.reference();
+    let forgotten =
+        vm.call(&what, async |guest, limit| guest.client.delete_exec(limit, &reference).await).await;
+    for error in [killed.err(), forgotten.err()].into_iter().flatten() {
+        debug!("{error}");
+    }
 }
 
 /// The guest's word on the end of a process; a VM that ends without one is the end as well.

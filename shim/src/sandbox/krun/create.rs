@@ -58,7 +58,7 @@ impl Plan {
             info!("{id}: {note}");
         }
         let spec = serde_json::to_vec(&guest.spec)
-            .map_err(|e| Error::internal(format!("encode the guest's spec: {e}")))?;
+            .map_err(|e| Error::internal("encode the guest's spec").because(e))?;
         Ok(Plan { config, network, cgroup, root, hooks, policy, guest, spec })
     }
 }
@@ -68,7 +68,7 @@ pub async fn blocking<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(work).await.map_err(|e| Error::internal(format!("{what}: {e}")))?
+    spawn_blocking(work).await.map_err(|e| Error::internal(what).because(e))?
 }
 
 impl<H: Host> KrunSandbox<H> {
@@ -94,7 +94,7 @@ impl<H: Host> KrunSandbox<H> {
             let (vm, follower) =
                 self.join(&mut side, &new.id, &config, anchor.pid(), (rootfs, volumes)).await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
-                published.serve(&backend).map_err(|e| Error::internal(format!("publish ports: {e}")))
+                published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
             Ok((vm, anchor, follower, relays))
         };
@@ -138,7 +138,7 @@ impl<H: Host> KrunSandbox<H> {
         let (host, mounts) = (self.host.clone(), new.rootfs.clone());
         let (mounted, rootfs) = blocking("mount the rootfs", move || host.rootfs(&mounts, &root)).await?;
         side.rootfs = Some(mounted);
-        let anchor = self.host.anchor(&new.id, &rootfs, network, side.cgroup.as_deref()).await?;
+        let anchor = self.host.anchor(&new.id, &rootfs, network, side.cgroup.clone()).await?;
         let anchor = Arc::new(anchor);
         side.anchor = Some(anchor.clone());
         if let Some(cgroup) = side.cgroup.clone() {

@@ -23,7 +23,7 @@ use log::warn;
 use tokio::time::timeout;
 
 use self::{
-    container::{Container, LAST_WORD, follow_exec, signal_request},
+    container::{Container, LAST_WORD, follow_exec, forget_exec, signal_request},
     create::blocking,
     process::Process,
     update::Update,
@@ -79,8 +79,8 @@ impl<H: Host> KrunSandbox<H> {
 
     /// What a container's spec may refer to.
     fn bundle_host(&self) -> Result<bundle::Host> {
-        let uname = nix::sys::utsname::uname()
-            .map_err(|e| Error::internal(format!("ask for the host's name: {e}")))?;
+        let uname =
+            nix::sys::utsname::uname().map_err(|e| Error::internal("ask for the host's name").because(e))?;
         Ok(bundle::Host {
             name: uname.nodename().to_string_lossy().into_owned(),
             resolve: Source::resolve,
@@ -145,7 +145,7 @@ impl<H: Host> KrunSandbox<H> {
         Ok(vm)
     }
 
-    /// Kills a process. A container's own that the guest does not end is ended with its VM; an exec ends with its container.
+    /// Kills a process. A container's own that the guest does not end is ended with its VM. An exec counts as ended then.
     async fn kill(&self, id: &ProcessId, all: bool) -> Result<()> {
         let container = self.container(&id.container)?;
         if id.is_init() && !container.is_created() {
@@ -154,17 +154,15 @@ impl<H: Host> KrunSandbox<H> {
             return Ok(());
         }
         let vm = self.vm_of(&id.container).await?;
-        if id.is_init() {
-            container.expect_end();
-        }
+        self.process(id)?.set_killed();
         let request = signal_request(id, libc::SIGKILL as u32, all);
         let what = format!("kill {id}");
         let killed = vm
             .call_within(LAST_WORD, &what, async |guest, limit| guest.client.signal(limit, &request).await)
             .await;
         match killed {
-            // It is gone with its VM, or will be.
-            Err(error) if error.is_internal() && id.is_init() => {
+            // It is gone with its VM, or will be; and an exec's end is told soon.
+            Err(error) if error.is_internal() => {
                 warn!("{error}");
                 Ok(())
             }
@@ -190,7 +188,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         let endpoints = Endpoints::open(&stdio, id, &self.namespace).await?;
         let numbers = streams(&stdio, || vm.numbers().next());
         let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
-            .map_err(|e| Error::internal(format!("open the streams of {id}: {e}")))?;
+            .map_err(|e| Error::internal(format!("open the streams of {id}")).because(e))?;
         let request = api::ExecRequest {
             container_id: id.container.clone(),
             exec_id: id.exec.clone(),
@@ -201,7 +199,15 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         let exec = Process::new(id.clone());
         // An exec sees what the host has mounted before it, unless a source hangs.
         let _ = timeout(FOLLOWING, container.follower.update()).await;
-        vm.call(&format!("exec {id}"), async |guest, limit| guest.client.exec(limit, &request).await).await?;
+        let made = vm
+            .call(&format!("exec {id}"), async |guest, limit| guest.client.exec(limit, &request).await)
+            .await;
+        if let Err(error) = made {
+            if error.is_internal() {
+                tokio::spawn(forget_exec(vm, exec));
+            }
+            return Err(error);
+        }
         pumps.start_input();
         exec.set_pumps(pumps);
         container.execs().insert(id.exec.clone(), exec.clone());

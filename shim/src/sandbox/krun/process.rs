@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use guest_protocol::api;
 use log::warn;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     sandbox::{Exit, ProcessId},
@@ -20,6 +20,7 @@ pub struct Process {
     pumps: watch::Sender<Option<Arc<Pumps>>>,
     exit: watch::Sender<Option<Exit>>,
     finished: watch::Sender<bool>,
+    killed: Notify,
 }
 
 impl Process {
@@ -29,7 +30,18 @@ impl Process {
             pumps: watch::Sender::new(None),
             exit: watch::Sender::new(None),
             finished: watch::Sender::new(false),
+            killed: Notify::new(),
         })
+    }
+
+    /// Says that it was sent a SIGKILL: its end is expected soon.
+    pub fn set_killed(&self) {
+        self.killed.notify_one();
+    }
+
+    /// Waits until it was sent a SIGKILL. One waits at most.
+    pub async fn killed(&self) {
+        self.killed.notified().await;
     }
 
     /// How the guest is asked about it.

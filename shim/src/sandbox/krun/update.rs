@@ -26,7 +26,7 @@ impl Update {
     /// `INVALID_ARGUMENT` for what is no such object, `FAILED_PRECONDITION` for limits that grow beyond the VM.
     pub fn new(resources: &[u8], role: Role, size: Size, now: &Limits, others: u64) -> Result<Update> {
         let mut resources: LinuxResources = serde_json::from_slice(resources)
-            .map_err(|e| Error::invalid(format!("understand the resources of an update: {e}")))?;
+            .map_err(|e| Error::invalid("understand the resources of an update").because(e))?;
         let host = bundle::for_host(&resources, role);
         for dropped in bundle::keep_guests(&mut resources, role) {
             log::info!("update: {dropped} names things of the host, and is dropped");
@@ -34,7 +34,7 @@ impl Update {
         let limits = Limits::of(&resources).over(now);
         size.check(&limits, now, others)?;
         let guest = serde_json::to_vec(&resources)
-            .map_err(|e| Error::internal(format!("encode the resources of an update: {e}")))?;
+            .map_err(|e| Error::internal("encode the resources of an update").because(e))?;
         Ok(Update { guest, host, limits })
     }
 }

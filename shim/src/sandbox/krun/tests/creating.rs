@@ -52,9 +52,9 @@ fn hook(line: &str, file: &std::path::Path, status: i32) -> Value {
 #[tokio::test]
 async fn hooks_that_began_are_followed_by_those_after_the_end() {
     let bed = Bed::new();
-    let said = bed.bundles.path().join("said");
-    let create = |status| json!({"hooks": {"createRuntime": hook("create", &said, status), "poststop": hook("stop", &said, 0)}});
-    let heard = || std::fs::read_to_string(&said).unwrap_or_default();
+    let told = bed.bundles.path().join("told");
+    let create = |status| json!({"hooks": {"createRuntime": hook("create", &told, status), "poststop": hook("stop", &told, 0)}});
+    let heard = || std::fs::read_to_string(&told).unwrap_or_default();
     bed.create_with("pod", create(1)).await.unwrap_err();
     assert_eq!(heard(), "create\nstop\n");
     bed.assert_clean().await;

@@ -147,6 +147,35 @@ async fn an_exec_that_began_as_its_container_ended_does_not_outlive_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_killed_exec_whose_end_is_not_told_has_ended() {
+    let bed = Bed::new();
+    bed.start("pod").await;
+    let exec = bed.exec("pod", "e").await.unwrap();
+    let (exit, time) = took(async {
+        bed.sandbox.signal(&exec, libc::SIGKILL as u32, false).await.unwrap();
+        bed.sandbox.wait(&exec).await
+    })
+    .await;
+    assert_eq!(exit, Exit::KILLED);
+    assert!(time >= LAST_WORD && time <= LAST_WORD * 2, "{time:?}");
+    assert!(!bed.host.is_over(), "an exec takes the VM with it");
+    assert!(!bed.guest.calls().contains(&"signal pod".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exec_that_the_guest_is_late_with_is_killed_there() {
+    let bed = Bed::new();
+    bed.start("pod").await;
+    bed.guest.on("exec", Act::Silence);
+    assert!(bed.exec("pod", "e").await.unwrap_err().to_string().contains("within"));
+    while !bed.guest.calls().contains(&"delete_exec pod/e".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    assert!(bed.guest.calls().contains(&"signal pod/e".to_owned()));
+    assert!(!bed.host.is_over());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_exec_ends_by_itself_and_is_forgotten() {
     let bed = Bed::new();
     bed.start("pod").await;

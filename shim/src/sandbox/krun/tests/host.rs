@@ -263,7 +263,7 @@ impl Host for FakeHost {
         container: &str,
         _: &Pinned,
         _: &NetworkNamespace,
-        _: Option<&FakeCgroup>,
+        _: Option<Arc<FakeCgroup>>,
     ) -> Result<FakeAnchor> {
         self.0.anchors.send_modify(|dead| dead.retain(|id| id != container));
         Ok(FakeAnchor { made: self.step("anchor")?, container: container.to_owned() })

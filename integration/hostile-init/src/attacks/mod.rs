@@ -1,4 +1,4 @@
-//! The ways to misbehave, by name. The scenarios in `integration/src/scenarios/hostile_guest` say what each must come to.
+//! The attacks by name. The scenarios in `integration/src/scenarios/hostile_guest` say what each must come to.
 
 mod calls;
 mod control;
@@ -10,19 +10,21 @@ use std::io;
 
 use crate::guest::Guest;
 
-/// Misbehaves in the way of this name. Returns when there is nothing left to do.
-pub fn go(way: &str, nonce: &str) -> io::Result<()> {
-    if let Some(early) = hellos::find(way) {
+/// Makes the attack of this name. Returns when there is nothing left to do.
+pub fn go(attack: &str, nonce: &str) -> io::Result<()> {
+    if let Some(early) = hellos::find(attack) {
         return early(nonce);
     }
-    let ways = [control::find, calls::find, streams::find, machine::find];
-    let misbehave =
-        ways.iter().find_map(|find| find(way)).ok_or_else(|| io::Error::other(format!("no way {way}")))?;
+    let attacks = [control::find, calls::find, streams::find, machine::find];
+    let misbehave = attacks
+        .iter()
+        .find_map(|find| find(attack))
+        .ok_or_else(|| io::Error::other(format!("no attack {attack}")))?;
     misbehave(Guest::dial(nonce)?)
 }
 
 /// What a guest past its hellos does.
-type Way = fn(Guest) -> io::Result<()>;
+type Attack = fn(Guest) -> io::Result<()>;
 
 /// Has a guest be without fault until the container is started, then has it do `misdeed` once.
 fn once_started(mut guest: Guest, mut misdeed: impl FnMut(&mut Guest) -> io::Result<()>) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::io;
 
 use guest_protocol::api;
 
-use super::Way;
+use super::Attack;
 use crate::{
     guest::Guest,
     wire::{self, Call},
@@ -16,9 +16,9 @@ const LONG: usize = (4 << 20) - 1024;
 /// Less than the longest answer that the host takes. Source: `MAX_ANSWER` of vmm/launcher/src/control.rs.
 const ALLOWED: usize = 200 << 10;
 
-/// The way of this name.
-pub fn find(way: &str) -> Option<Way> {
-    Some(match way {
+/// The attack of this name.
+pub fn find(attack: &str) -> Option<Attack> {
+    Some(match attack {
         "silent-create" => |guest| silent(guest, &["CreateContainer"]),
         "silent-start" => |guest| silent(guest, &["Start"]),
         "silent-wait" => |guest| silent(guest, &["Wait"]),

@@ -5,7 +5,7 @@ use std::{io, net::Shutdown, thread, time::Duration};
 use guest_protocol::api;
 use ttrpc::proto::{MESSAGE_TYPE_DATA, MESSAGE_TYPE_REQUEST, MESSAGE_TYPE_RESPONSE};
 
-use super::{Way, once_started};
+use super::{Attack, once_started};
 use crate::{
     guest::Guest,
     wire::{self, call_frame},
@@ -14,9 +14,9 @@ use crate::{
 /// Unasked answers at a time.
 const FLOOD: usize = 20_000;
 
-/// The way of this name.
-pub fn find(way: &str) -> Option<Way> {
-    Some(match way {
+/// The attack of this name.
+pub fn find(attack: &str) -> Option<Attack> {
+    Some(match attack {
         "garbage" => garbage,
         "frame-of-4-gib" => |guest| promise(guest, u32::MAX, &[0xa5; 4096]),
         "frame-of-4-mib-unsent" => |guest| promise(guest, 4 << 20, &[]),

@@ -4,15 +4,15 @@ use std::{io, net::Shutdown, thread};
 
 use guest_protocol::mux::{LOG_STREAM, MAX_PAYLOAD, WINDOW};
 
-use super::{Way, once_started};
+use super::{Attack, once_started};
 use crate::{
     guest::Guest,
     wire::{self, CREDIT, DATA, EOF, stream_frame},
 };
 
-/// The way of this name.
-pub fn find(way: &str) -> Option<Way> {
-    Some(match way {
+/// The attack of this name.
+pub fn find(attack: &str) -> Option<Attack> {
+    Some(match attack {
         "empty-data" => |guest| always(guest, |guest| stream_frame(DATA, guest.stdio.stdout, 0, &[])),
         "one-byte-data" => |guest| always(guest, |guest| wire::data(guest.stdio.stdout, b"x")),
         "one-byte-data-in-window" => one_byte_data_in_window,

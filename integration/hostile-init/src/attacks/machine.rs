@@ -7,15 +7,15 @@ use nix::{
     sys::reboot::{RebootMode, reboot},
 };
 
-use super::{Way, once_started};
+use super::{Attack, once_started};
 
 /// libkrun's ioctl on any virtiofs file: the argument becomes the VM's exit status (`VIRTIO_IOC_EXIT_CODE_REQ` in its fs
 /// device).
 const EXIT_STATUS_IOCTL: libc::Ioctl = 0x7602;
 
-/// The way of this name.
-pub fn find(way: &str) -> Option<Way> {
-    Some(match way {
+/// The attack of this name.
+pub fn find(attack: &str) -> Option<Attack> {
+    Some(match attack {
         "ends-with-status-0" => |guest| once_started(guest, |_| end_with_0()),
         "exits-later" => |guest| once_started(guest, |_| process::exit(0)),
         "crashes" => |guest| once_started(guest, |_| crash()),

@@ -11,9 +11,9 @@ use nix::sys::reboot::{RebootMode, reboot};
 
 use crate::{guest::Guest, wire};
 
-/// The way of this name.
-pub fn find(way: &str) -> Option<fn(&str) -> io::Result<()>> {
-    Some(match way {
+/// The attack of this name.
+pub fn find(attack: &str) -> Option<fn(&str) -> io::Result<()>> {
+    Some(match attack {
         "never-dials" => |_| Ok(()),
         "wrong-nonce-first" => |nonce| dial_wrongly(4, nonce),
         "dials-1000" => |nonce| dial_wrongly(1000, nonce),
