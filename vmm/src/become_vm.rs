@@ -51,6 +51,22 @@ impl Prepared {
         jail::enter(self.config(), self.on_host).context("entering the jail")
     }
 
+    /// As [`Prepared::enter_jail`], without its last part: for `hostile-vmm`, which has children that each add it.
+    ///
+    /// # Errors
+    /// As [`Prepared::enter_jail`].
+    pub fn enter_unfiltered_jail(&self) -> Result<()> {
+        jail::enter_unfiltered(self.config(), self.on_host).context("entering the jail")
+    }
+
+    /// The last part of [`Prepared::enter_jail`].
+    ///
+    /// # Errors
+    /// As [`Prepared::enter_jail`].
+    pub fn filter(&self) -> Result<()> {
+        jail::filter(self.config()).context("entering the jail")
+    }
+
     /// In the jail, becomes the VM.
     ///
     /// # Errors

@@ -23,6 +23,12 @@ pub const SOCKETS: &str = "/sock";
 
 /// Closes the jail around this process. `on_host` says that it is in the host's network namespace.
 pub fn enter(config: &VmConfig, on_host: bool) -> Result<()> {
+    enter_unfiltered(config, on_host)?;
+    filter(config)
+}
+
+/// All of the jail but its last part, the [`filter`].
+pub fn enter_unfiltered(config: &VmConfig, on_host: bool) -> Result<()> {
     let proc = user::Proc::open()?;
     root::change(config).context("changing the root")?;
     limits::set(config.memory_mib).context("setting limits")?;
@@ -37,6 +43,11 @@ pub fn enter(config: &VmConfig, on_host: bool) -> Result<()> {
     limits::set_users().context("setting limits of the user")?;
     drop(proc);
     landlock::restrict(&config.network).context("restricting files with Landlock")?;
+    Ok(())
+}
+
+/// Allows this process, for good, only the system calls of a vmm.
+pub fn filter(config: &VmConfig) -> Result<()> {
     seccomp::install(&config.network, config.debug_console.is_some())
         .context("installing the system call filter")
 }

@@ -73,7 +73,10 @@ pub const TRIES: &[Try] = &[
     one("write its memory by /proc/self/mem", || open("/proc/self/mem", libc::O_RDWR)),
     one("write its oom_score_adj", || open("/proc/self/oom_score_adj", WRITE)),
     one("write its uid_map", || open("/proc/self/uid_map", WRITE)),
-    one("open its map_files", || list("/proc/self/map_files")),
+    one("open a file of its map_files", || {
+        let names = list("/proc/self/map_files")?;
+        open(&format!("/proc/self/map_files/{}", names.split(' ').next().unwrap_or_default()), READ)
+    }),
     one("open its namespaces", || open("/proc/self/ns/net", READ)),
     one("write core_pattern", || open("/proc/sys/kernel/core_pattern", WRITE)),
     one("write sysrq-trigger", || open("/proc/sysrq-trigger", WRITE)),
@@ -157,6 +160,13 @@ fn status() -> Outcome {
     File::open("/proc/self/status").and_then(|mut file| file.read_to_string(&mut text)).map_err(errno)?;
     let lines = text.lines().filter(|line| LINES.iter().any(|name| line.starts_with(name)));
     let lines = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").replacen(':', "", 1));
+    // The real uid is the vmm's own, and another for each.
+    // SAFETY: it has no arguments.
+    let own = unsafe { libc::getuid() };
+    let lines = lines.map(|line| match own {
+        0xf000_0000.. => line.replace(&own.to_string(), "own"),
+        _ => line,
+    });
     let map = fs::read_to_string("/proc/self/uid_map").map_err(errno)?;
     let map = map.split_whitespace().collect::<Vec<_>>().join(" ");
     Ok(lines.chain([format!("uid_map {map}")]).collect::<Vec<_>>().join("; "))
