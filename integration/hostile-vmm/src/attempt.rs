@@ -106,12 +106,15 @@ pub fn note(call: &str) {
     }
 }
 
-/// Makes all tries, and says what each got.
-pub fn all(prepared: &Prepared, container: &str) -> Result<Infallible> {
+/// So many tries are a part. The shim gives a launch 90 s to come up, and a busy emulated box makes two tries a second.
+const PART: usize = 64;
+
+/// Makes a part of all tries, and says what each got.
+pub fn part(prepared: &Prepared, container: &str, part: usize) -> Result<Infallible> {
     set_up(prepared, container)?;
     prepared.enter_unfiltered_jail()?;
     let mut line = String::new();
-    for one in ALL.iter().copied().flatten() {
+    for one in ALL.iter().copied().flatten().skip(part * PART).take(PART) {
         let got = format!("{}: {}", one.name, in_child(prepared, one)?);
         if !line.is_empty() && line.len() + got.len() > LINE {
             say(&std::mem::take(&mut line));
@@ -119,7 +122,7 @@ pub fn all(prepared: &Prepared, container: &str) -> Result<Infallible> {
         line = if line.is_empty() { got } else { format!("{line} | {got}") };
     }
     say(&line);
-    bail!("all was tried")
+    bail!("its part was tried")
 }
 
 /// Makes one try in this very process, as the shim launched it.

@@ -31,8 +31,8 @@ fn misbehave(prepared: Prepared) -> Result<Infallible> {
     let (way, container) = words.rsplit_once(' ').context("no container is named")?;
     match way.split_once(':') {
         Some(("alone", name)) => attempt::alone(&prepared, container, name),
+        Some(("tries", part)) => attempt::part(&prepared, container, part.parse()?),
         _ => match way {
-            "tries" => attempt::all(&prepared, container),
             "holds" => limits::hold(&prepared),
             "eats" => limits::eat(&prepared),
             "spins" => limits::spin(prepared, container),

@@ -84,7 +84,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("write its memory by /proc/self/mem", "EROFS"),
     ("write its oom_score_adj", "EROFS"),
     ("write its uid_map", "EROFS"),
-    ("open a file of its map_files", "EPERM"),
+    ("open a file of its map_files", "EACCES"),
     // Nothing can be done with it: `setns` kills.
     ("open its namespaces", "ok"),
     ("write core_pattern", "ENOENT"),
