@@ -51,6 +51,12 @@ impl Error {
         self.code == Code::UNKNOWN
     }
 
+    /// Whether the guest did not answer in time, so that nobody knows what it did.
+    pub fn is_late(&self) -> bool {
+        let cause = self.cause.as_ref().and_then(|cause| cause.downcast_ref::<CallError>());
+        matches!(cause, Some(CallError::Late))
+    }
+
     /// The exit status of a container that could not be made: its command's, if that was why.
     pub fn exit_status(&self) -> u32 {
         command_status(self.reason).map_or(NO_STATUS, u32::from)

@@ -25,7 +25,7 @@ fn socket_dir(ctx: &Ctx) -> Result<Outcome> {
     }
     let rootfs = ctx.work("rootfs").display().to_string();
     fs::create_dir(&rootfs).context("make a directory")?;
-    undo::remember(&["umount", &rootfs])?;
+    undo::remember(&["ctr", "images", "unmount", "--rm", &rootfs])?;
     ctx.ctr(&["images", "mount", "--rw", BUSYBOX, &rootfs]).run()?.ok()?;
     let sockets = ctx.work("sockets");
     let other = Containerd::start(ctx, &sockets)?;
@@ -41,7 +41,7 @@ fn socket_dir(ctx: &Ctx) -> Result<Outcome> {
     );
     other.remove(&member)?;
     other
-        .ctr(&["task", "exec", "--exec-id", "alive", &pod, "echo", "alive"])
+        .ctr(&["task", "exec", "--exec-id", "alive", &pod, "/bin/echo", "alive"])
         .run()?
         .ok()?
         .printed("alive\n")?;
@@ -99,7 +99,7 @@ impl Containerd {
             format!("io.kubernetes.cri.container-type={}", if pod == id { "sandbox" } else { "container" });
         let runtime = ctx.runtime.containerd_name();
         let flags = ["run", "-d", "--runtime", runtime, "--annotation", &annotation, "--annotation", &kind];
-        self.ctr(&[&flags[..], &["--rootfs", rootfs, id, "sleep", "1000"]].concat())
+        self.ctr(&[&flags[..], &["--rootfs", rootfs, id, "/bin/sleep", "1000"]].concat())
             .timeout(200)
             .run()?
             .ok()?;

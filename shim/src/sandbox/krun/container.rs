@@ -295,7 +295,7 @@ pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, 
 
 /// Ends an exec that the guest was late with, if it makes it after all: nobody else knows of it.
 pub async fn forget_exec<H: Host>(vm: Arc<Vm<H>>, exec: Arc<Process>) {
-    let kill = signal_request(&exec.id, libc::SIGKILL as u32, true);
+    let kill = signal_request(&exec.id, libc::SIGKILL as u32, false);
     let what = format!("end {}, which was late", exec.id);
     let killed = vm.call(&what, async |guest, limit| guest.client.signal(limit, &kill).await).await;
     let reference = exec.reference();

@@ -203,7 +203,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
             .call(&format!("exec {id}"), async |guest, limit| guest.client.exec(limit, &request).await)
             .await;
         if let Err(error) = made {
-            if error.is_internal() {
+            if error.is_late() {
                 tokio::spawn(forget_exec(vm, exec));
             }
             return Err(error);

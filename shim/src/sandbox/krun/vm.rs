@@ -188,12 +188,12 @@ impl<H: Host> Vm<H> {
         let request = api::SetClockRequest { realtime_ns: clock::now_ns(), ..Default::default() };
         let sign = guest.client.set_clock(context::with_duration(SIGN_OF_LIFE), &request).await;
         if sign.is_ok() {
-            return Error::internal(format!("{what}: the guest did not do it within {limit:?}"));
+            return Error::internal(format!("{what}: not done within {limit:?}")).because(CallError::Late);
         }
-        let message = format!("{what}: the guest did not answer within {limit:?}: its VM is killed");
-        error!("VM of {}: {message}", self.sandbox);
+        let message = format!("{what}: not done within {limit:?}, and its VM is killed");
+        error!("VM of {}: {message}: {}", self.sandbox, CallError::Late);
         self.kill();
-        Error::internal(message)
+        Error::internal(message).because(CallError::Late)
     }
 
     /// Ends the VM at once, also one that is not launched yet. Idempotent.

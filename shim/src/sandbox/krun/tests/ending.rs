@@ -1,5 +1,7 @@
 //! Ends: of processes, of containers, of the VM, and what a kill leads to.
 
+use containerd_shim_protos::ttrpc::Code;
+
 use super::*;
 use crate::sandbox::krun::{container::LAST_WORD, vm::GONE};
 
@@ -192,9 +194,13 @@ async fn an_exec_ends_by_itself_and_is_forgotten() {
 async fn an_exec_that_the_guest_refuses_is_not_there() {
     let bed = Bed::new();
     bed.start("pod").await;
-    bed.guest.on("exec", Act::Refuse(containerd_shim_protos::ttrpc::Code::NOT_FOUND, "no such file"));
-    assert!(bed.exec("pod", "e").await.unwrap_err().to_string().contains("no such file"));
-    let id = ProcessId { container: "pod".to_owned(), exec: "e".to_owned() };
-    assert_eq!(bed.sandbox.wait(&id).await, Exit::UNKNOWN);
+    for code in [Code::NOT_FOUND, Code::UNKNOWN] {
+        bed.guest.on("exec", Act::Refuse(code, "no such file"));
+        assert!(bed.exec("pod", "e").await.unwrap_err().to_string().contains("no such file"));
+        let id = ProcessId { container: "pod".to_owned(), exec: "e".to_owned() };
+        assert_eq!(bed.sandbox.wait(&id).await, Exit::UNKNOWN);
+    }
+    tokio::time::sleep(LAST_WORD * 3).await;
     assert!(!bed.host.is_over());
+    assert!(!bed.guest.calls().iter().any(|call| call.starts_with("signal")), "{:?}", bed.guest.calls());
 }

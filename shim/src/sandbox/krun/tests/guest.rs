@@ -189,7 +189,10 @@ impl Service for FakeGuest {
     }
 
     async fn signal(&self, _: &TtrpcContext, request: api::SignalRequest) -> ttrpc::Result<Empty> {
-        let process = process(&request.container_id, &request.exec_id);
+        let mut process = process(&request.container_id, &request.exec_id);
+        if request.all && !request.exec_id.is_empty() {
+            process.push_str(" and all others");
+        }
         self.act("signal", &process).await
     }
 
