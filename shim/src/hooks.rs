@@ -137,6 +137,7 @@ async fn run_all(name: &str, hooks: &Option<Vec<Hook>>, state: &[u8]) -> Vec<Err
     errors
 }
 
+#[expect(clippy::disallowed_methods, reason = "who writes a hook runs it as root")]
 async fn run(hook: &Hook, state: &[u8]) -> Result<()> {
     let path = hook.path().display();
     let failed = |what: String| Error::internal(format!("hook {path}: {what}"));
@@ -193,6 +194,7 @@ async fn first_of(stderr: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 }
 
 /// Makes a new process one that dies with `shim`, its parent, and is not protected as that is when memory is short.
+#[expect(clippy::disallowed_methods, reason = "a constant path of /proc")]
 fn settle(shim: u32) -> io::Result<()> {
     // SAFETY: these calls take numbers, a string with its zero and a buffer with its length.
     unsafe {

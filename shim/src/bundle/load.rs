@@ -1,23 +1,30 @@
 //! Reading a bundle's config.json, which may be missing, broken or absurdly large.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{io::Read, path::Path};
 
 use oci_spec::runtime::Spec;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files::pin::{self, Pinned},
+};
+
+/// The file of a bundle that describes its container. Source: OCI runtime-spec, bundle.md.
+const NAME: &str = "config.json";
 
 /// The largest config.json, in bytes: it travels to the guest in one ttrpc message, which may be
 /// 4 MiB. Source: ttrpc 0.10, `MESSAGE_LENGTH_MAX`.
 const MAX_CONFIG: u64 = 3 << 20;
 
-/// Reads `bundle`'s config.json.
+/// Reads `bundle`'s config.json. What has its name and is no file, as a FIFO or a link, is not opened.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` that names the file, and what is wrong with it.
 pub fn load(bundle: &Path) -> Result<Spec> {
-    let path = bundle.join("config.json");
+    let path = bundle.join(NAME);
     let invalid = |what: String| Error::invalid(format!("{}: {what}", path.display()));
-    let file = File::open(&path).map_err(|e| invalid(e.to_string()))?;
+    let file = Pinned::open_directory(bundle).and_then(|bundle| pin::open_regular(bundle, Path::new(NAME)));
+    let file = file.map_err(|e| invalid(e.to_string()))?;
     let size = file.metadata().map_err(|e| invalid(e.to_string()))?.len();
     if size > MAX_CONFIG {
         return Err(invalid(format!("{size} bytes; {MAX_CONFIG} are allowed")));
@@ -51,7 +58,9 @@ pub fn parse(text: &[u8]) -> Result<Spec> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::symlink};
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
 
     use super::*;
 
@@ -73,9 +82,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join(NAME);
+        mkfifo(&config, Mode::S_IRWXU).unwrap();
+        load(dir.path()).unwrap_err();
+        fs::remove_file(&config).unwrap();
+        symlink("/etc/passwd", &config).unwrap();
+        load(dir.path()).unwrap_err();
+    }
+
+    #[test]
     fn a_huge_config_is_refused_unread() {
         let dir = tempfile::tempdir().unwrap();
-        let file = File::create(dir.path().join("config.json")).unwrap();
+        let file = fs::File::create(dir.path().join("config.json")).unwrap();
         file.set_len(100 << 20).unwrap();
         let error = load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("104857600 bytes; 3145728 are allowed"), "{error}");

@@ -16,7 +16,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 pub use enforcement::{bound_memory, for_host, keep_guests};
 pub use load::{load, parse};
 pub use policy::{HostPolicy, Role};
-pub use root::rootfs_of;
+pub use root::{Root, rootfs_of};
 pub use transform::{Host, to_guest};
 pub use volume::{FileVolume, Volume};
 

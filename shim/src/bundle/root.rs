@@ -1,16 +1,34 @@
 //! Where a container's rootfs is.
 
-use std::{
-    io,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
 use crate::{
     error::{Error, Result},
-    files::pin::{Pinned, beneath},
+    files::pin::Pinned,
 };
+
+/// Where the rootfs of a container is: the bundle as a descriptor, and the path from it.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// The bundle's directory.
+    pub bundle: Pinned,
+    /// The path, from the bundle or absolute.
+    pub path: PathBuf,
+}
+
+impl Root {
+    /// Resolves a rootfs on which nothing is mounted. It may hang with the file system.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` that names it, when it is no directory.
+    pub fn open(&self) -> Result<Pinned> {
+        let opened = self.bundle.directory_from(&self.path);
+        let path = self.bundle.path().join(&self.path);
+        opened.map_err(|e| Error::invalid(format!("rootfs {}", path.display())).because(e))
+    }
+}
 
 /// The rootfs of the container of `spec`, whose bundle is in the directory `bundle`.
 ///
@@ -20,35 +38,27 @@ use crate::{
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` that names the path.
-pub fn rootfs_of(spec: &Spec, bundle: &Path, is_mounted: bool) -> Result<PathBuf> {
-    let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+pub fn rootfs_of(spec: &Spec, bundle: &Path, is_mounted: bool) -> Result<Root> {
+    let path = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+    let bundle = Pinned::open_directory(bundle)
+        .map_err(|e| Error::invalid(format!("bundle {}", bundle.display())).because(e))?;
     if is_mounted {
-        let refuse = |why: String| Error::invalid(format!("root.path {}: {why}", root.display()));
+        let refuse = |why: String| Error::invalid(format!("root.path {}: {why}", path.display()));
         let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if !root.components().all(is_below) || root.file_name().is_none() {
+        if !path.components().all(is_below) || path.file_name().is_none() {
             return Err(refuse(
                 "a snapshot is mounted there, so it must be a path below the bundle".to_owned(),
             ));
         }
-        check_links(bundle, &root)
-            .map_err(|e| refuse(format!("a snapshot is mounted there, and it cannot be: {e}")))?;
-    }
-    Ok(bundle.join(root))
-}
-
-/// Refuses links on the way from `bundle` down to `path`. What is not there yet is none.
-fn check_links(bundle: &Path, path: &Path) -> io::Result<()> {
-    let bundle = Pinned::open_directory(bundle)?;
-    let mut way: Vec<_> = path.ancestors().filter(|part| !part.as_os_str().is_empty()).collect();
-    way.reverse();
-    for part in way {
-        match beneath(&bundle, part) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-            Err(error) => return Err(error),
-            Ok(_) => {}
+        // It is made when it is mounted. What is refused is refused here, before there is anything to undo.
+        match bundle.beneath(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(refuse(format!("a snapshot is mounted there, and it cannot be: {error}")));
+            }
+            _ => {}
         }
     }
-    Ok(())
+    Ok(Root { bundle, path })
 }
 
 #[cfg(test)]
@@ -59,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    fn rootfs(bundle: &Path, root: &str, is_mounted: bool) -> Result<PathBuf> {
+    fn rootfs(bundle: &Path, root: &str, is_mounted: bool) -> Result<Root> {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": root}});
         rootfs_of(&serde_json::from_value(spec).unwrap(), bundle, is_mounted)
     }
@@ -73,7 +83,7 @@ mod tests {
         symlink("../elsewhere", bundle.join("link")).unwrap();
         symlink("rootfs", bundle.join("inside")).unwrap();
         for root in ["rootfs", "./rootfs", "rootfs/", "new", "rootfs/new/newer"] {
-            assert_eq!(rootfs(&bundle, root, true).unwrap(), bundle.join(root));
+            assert_eq!(rootfs(&bundle, root, true).unwrap().path, Path::new(root));
         }
         let absolute = bundle.join("rootfs").display().to_string();
         for root in
@@ -86,7 +96,16 @@ mod tests {
 
     #[test]
     fn where_nothing_is_mounted_any_directory_is_a_root() {
-        assert_eq!(rootfs(Path::new("/bundle"), "/srv/root", false).unwrap(), Path::new("/srv/root"));
-        assert_eq!(rootfs(Path::new("/bundle"), "rootfs", false).unwrap(), Path::new("/bundle/rootfs"));
+        let bundle = tempfile::tempdir().unwrap();
+        fs::create_dir(bundle.path().join("rootfs")).unwrap();
+        fs::write(bundle.path().join("file"), "").unwrap();
+        let open = |root: &str| rootfs(bundle.path(), root, false).unwrap().open();
+        for root in ["/", "/proc/../etc", "rootfs", "../"] {
+            open(root).unwrap();
+        }
+        for root in ["file", "absent", "/proc/self/root"] {
+            let error = open(root).unwrap_err().to_string();
+            assert!(error.starts_with("rootfs /") && error.contains(root), "{error}");
+        }
     }
 }

@@ -8,6 +8,8 @@
 //! elsewhere it is a cgroup in the place that systemd would give it. The guest has a hierarchy of its own, and sees
 //! nothing of this one.
 
+#![expect(clippy::disallowed_methods, reason = "cgroupfs has no links, and a name with `..` is refused")]
+
 mod end;
 mod make;
 mod name;

@@ -170,6 +170,7 @@ impl Config {
         Ok(self)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the administrator names it")]
     fn read(&mut self, file: &Path) -> Result<()> {
         let text = fs::read_to_string(file)
             .map_err(|e| Error::invalid(format!("read {}", file.display())).because(e))?;
@@ -265,6 +266,7 @@ fn in_range(key: &str, value: i64, least: i64, most: i64, why: &str) -> Result<i
 }
 
 /// The configuration files that exist, in their order.
+#[expect(clippy::disallowed_methods, reason = "the administrator's directory")]
 fn files(file: &Path, drop_ins: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     match fs::read_dir(drop_ins) {

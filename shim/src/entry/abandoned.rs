@@ -4,6 +4,8 @@
 //! neither calls the shim nor ends it. It renames the bundle before it removes it. Source: containerd
 //! `core/runtime/v2/bundle.go`, `atomicDelete`.
 
+#![expect(clippy::disallowed_methods, reason = "the bundle, which is containerd's")]
+
 use std::{
     env,
     fs::{self, File},

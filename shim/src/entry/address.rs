@@ -1,6 +1,8 @@
 //! Where a sandbox's server listens. `start` writes the address into each container's bundle, `delete` reads it there:
 //! the directory of the socket is containerd's to choose, and only `start` is told.
 
+#![expect(clippy::disallowed_methods, reason = "sockets and bundles are in directories of containerd's")]
+
 use std::{
     fs, io,
     os::{fd::AsRawFd, unix::fs::FileTypeExt},

@@ -1,6 +1,8 @@
 //! A file in the bundle names the process that serves the sandbox, so that a server that containerd has given up can be
 //! killed.
 
+#![expect(clippy::disallowed_methods, reason = "the bundle, which is containerd's, and /proc")]
+
 use std::{fs, io, path::Path, time::Duration};
 
 use linux::pidfd::Pidfd;

@@ -1,5 +1,7 @@
 //! The server of one sandbox: from the socket that the starter bound to the last task's end.
 
+#![expect(clippy::disallowed_methods, reason = "the bundle, which is containerd's")]
+
 use std::{
     env,
     fs::OpenOptions,

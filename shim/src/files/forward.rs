@@ -95,6 +95,7 @@ async fn connect(socket: Socket, turn: OwnedSemaphorePermit) -> io::Result<UnixS
 }
 
 /// Connects, and waits for at most `limit` for a server that has as many waiting clients as it wants.
+#[expect(clippy::disallowed_methods, reason = "the path of a descriptor")]
 fn connect_within(limit: Duration, socket: &Socket) -> io::Result<BlockingStream> {
     let server = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // It bounds a connect as well. Source: socket(7), SO_SNDTIMEO.

@@ -7,19 +7,19 @@
 //! the volume is to follow the host (`follow`).
 
 use std::{
-    fs::File,
     io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use guest_protocol::boot::{MOUNT_POINTS, rootfs_path, volume_path};
+use log::warn;
 
 use super::{
     follow::{Followed, Follower},
-    mount::{Held, Model, Namespace, ReadOnly},
-    pin::Pinned,
-    state_dir::{self, make_dir},
+    mount::{Held, Model, Namespace, Place, ReadOnly},
+    pin::{self, Pinned},
 };
 use crate::{
     bundle::{FileVolume, Volume},
@@ -32,7 +32,6 @@ const MODELS: &str = "models";
 /// A sandbox's share.
 #[derive(Debug)]
 pub struct Share {
-    state: PathBuf,
     path: PathBuf,
     mount: Held,
     namespace: Arc<Namespace>,
@@ -41,26 +40,28 @@ pub struct Share {
 /// A container's part of the share, taken out again when it is dropped.
 #[derive(Debug)]
 pub struct ContainerShare {
-    dir: PathBuf,
-    models: PathBuf,
-    /// Undone before the directory is removed, last mounted first.
+    container: String,
+    share: Place,
+    namespace: Arc<Namespace>,
+    /// Undone before the directories are removed, last mounted first.
     mounts: Vec<Held>,
     follower: Follower,
 }
 
 impl Share {
-    /// Makes the share of the sandbox whose directory is `state`, at `path`, an empty directory in it.
+    /// Makes the share of the sandbox whose directory is `state`, in its directory `name`.
     ///
     /// # Errors
     /// The failing step's, naming its path.
-    pub fn create(state: &Path, path: PathBuf) -> Result<Share> {
+    pub fn create(state: &Path, name: &str) -> Result<Share> {
+        let path = state.join(name);
         let failed = |e: io::Error| Error::internal(format!("make the share {}", path.display())).because(e);
-        for dir in MOUNT_POINTS {
-            make_dir(&path.join(dir), 0o755)?;
-        }
         let namespace = Arc::new(Namespace::new(state).map_err(failed)?);
-        let mount = Held::shared(&namespace, &path).map_err(failed)?;
-        Ok(Share { state: state.to_owned(), path, mount, namespace })
+        let mount = Held::shared(&namespace, Path::new(name)).map_err(failed)?;
+        for point in MOUNT_POINTS {
+            pin::make_directory(&mount, Path::new(point), 0o755).map_err(failed)?;
+        }
+        Ok(Share { path, mount, namespace })
     }
 
     /// The share's directory.
@@ -80,12 +81,15 @@ impl Share {
     /// step's, naming its path; nothing stays mounted.
     pub fn add(&self, container: &str, rootfs: &Pinned, volumes: &[Volume]) -> Result<ContainerShare> {
         let root = rootfs_path(container);
-        let target = self.path.join(&root);
-        let dir = target.parent().unwrap_or(&self.path).to_owned();
-        let models = self.state.join(MODELS).join(container);
-        let mut share = ContainerShare { dir, models, mounts: Vec::new(), follower: Follower::default() };
+        let mut share = ContainerShare {
+            container: container.to_owned(),
+            share: self.mount.place(),
+            namespace: self.namespace.clone(),
+            mounts: Vec::new(),
+            follower: Follower::default(),
+        };
         let mut followed = Vec::new();
-        make_dir(&target, 0o755)?;
+        make_directory(&self.mount, &root, 0o755)?;
         share.mounts.push(self.bind(rootfs, &root, true, ReadOnly::Nothing)?);
         for (number, volume) in volumes.iter().enumerate() {
             let Volume::Files(volume) = volume else { continue };
@@ -104,16 +108,13 @@ impl Share {
 
     /// Makes what `volume` is to be mounted on, at `path` in the share.
     fn make_place(&self, volume: &FileVolume, path: &str) -> Result<()> {
-        let target = self.path.join(path);
         if volume.is_directory {
-            return make_dir(&target, 0o755);
+            return make_directory(&self.mount, path, 0o755);
         }
-        if let Some(parent) = target.parent() {
-            make_dir(parent, 0o755)?;
-        }
-        File::create(&target)
-            .map_err(|e| Error::internal(format!("make {}", target.display())).because(e))?;
-        Ok(())
+        let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+        let parent = pin::make_directory(&self.mount, Path::new(parent), 0o755);
+        let made = parent.and_then(|parent| pin::make_file(parent, Path::new(name), 0o644));
+        made.map_err(|e| Error::internal(format!("make {path} in the share")).because(e))
     }
 
     fn bind(&self, source: &Pinned, path: &str, recursive: bool, read_only: ReadOnly) -> Result<Held> {
@@ -128,7 +129,7 @@ impl Share {
         let name = volume.source.path().display().to_string();
         let failed = |e: io::Error| Error::internal(format!("follow {name}")).because(e);
         let path = Path::new(MODELS).join(container).join(number.to_string());
-        make_dir(&self.state.join(&path), 0o700)?;
+        pin::make_directory(self.namespace.top(), &path, 0o700).map_err(failed)?;
         let model = Model::new(&self.namespace, &volume.source, &path).map_err(failed)?;
         Followed::new(model, mount.place(), volume.read_only, name.clone()).map_err(failed)
     }
@@ -141,13 +142,9 @@ impl ContainerShare {
     }
 }
 
-/// Resolves `rootfs`. It may hang with the file system.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` that names it, when it is none.
-pub fn open_rootfs(rootfs: &Path) -> Result<Pinned> {
-    Pinned::open_directory(rootfs)
-        .map_err(|e| Error::invalid(format!("rootfs {}", rootfs.display())).because(e))
+fn make_directory(top: impl AsFd, path: &str, mode: u32) -> Result<()> {
+    let made = pin::make_directory(top, Path::new(path), mode);
+    made.map(drop).map_err(|e| Error::internal(format!("make {path} in the share")).because(e))
 }
 
 impl Drop for ContainerShare {
@@ -155,7 +152,12 @@ impl Drop for ContainerShare {
         while let Some(mount) = self.mounts.pop() {
             drop(mount);
         }
-        state_dir::remove(&self.dir);
-        state_dir::remove(&self.models);
+        let rootfs = rootfs_path(&self.container);
+        let directory = Path::new(&rootfs).parent().unwrap_or(Path::new(&rootfs));
+        let models = Path::new(MODELS).join(&self.container);
+        let removed = [pin::remove(&self.share, directory), pin::remove(self.namespace.top(), &models)];
+        for error in removed.into_iter().filter_map(io::Result::err) {
+            warn!("remove the directories of {} from the share: {error}", self.container);
+        }
     }
 }

@@ -2,20 +2,21 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use log::warn;
 use sha2::{Digest, Sha256};
 
-use super::mount;
+use super::{mount, pin};
 use crate::error::{Error, Result};
 
 /// Where sandboxes have their directories.
 pub const ROOT: &str = "/run/krun";
+
+/// In it: what becomes the guest's root, and the VM's own sockets.
+pub const SHARE: &str = "share";
+const SOCKETS: &str = "sock";
 
 /// Hexadecimal digits of a directory's name: short, as a socket's path may have 107 bytes.
 const NAME_DIGITS: usize = 24;
@@ -46,8 +47,8 @@ impl StateDir {
         let path = path(namespace, sandbox);
         remove(&path);
         let state = StateDir { path };
-        for dir in [state.path.clone(), state.share(), state.sockets()] {
-            make_dir(&dir, 0o700)?;
+        for dir in [SHARE, SOCKETS] {
+            make_dir(&state.path.join(dir), 0o700)?;
         }
         Ok(state)
     }
@@ -57,14 +58,9 @@ impl StateDir {
         &self.path
     }
 
-    /// What becomes the guest's root.
-    pub fn share(&self) -> PathBuf {
-        self.path.join("share")
-    }
-
     /// The VM's own sockets.
     pub fn sockets(&self) -> PathBuf {
-        self.path.join("sock")
+        self.path.join(SOCKETS)
     }
 }
 
@@ -74,49 +70,30 @@ impl Drop for StateDir {
     }
 }
 
-/// Makes a directory with its parents.
+/// Makes a directory with its parents, at a path that the host's root chose.
 ///
 /// # Errors
 /// The file system's, naming the path.
 pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|e| Error::internal(format!("make directory {}", path.display())).because(e))
+    let made = pin::directory_for(path, mode);
+    made.map(drop).map_err(|e| Error::internal(format!("make directory {}", path.display())).because(e))
 }
 
-/// Removes a sandbox's directory with all that is mounted in it.
+/// Removes a sandbox's directory with all that is mounted in it. What cannot be unmounted may hold somebody's data, and
+/// stays.
 pub fn remove(path: &Path) {
-    if !path.exists() {
-        return;
-    }
+    let (Some(root), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let Ok(root) = pin::Pinned::open_directory(root) else { return };
     mount::detach_all(path);
-    match remove_tree(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => warn!("remove {}: {error}", path.display()),
-        _ => {}
+    if let Err(error) = pin::remove(&root, Path::new(name)) {
+        warn!("remove {}: {error}", path.display());
     }
-}
-
-/// Removes a directory tree, but never crosses into a mount: one that could not be undone may
-/// hold somebody's data.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let device = fs::symlink_metadata(path)?.dev();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?.path();
-        let metadata = fs::symlink_metadata(&entry)?;
-        if metadata.dev() != device {
-            return Err(io::Error::other(format!("{} is still mounted", entry.display())));
-        }
-        if metadata.is_dir() {
-            remove_tree(&entry)?;
-        } else {
-            fs::remove_file(&entry)?;
-        }
-    }
-    fs::remove_dir(path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -131,7 +108,7 @@ mod tests {
     fn a_tree_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("top");
-        make_dir(&top.join("a/b"), 0o700).unwrap();
+        fs::create_dir_all(top.join("a/b")).unwrap();
         fs::write(top.join("a/file"), "").unwrap();
         std::os::unix::fs::symlink("/", top.join("a/link")).unwrap();
         remove(&top);

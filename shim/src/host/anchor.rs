@@ -9,8 +9,10 @@
 use std::{
     env, fs, io,
     io::{Read, Write},
-    os::fd::{FromRawFd, OwnedFd},
-    path::PathBuf,
+    os::{
+        fd::{FromRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     process::ExitCode,
     sync::Arc,
 };
@@ -42,13 +44,16 @@ const ORDERS_FD: i32 = 3;
 /// Its rootfs: a copy of the mounts that is attached nowhere yet.
 const ROOTFS_FD: i32 = 4;
 
+/// A network namespace to enter, if the orders say so.
+const NETNS_FD: i32 = 5;
+
 /// What the anchor answers when it stands.
 const READY: &[u8] = b"+";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Orders {
-    /// A network namespace to enter.
-    netns: Option<PathBuf>,
+    /// There is a network namespace to enter.
+    enter: bool,
     /// The namespace is new: its loopback is to be brought up.
     loopback: bool,
 }
@@ -57,7 +62,7 @@ struct Orders {
 pub struct Anchor {
     child: Child,
     /// The anchor ends when it reads the end of file from its peer.
-    _tie: std::os::unix::net::UnixStream,
+    _tie: UnixStream,
 }
 
 impl Anchor {
@@ -73,8 +78,7 @@ impl Anchor {
     ) -> Result<Anchor> {
         let failed =
             |what: &str, e: io::Error| Error::internal(format!("anchor of {container}: {what}")).because(e);
-        let (ours, theirs) =
-            std::os::unix::net::UnixStream::pair().map_err(|e| failed("make a socket", e))?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| failed("make a socket", e))?;
         let mut namespaces = CloneFlags::CLONE_NEWNS;
         if *network == NetworkNamespace::New {
             namespaces |= CloneFlags::CLONE_NEWNET;
@@ -82,8 +86,18 @@ impl Anchor {
         let tree = tree::clone(rootfs, true)
             .and_then(|tree| tree::isolate(&tree).map(|()| tree))
             .map_err(|e| failed(&format!("copy the mounts of {}", rootfs.path().display()), e))?;
-        let mut spawn =
-            Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(theirs, ORDERS_FD).fd(tree, ROOTFS_FD);
+        let netns = match network.clone() {
+            NetworkNamespace::New | NetworkNamespace::Host => None,
+            NetworkNamespace::Path(path) => {
+                let opened = spawn_blocking(move || Netns::open(&path)).await;
+                Some(opened.map_err(|e| failed("open its network namespace", io::Error::other(e)))??)
+            }
+        };
+        let mut spawn = spawn(container, theirs, tree);
+        if let Some(netns) = &netns {
+            let netns = netns.to_fd().map_err(|e| failed("copy a descriptor", e))?;
+            spawn = spawn.fd(netns, NETNS_FD);
+        }
         spawn.namespaces = namespaces;
         spawn.cgroup = cgroup.as_deref().map(HostCgroup::open).transpose()?.flatten();
         let is_placed = spawn.cgroup.is_some();
@@ -95,13 +109,7 @@ impl Anchor {
             let added = spawn_blocking(move || cgroup.add(pid)).await;
             added.map_err(|e| failed("join the cgroup", io::Error::other(e)))??;
         }
-        let orders = Orders {
-            netns: match network {
-                NetworkNamespace::Path(path) => Some(path.clone()),
-                NetworkNamespace::New | NetworkNamespace::Host => None,
-            },
-            loopback: *network == NetworkNamespace::New,
-        };
+        let orders = Orders { enter: netns.is_some(), loopback: *network == NetworkNamespace::New };
         let answer = anchor.order(&orders).await.map_err(|e| failed("give orders", e))?;
         match answer.as_slice() {
             READY => Ok(anchor),
@@ -139,11 +147,17 @@ impl Anchor {
     }
 }
 
+/// A process that is to be an anchor.
+#[expect(clippy::disallowed_methods, reason = "this executable")]
+fn spawn(container: &str, shim: UnixStream, rootfs: OwnedFd) -> Spawn {
+    Spawn::new("/proc/self/exe").arg(NAME).arg(container).fd(shim, ORDERS_FD).fd(rootfs, ROOTFS_FD)
+}
+
 /// The anchor process.
 pub fn main() -> ExitCode {
     // SAFETY: the shim passes these descriptors to its anchor and nothing else here uses them.
     let (shim, rootfs) = unsafe { (OwnedFd::from_raw_fd(ORDERS_FD), OwnedFd::from_raw_fd(ROOTFS_FD)) };
-    let mut shim = std::os::unix::net::UnixStream::from(shim);
+    let mut shim = UnixStream::from(shim);
     if let Err(error) = stand(&mut shim, rootfs) {
         // In one piece, as the shim reads it.
         let _ = shim.write_all(format!("{error:#}").as_bytes());
@@ -157,6 +171,7 @@ pub fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+#[expect(clippy::disallowed_methods, reason = "a constant path of /proc")]
 fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     use anyhow::Context as _;
     prctl::set_name(c"krun-anchor").context("take a name")?;
@@ -167,9 +182,10 @@ fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     let mut text = vec![0; u32::from_le_bytes(length) as usize];
     shim.read_exact(&mut text).context("read orders")?;
     let orders: Orders = serde_json::from_slice(&text).context("understand orders")?;
-    if let Some(path) = &orders.netns {
-        setns(Netns::open(path)?.as_fd(), CloneFlags::CLONE_NEWNET)
-            .with_context(|| format!("enter network namespace {}", path.display()))?;
+    if orders.enter {
+        // SAFETY: the shim passes this descriptor with such an order, and nothing else here uses it.
+        let netns = Netns::from_fd(unsafe { OwnedFd::from_raw_fd(NETNS_FD) });
+        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).context("enter the network namespace")?;
     }
     if orders.loopback {
         linux::loopback::bring_up().context("bring up lo in the new network namespace")?;
@@ -179,6 +195,7 @@ fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
 
 /// Makes `rootfs` the root. The mounts that this namespace copied from the host's go with the old
 /// root, so that the anchor pins none of them.
+#[expect(clippy::disallowed_methods, reason = "the root and the current directory of a namespace of its own")]
 fn enter_root(rootfs: OwnedFd) -> anyhow::Result<()> {
     use anyhow::Context as _;
     let none = None::<&str>;

@@ -21,7 +21,7 @@ use crate::{
     files::{
         pin::Pinned,
         share::{ContainerShare, Share},
-        state_dir::StateDir,
+        state_dir::{self, StateDir},
     },
     network::{self, Backend, Choice, Dialer, Links, Localhost, Netns},
     sandbox::{
@@ -62,7 +62,7 @@ impl KrunMachine {
         let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
         let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
         let state = StateDir::create(namespace, sandbox)?;
-        let share = Share::create(state.path(), state.share())?;
+        let share = Share::create(state.path(), state_dir::SHARE)?;
         let plan = VmConfig {
             cpus: config.cpus,
             memory_mib: config.memory_mib,

@@ -11,16 +11,11 @@ use oci_spec::runtime::LinuxResources;
 
 use self::{anchor::Anchor, machine::KrunMachine};
 use crate::{
-    bundle::{NetworkNamespace, Role},
+    bundle::{NetworkNamespace, Role, Root},
     cgroup::{HostCgroup, Seat},
     config::Config,
     error::Result,
-    files::{
-        mount::Mounted,
-        pin::Pinned,
-        share::{ContainerShare, open_rootfs},
-        state_dir::make_dir,
-    },
+    files::{mount::Mounted, pin::Pinned, share::ContainerShare},
     sandbox::host::{self, Cgroup, Host},
 };
 
@@ -38,15 +33,11 @@ impl Host for Linux {
         HostCgroup::make(path, bundle, role)
     }
 
-    fn rootfs(&self, mounts: &[Mount], path: &Path) -> Result<(Vec<Mounted>, Pinned)> {
-        let mounted = match mounts {
-            [] => Vec::new(),
-            mounts => {
-                make_dir(path, 0o711)?;
-                Mounted::rootfs(mounts, path)?
-            }
-        };
-        Ok((mounted, open_rootfs(path)?))
+    fn rootfs(&self, mounts: &[Mount], root: &Root) -> Result<(Vec<Mounted>, Pinned)> {
+        match mounts {
+            [] => Ok((Vec::new(), root.open()?)),
+            mounts => Mounted::rootfs(mounts, &root.bundle, &root.path),
+        }
     }
 
     async fn anchor(

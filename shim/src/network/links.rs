@@ -127,6 +127,7 @@ fn usable(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
 
 /// Joins one interface of this thread's namespace to a new tap. `rules` say what comes through from there; without any,
 /// everything does.
+#[expect(clippy::disallowed_methods, reason = "a path of /proc; no name of an interface leads elsewhere")]
 fn join(interface: &Interface, rules: Option<Vec<Rule>>) -> Result<Tap> {
     let name = format!("{PREFIX}{}", interface.index);
     let failed = |what: &str, e: io::Error| {

@@ -2,23 +2,23 @@
 //! namespace must do nothing else afterwards.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
     thread,
 };
 
 use nix::{
-    fcntl::{Flock, FlockArg},
+    fcntl::{Flock, FlockArg, OFlag},
     sched::{CloneFlags, setns},
-    sys::statfs::{NSFS_MAGIC, fstatfs},
+    sys::stat::fstat,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files::pin,
+};
 
 /// The shim's own, which is the host's.
 const OWN: &str = "/proc/self/ns/net";
@@ -44,13 +44,8 @@ impl Netns {
         let failed =
             |e: io::Error| Error::internal(format!("open network namespace {}", path.display())).because(e);
         let invalid = || Error::invalid(format!("{}: it is no network namespace", path.display()));
-        let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).map_err(failed)?;
-        if fstatfs(&found).map_err(|e| failed(e.into()))?.filesystem_type() != NSFS_MAGIC {
-            return Err(invalid());
-        }
-        // What was looked at, whatever the path leads to by now.
-        let same = format!("/proc/self/fd/{}", found.as_raw_fd());
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(same).map_err(failed)?;
+        let found = pin::namespace(path).map_err(failed)?.ok_or_else(invalid)?;
+        let file = pin::reopen(found, OFlag::O_RDONLY).map_err(failed)?;
         match kind(&file).map_err(failed)? {
             CloneFlags::CLONE_NEWNET => Ok(Netns { file }),
             _ => Err(invalid()),
@@ -71,8 +66,10 @@ impl Netns {
     /// The file system's.
     pub fn is_host(&self) -> io::Result<bool> {
         // Source: namespaces(7): the same device and inode are the same namespace.
-        let (own, this) = (std::fs::metadata(OWN)?, self.file.metadata()?);
-        Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
+        let own =
+            pin::namespace(Path::new(OWN))?.ok_or_else(|| io::Error::other("/proc has no namespaces"))?;
+        let (own, this) = (fstat(own)?, fstat(&self.file)?);
+        Ok((own.st_dev, own.st_ino) == (this.st_dev, this.st_ino))
     }
 
     /// Claims its interfaces for a VM; `None` when another shim has them.
@@ -93,6 +90,19 @@ impl Netns {
     /// When there are too many files open.
     pub fn try_clone(&self) -> io::Result<Netns> {
         Ok(Netns { file: self.file.try_clone()? })
+    }
+
+    /// A descriptor of it for another process.
+    ///
+    /// # Errors
+    /// When there are too many files open.
+    pub fn to_fd(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+
+    /// The namespace of a descriptor that another process made of it.
+    pub fn from_fd(namespace: OwnedFd) -> Netns {
+        Netns { file: namespace.into() }
     }
 
     /// Its descriptor.

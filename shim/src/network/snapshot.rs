@@ -151,6 +151,7 @@ fn interface(link: &LinkMessage) -> Interface {
 }
 
 /// Whether an interface of this thread's namespace may have IPv6 addresses.
+#[expect(clippy::disallowed_methods, reason = "a path of /proc; no name of an interface leads elsewhere")]
 fn has_ipv6(name: &str) -> bool {
     let setting = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
     fs::read_to_string(setting).is_ok_and(|value| value.trim() == "0")

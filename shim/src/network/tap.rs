@@ -18,6 +18,7 @@ const DEVICE: &str = "/dev/net/tun";
 ///
 /// # Errors
 /// What could not be done; no tap stays behind.
+#[expect(clippy::disallowed_methods, reason = "a constant path of /dev")]
 pub fn make(name: &str) -> Result<()> {
     let failed = |what: &str, e: io::Error| Error::internal(format!("tap {name}: {what}")).because(e);
     let device = File::options().read(true).write(true).open(DEVICE).map_err(|e| {

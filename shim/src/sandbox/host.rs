@@ -12,7 +12,7 @@ use vm_launcher::Guest;
 
 use super::Exit;
 use crate::{
-    bundle::{NetworkNamespace, Role, Volume},
+    bundle::{NetworkNamespace, Role, Root, Volume},
     config::{Config, Size},
     error::Result,
     files::{follow::Follower, pin::Pinned},
@@ -37,11 +37,11 @@ pub trait Host: Send + Sync + 'static {
     /// `INVALID_ARGUMENT` for a path that names none; when it cannot be made.
     fn cgroup(&self, path: &Path, bundle: &Path, role: Role) -> Result<Self::Cgroup>;
 
-    /// Mounts a container's rootfs at `path` and resolves it; without mounts it is there already. It may block.
+    /// Mounts a container's rootfs where it is to be and resolves it; without mounts it is there already. It may block.
     ///
     /// # Errors
     /// What could not be mounted; `INVALID_ARGUMENT` when it is no directory.
-    fn rootfs(&self, mounts: &[Mount], path: &Path) -> Result<(Self::Rootfs, Pinned)>;
+    fn rootfs(&self, mounts: &[Mount], root: &Root) -> Result<(Self::Rootfs, Pinned)>;
 
     /// Starts the process that stands for a container on the host.
     ///

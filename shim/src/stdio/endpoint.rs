@@ -1,20 +1,20 @@
 //! The host's end of one input or output: a FIFO, a file, or a pipe to a logger.
 
-use std::{
-    fs, io,
-    os::unix::fs::FileTypeExt,
-    path::{Path, PathBuf},
-    pin::Pin,
-};
+use std::{io, path::Path, pin::Pin};
 
+use nix::fcntl::OFlag;
 use tokio::{
-    fs::OpenOptions,
+    fs::File,
     io::{AsyncWrite, AsyncWriteExt},
     net::unix::pipe,
+    task::spawn_blocking,
 };
 
 use super::uri::Target;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files::pin::{self, Pinned},
+};
 
 /// Where a process's output is written.
 pub struct Output(Pin<Box<dyn AsyncWrite + Send>>);
@@ -33,15 +33,16 @@ impl Output {
     pub async fn open(target: &Target) -> Result<Output> {
         match target {
             Target::Fifo(path) => {
-                let fifo = pipe::OpenOptions::new().read_write(true).open_sender(path);
+                let both_ways = OFlag::O_RDWR | OFlag::O_NONBLOCK;
+                let fifo = pin::fifo(path).and_then(|fifo| pin::reopen(fifo, both_ways));
+                let fifo = fifo.and_then(pipe::Sender::from_file);
                 Ok(fifo.map_err(|e| cannot_open(path, e))?.into())
             }
             Target::File(path) => {
-                if let Some(dir) = path.parent() {
-                    tokio::fs::create_dir_all(dir).await.map_err(|e| cannot_open(path, e))?;
-                }
-                let file = OpenOptions::new().append(true).create(true).open(path).await;
-                Ok(Output(Box::pin(file.map_err(|e| cannot_open(path, e))?)))
+                let log = path.clone();
+                let opened = spawn_blocking(move || pin::log_file(&log)).await;
+                let file = opened.unwrap_or_else(|e| Err(e.into())).map_err(|e| cannot_open(path, e))?;
+                Ok(Output(Box::pin(File::from_std(file))))
             }
             Target::Binary(binary) => Err(Error::invalid(format!(
                 "standard error alone cannot go to the logger {}: name it for standard output",
@@ -62,7 +63,7 @@ impl Output {
 
 /// A FIFO for a process's input, not open yet: a client may write as soon as the FIFO has a reader, and `ctr` can close
 /// the input only after the create has returned.
-pub struct Input(PathBuf);
+pub struct Input(Pinned);
 
 impl Input {
     /// The FIFO that containerd named `uri`.
@@ -72,11 +73,7 @@ impl Input {
     pub fn find(uri: &str) -> Result<Input> {
         let target = Target::parse(uri)?;
         let path = target.path();
-        let kind = fs::metadata(path).map_err(|e| cannot_open(path, e))?.file_type();
-        match kind.is_fifo() {
-            true => Ok(Input(path.into())),
-            false => Err(cannot_open(path, io::Error::other("not a FIFO"))),
-        }
+        pin::fifo(path).map(Input).map_err(|e| cannot_open(path, e))
     }
 
     /// Opens it. The second half keeps it open for writing, so that the reader sees no end of file while no client has
@@ -85,9 +82,9 @@ impl Input {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(&self) -> io::Result<(pipe::Receiver, pipe::Sender)> {
-        let fifo = pipe::OpenOptions::new().open_receiver(&self.0)?;
-        let hold = pipe::OpenOptions::new().open_sender(&self.0)?;
-        Ok((fifo, hold))
+        let fifo = pin::reopen(&self.0, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+        let hold = pin::reopen(&self.0, OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;
+        Ok((pipe::Receiver::from_file(fifo)?, pipe::Sender::from_file(hold)?))
     }
 }
 

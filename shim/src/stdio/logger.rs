@@ -43,6 +43,7 @@ impl Logger {
     ///
     /// # Errors
     /// When it cannot be started, is not ready in time, or ends unready although it must say that it is ready.
+    #[expect(clippy::disallowed_methods, reason = "who names a logger runs it as root")]
     pub async fn start(binary: &Binary, id: &str, namespace: &str) -> Result<(Logger, LogPipes)> {
         let failed = |what: &str| Error::internal(format!("logger {}: {what}", binary.path.display()));
         let pipes = || pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(&format!("make a pipe: {e}")));

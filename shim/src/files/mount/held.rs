@@ -29,13 +29,13 @@ pub struct Place {
 pub struct Held(Place);
 
 impl Held {
-    /// The directory `path` of a namespace, as a mount of its own from which mounts propagate.
+    /// The directory `path` below a namespace's top, as a mount of its own from which mounts propagate.
     ///
     /// # Errors
     /// The mount's; then the namespace is of no use.
     pub fn shared(namespace: &Arc<Namespace>, path: &Path) -> io::Result<Held> {
         let mount = namespace.run(|| {
-            let directory = pin::Pinned::open(path)?;
+            let directory = pin::beneath(namespace.top(), path)?;
             let tree = tree::clone(&directory, false)?;
             tree::restrict(&tree, false, ReadOnly::Nothing)?;
             tree::attach(&tree, &directory)?;
@@ -96,7 +96,14 @@ impl Place {
     }
 }
 
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.mount.as_fd()
+    }
+}
+
 impl Drop for Held {
+    #[expect(clippy::disallowed_methods, reason = "the number of a descriptor")]
     fn drop(&mut self) {
         // In the directory of descriptors its number leads to it, and to nothing else.
         let number = self.0.mount.as_raw_fd().to_string();

@@ -3,15 +3,12 @@
 mod held;
 mod model;
 mod namespace;
+mod rootfs;
 mod table;
 pub mod tree;
 
-use std::{
-    path::{Path, PathBuf},
-    thread,
-};
+use std::{io, os::fd::AsFd, path::Path};
 
-use containerd_shim_protos::types::mount::Mount;
 use linux::mountinfo;
 use log::warn;
 use nix::{
@@ -19,12 +16,13 @@ use nix::{
     mount::{MntFlags, umount2},
 };
 
-use crate::error::{Error, Result};
+use super::pin;
 
 pub use held::{Held, Place};
 pub use linux::mountinfo::MountId;
 pub use model::Model;
 pub use namespace::Namespace;
+pub use rootfs::Mounted;
 pub use table::{Mounts, Table, below, mount_of};
 
 /// What of a bound tree of mounts nobody may write.
@@ -36,56 +34,35 @@ pub enum ReadOnly {
     All,
 }
 
-/// A mount that is undone when it is dropped.
-#[derive(Debug)]
-pub struct Mounted {
-    target: PathBuf,
-}
-
-impl Mounted {
-    /// Mounts what containerd wants as a rootfs.
-    ///
-    /// # Errors
-    /// The mount's, with its type, source and target; nothing stays mounted.
-    pub fn rootfs(mounts: &[Mount], target: &Path) -> Result<Vec<Mounted>> {
-        let mut mounted = Vec::new();
-        for mount in mounts {
-            mount_one(mount.clone(), target.to_owned())?;
-            mounted.insert(0, Mounted { target: target.to_owned() });
-        }
-        Ok(mounted)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        match umount2(&self.target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            // Somebody else was faster: containerd unmounts a bundle's rootfs as well.
-            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-            Err(error) => warn!("unmount {}: {error}", self.target.display()),
-        }
-    }
-}
-
-/// Mounts one of a rootfs's mounts, on a thread of its own: for a long list of overlay layers
-/// the library changes the calling thread's working directory.
-fn mount_one(mount: Mount, target: PathBuf) -> Result<()> {
-    let what = format!("mount {} from {} on {}", mount.type_, mount.source, target.display());
-    let mounting = thread::Builder::new().name("mount".to_owned()).spawn(move || {
-        containerd_shim::mount::mount_rootfs(Some(&mount.type_), Some(&mount.source), &mount.options, &target)
-    });
-    match mounting.map(thread::JoinHandle::join) {
-        Ok(Ok(result)) => result.map_err(|e| Error::internal(what).because(e)),
-        Ok(Err(_)) => Err(Error::internal(format!("{what}: the mounting thread panicked"))),
-        Err(error) => Err(Error::internal(what).because(error)),
-    }
-}
-
-/// Unmounts all that is mounted at or below `top`, deepest first. For what an earlier shim left.
+/// Unmounts all that is mounted at or below `top`, deepest first. For what an earlier shim left. What a container may have
+/// renamed or linked meanwhile leads to nothing else: each mount is undone only where it is listed, by its own descriptor.
 pub fn detach_all(top: &Path) {
     let Ok(mounts) = mountinfo::read() else { return };
+    let below: Vec<_> = mounts.into_iter().filter(|mount| mount.target.starts_with(top)).collect();
     // A mount comes after the one below it.
-    for mount in mounts.into_iter().rev().filter(|mount| mount.target.starts_with(top)) {
-        drop(Mounted { target: mount.target });
+    for mount in below.iter().rev() {
+        match detach(&mount.target, &below) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!("unmount {}: {error}", mount.target.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Unmounts the uppermost mount at `target`, if it is one of these.
+fn detach(target: &Path, listed: &[mountinfo::Mount]) -> io::Result<()> {
+    let root = pin::listed(target)?;
+    let uppermost = mount_of(&root)?;
+    if listed.iter().any(|mount| mount.id == uppermost) { unmount(&root) } else { Ok(()) }
+}
+
+/// Undoes the mount whose root is open. One that is gone already is no error.
+#[expect(clippy::disallowed_methods, reason = "the path of a descriptor")]
+fn unmount(root: impl AsFd) -> io::Result<()> {
+    match umount2(&pin::path_of(&root), MntFlags::MNT_DETACH) {
+        // Somebody else was faster: containerd unmounts a bundle's rootfs as well.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

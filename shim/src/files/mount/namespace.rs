@@ -2,6 +2,8 @@
 //! grow with each volume, a directory of the host's is not busy because a guest sees a mount on it, and all of it
 //! goes with the last process that is in it, however that ends.
 
+#![expect(clippy::disallowed_methods, reason = "constant paths of /proc, and the current directory")]
+
 use std::{
     fs::File,
     io,
@@ -15,7 +17,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
     sys::stat::Mode,
-    unistd::{chdir, fchdir, pivot_root},
+    unistd::{fchdir, pivot_root},
 };
 
 use super::{ReadOnly, Table, tree};
@@ -30,8 +32,6 @@ pub struct Namespace {
     file: File,
     /// Its top: a mount from which nothing propagates.
     top: OwnedFd,
-    /// The top's path before it became the root.
-    path: PathBuf,
 }
 
 impl Namespace {
@@ -50,7 +50,7 @@ impl Namespace {
             tree::attach(&tree, &directory)?;
             Ok((File::open(OWN)?, tree))
         })?;
-        Ok(Namespace { file, top: mount, path: top.to_owned() })
+        Ok(Namespace { file, top: mount })
     }
 
     /// Takes all out of it but its top, which becomes its root: a copy of the host's mounts costs memory, makes every
@@ -60,7 +60,7 @@ impl Namespace {
     /// That of the step that failed.
     pub fn reduce(&self) -> io::Result<()> {
         self.run(|| {
-            chdir(&self.path)?;
+            fchdir(&self.top)?;
             // Puts the old root on top of the new one (pivot_root(2), "pivot_root(".", ".")").
             pivot_root(".", ".")?;
             umount2(".", MntFlags::MNT_DETACH)

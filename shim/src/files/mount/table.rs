@@ -81,6 +81,10 @@ pub fn below(directory: impl AsFd) -> io::Result<Mounts> {
 }
 
 /// The mount that something open is in. Source: proc_pid_fdinfo(5).
+///
+/// # Errors
+/// When /proc cannot be read.
+#[expect(clippy::disallowed_methods, reason = "a path of /proc, of a descriptor")]
 pub fn mount_of(open: impl AsFd) -> io::Result<MountId> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", open.as_fd().as_raw_fd()))?;
     let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());

@@ -1,6 +1,8 @@
 //! A mount tree that is made and given its flags before it is put anywhere. Source: open_tree(2),
 //! mount_setattr(2), move_mount(2).
 
+#![expect(clippy::disallowed_methods, reason = "descriptors with empty paths")]
+
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
@@ -57,13 +59,15 @@ pub fn propagate(tree: &OwnedFd) -> io::Result<()> {
     set_attributes(tree, false, 0, libc::MS_SHARED)
 }
 
-fn set_attributes(tree: &OwnedFd, recursive: bool, set: u64, propagation: u64) -> io::Result<()> {
+/// Sets attributes (`MOUNT_ATTR_…`) and the propagation (`MS_PRIVATE` and its like, 0 for none) of the mount whose root is
+/// open, with those below it if so asked.
+pub fn set_attributes(root: impl AsFd, recursive: bool, set: u64, propagation: u64) -> io::Result<()> {
     let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: an empty C string, and a structure of the size that is given with it.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
+            root.as_fd().as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | recursively(recursive),
             &raw const attributes,

@@ -13,7 +13,7 @@ use super::{
     vm::Vm,
 };
 use crate::{
-    bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Volume},
+    bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume},
     config::Config,
     error::{Error, Result},
     files::{follow::Follower, pin::Pinned},
@@ -31,7 +31,7 @@ struct Plan {
     config: Config,
     network: NetworkNamespace,
     cgroup: Option<PathBuf>,
-    root: PathBuf,
+    root: Root,
     hooks: ContainerHooks,
     policy: HostPolicy,
     guest: GuestBundle,
@@ -126,7 +126,7 @@ impl<H: Host> KrunSandbox<H> {
         &self,
         side: &mut HostSide<H>,
         new: &NewContainer,
-        (cgroup, root): (Option<PathBuf>, PathBuf),
+        (cgroup, root): (Option<PathBuf>, Root),
         network: &NetworkNamespace,
         policy: &HostPolicy,
     ) -> Result<(Pinned, Arc<H::Anchor>)> {

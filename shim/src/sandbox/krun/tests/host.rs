@@ -18,7 +18,7 @@ use vm_launcher::Guest;
 
 use super::guest::FakeGuest;
 use crate::{
-    bundle::{NetworkNamespace, Role, Volume},
+    bundle::{NetworkNamespace, Role, Root, Volume},
     config::{Config, Size},
     error::{Error, Result},
     files::{
@@ -254,8 +254,8 @@ impl Host for FakeHost {
         Ok(FakeCgroup(self.step("cgroup")?))
     }
 
-    fn rootfs(&self, _: &[Mount], path: &Path) -> Result<(Made, Pinned)> {
-        Ok((self.step("rootfs")?, fake::file(&path.display().to_string())))
+    fn rootfs(&self, _: &[Mount], root: &Root) -> Result<(Made, Pinned)> {
+        Ok((self.step("rootfs")?, fake::file(&root.path.display().to_string())))
     }
 
     async fn anchor(
