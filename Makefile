@@ -16,7 +16,7 @@ STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-
 	RUSTFLAGS="-C target-feature=+crt-static"
 
 # What is built here, as against what is fetched.
-PACKAGES := $(addprefix -p ,shim vmm vm-launcher guest-init guest-protocol linux integration runtimetest hostile-init fuzz-targets)
+PACKAGES := $(addprefix -p ,shim vmm vm-launcher guest-init guest-protocol linux integration runtimetest hostile-init hostile-vmm fuzz-targets)
 
 .PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes demo bench clean
 
@@ -37,8 +37,8 @@ ifdef SHARED_TARGET
 		echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/clone; }
 endif
 
-build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, and the static guest-init, krun-runtimetest and krun-hostile-init
-	cargo build --profile $(PROFILE) -p shim -p vmm -p integration
+build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, krun-hostile-vmm, and the static guest-init, krun-runtimetest and krun-hostile-init
+	cargo build --profile $(PROFILE) -p shim -p vmm -p integration -p hostile-vmm
 	$(STATIC) cargo build --profile $(PROFILE) -p guest-init --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p runtimetest --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p hostile-init --target x86_64-unknown-linux-gnu

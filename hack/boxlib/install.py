@@ -16,6 +16,7 @@ BINARIES = {
     f"{PROFILE}/containerd-shim-krun-v2": "usr/local/bin/containerd-shim-krun-v2",
     f"{PROFILE}/krun-vmm": "usr/local/bin/krun-vmm",
     f"{PROFILE}/krun-scenarios": "usr/local/bin/krun-scenarios",
+    f"{PROFILE}/krun-hostile-vmm": "usr/local/libexec/krun/krun-hostile-vmm",
     f"x86_64-unknown-linux-gnu/{PROFILE}/guest-init": "usr/local/libexec/krun/guest-init",
     f"x86_64-unknown-linux-gnu/{PROFILE}/krun-runtimetest": "usr/local/libexec/krun/krun-runtimetest",
     f"x86_64-unknown-linux-gnu/{PROFILE}/krun-hostile-init": "usr/local/libexec/krun/krun-hostile-init",

@@ -16,15 +16,79 @@ use std::{
 use anyhow::{Context, Result};
 use guest_protocol::boot::BootConfig;
 use vm_launcher::{
-    Network,
+    Network, VmConfig,
     order::{self, Order},
 };
 
 use crate::{guest_memory, jail, krun, parts};
 
-/// Returns only if there is no VM: libkrun ends the process.
+/// A process that has its order and has done all that needs the host.
+pub struct Prepared {
+    order: Order,
+    life: OwnedFd,
+    console: Option<OwnedFd>,
+    init: &'static [u8],
+    /// Whether the network namespace is the host's.
+    on_host: bool,
+}
+
+impl Prepared {
+    /// The VM's configuration.
+    pub fn config(&self) -> &VmConfig {
+        &self.order.config
+    }
+
+    /// The program that becomes PID 1.
+    pub fn init(&self) -> &'static [u8] {
+        self.init
+    }
+
+    /// Closes the jail around this process, which must have one thread.
+    ///
+    /// # Errors
+    /// The failing step's; the jail may be half closed, and the process must end.
+    pub fn enter_jail(&self) -> Result<()> {
+        jail::enter(self.config(), self.on_host).context("entering the jail")
+    }
+
+    /// As [`Prepared::enter_jail`], without its last part: for `hostile-vmm`, which has children that each add it.
+    ///
+    /// # Errors
+    /// As [`Prepared::enter_jail`].
+    pub fn enter_unfiltered_jail(&self) -> Result<()> {
+        jail::enter_unfiltered(self.config(), self.on_host).context("entering the jail")
+    }
+
+    /// The last part of [`Prepared::enter_jail`].
+    ///
+    /// # Errors
+    /// As [`Prepared::enter_jail`].
+    pub fn filter(&self) -> Result<()> {
+        jail::filter(self.config()).context("entering the jail")
+    }
+
+    /// In the jail, becomes the VM.
+    ///
+    /// # Errors
+    /// Returns only if there is no VM: libkrun ends the process.
+    pub fn run(self) -> Result<Infallible> {
+        end_with_parent(self.life).context("starting the thread that watches for the parent's end")?;
+        let boot = BootConfig { nonce: self.order.nonce, debug: self.order.config.debug };
+        krun::run(&self.order.config, self.init, &boot, self.console)
+    }
+}
+
+/// Returns only if there is no VM.
 pub fn main() -> ExitCode {
-    let error = match become_vm() {
+    with(|prepared| {
+        prepared.enter_jail()?;
+        prepared.run()
+    })
+}
+
+/// Takes the order, does all that needs the host, and leaves the rest to `go`.
+pub fn with(go: impl FnOnce(Prepared) -> Result<Infallible>) -> ExitCode {
+    let error = match prepare().and_then(go) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -32,7 +96,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(order::SETUP_FAILED as u8)
 }
 
-fn become_vm() -> Result<Infallible> {
+fn prepare() -> Result<Prepared> {
     // SAFETY: the parent put a pipe at this number; nothing else in this process uses it.
     let order = unsafe { inherited(order::ORDER_FD) };
     let order = read_order(File::from(order)).context("reading the order")?;
@@ -52,11 +116,7 @@ fn become_vm() -> Result<Infallible> {
     guest_memory::expect(libkrunfw.kernel_end()?);
     let init = guest_init(&config.guest_init)
         .with_context(|| format!("guest-init at {}", config.guest_init.display()))?;
-    jail::enter(config, !own_network).context("entering the jail")?;
-
-    end_with_parent(life).context("starting the thread that watches for the parent's end")?;
-    let boot = BootConfig { nonce: order.nonce, debug: config.debug };
-    krun::run(config, init, &boot, console)
+    Ok(Prepared { life, console, init, on_host: !own_network, order })
 }
 
 /// Maps guest-init, and checks it: a bad one would make the guest's kernel panic, with a worse message.

@@ -17,6 +17,7 @@ mod hostile_net;
 mod hostile_paths;
 mod hostile_spec;
 mod hostile_spec_cgroup;
+mod hostile_vmm;
 mod hung_volume;
 mod identity;
 mod lifecycle;
@@ -70,6 +71,7 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_spec::SCENARIOS,
     hostile_spec_cgroup::SCENARIOS,
     hostile_guest::SCENARIOS,
+    hostile_vmm::SCENARIOS,
     crash::SCENARIOS,
     orphans::SCENARIOS,
     network::SCENARIOS,

@@ -7,19 +7,21 @@ use anyhow::{Context, Result};
 use nix::{errno::Errno, sys::prctl, unistd::setgroups};
 
 /// The capabilities that the vmm keeps, with their numbers. Source: linux/capability.h.
-const KEPT: [(&str, u32); 10] = [
+///
+/// Not DAC_READ_SEARCH, which DAC_OVERRIDE contains but for opening files by handle; and not MKNOD: FIFOs, sockets and
+/// overlayfs's whiteouts need no capability, and a device of the host is not the guest's to make.
+const KEPT: [(&str, u32); 7] = [
     ("CHOWN", 0),
     ("DAC_OVERRIDE", 1),
-    ("DAC_READ_SEARCH", 2),
     ("FOWNER", 3),
     ("FSETID", 4),
     ("SETGID", 6),
     ("SETUID", 7),
-    // For a guest's server on a port below 1024: with TSI, its socket is the vmm's.
-    ("NET_BIND_SERVICE", 10),
-    ("MKNOD", 27),
     ("SETFCAP", 31),
 ];
+
+/// For a guest's server on a port below 1024, whose socket is the vmm's: `NET_BIND_SERVICE`.
+const BIND: u32 = 10;
 
 /// libkrun changes its effective uid to make a file for a guest's user. This bit prevents that the change clears the
 /// effective capabilities, and with them access to set-group-id directories.
@@ -48,11 +50,14 @@ struct Data {
     inheritable: u32,
 }
 
-/// Drops all other capabilities of this thread, and prevents that it gets them back.
-pub fn drop() -> Result<()> {
+/// Drops all other capabilities of this thread, and prevents that it gets them back. `binds` says that it keeps the one for
+/// ports below 1024.
+pub fn drop(binds: bool) -> Result<()> {
     setgroups(&[]).context("setgroups")?;
-    for capability in 0..64 {
-        if KEPT.iter().any(|(_, kept)| *kept == capability) {
+    let kept = KEPT.iter().map(|(_, number)| *number).chain(binds.then_some(BIND));
+    let kept = kept.fold(0_u64, |set, number| set | 1 << number);
+    for capability in 0..64_u32 {
+        if kept & 1 << capability != 0 {
             continue;
         }
         match prctl(libc::PR_CAPBSET_DROP, capability.into()) {
@@ -63,7 +68,7 @@ pub fn drop() -> Result<()> {
     }
     prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT | SECBIT_NO_CAP_AMBIENT_RAISE)
         .context("PR_SET_SECUREBITS")?;
-    set(KEPT.iter().fold(0, |set, (_, number)| set | 1 << number)).context("capset")?;
+    set(kept).context("capset")?;
     prctl::set_no_new_privs().context("PR_SET_NO_NEW_PRIVS")
 }
 

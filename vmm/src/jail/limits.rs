@@ -21,7 +21,21 @@ fn files(memory_mib: u32) -> u64 {
     (OTHER_FILES + INODES_PER_MIB * u64::from(memory_mib)).min(MAX_FILES)
 }
 
-/// Sets the limits of this process.
+/// Threads, of which a vmm has some thirty. The shim's cgroup for it has the same limit.
+const THREADS: u64 = 1024;
+
+/// Signals that may be pending: those that stop vCPUs, one or two for each. The kernel counts them for the vmm's user
+/// namespace, and for the user who made that, root, as well.
+const PENDING_SIGNALS: u64 = 256;
+
+/// Limits what the kernel counts for this process's user, which must be its own. It must be in its user namespace: a namespace
+/// that is made with these limits has them for all of its maker's.
+pub fn set_users() -> Result<()> {
+    setrlimit(Resource::RLIMIT_NPROC, THREADS, THREADS).context("RLIMIT_NPROC")?;
+    setrlimit(Resource::RLIMIT_SIGPENDING, PENDING_SIGNALS, PENDING_SIGNALS).context("RLIMIT_SIGPENDING")
+}
+
+/// Sets the other limits of this process.
 pub fn set(memory_mib: u32) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("RLIMIT_NOFILE")?;
     let files = files(memory_mib);

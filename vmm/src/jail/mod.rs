@@ -7,6 +7,7 @@ mod capabilities;
 pub mod landlock;
 mod limits;
 pub mod network;
+mod one_vm;
 mod root;
 mod seccomp;
 mod user;
@@ -22,17 +23,31 @@ pub const SOCKETS: &str = "/sock";
 
 /// Closes the jail around this process. `on_host` says that it is in the host's network namespace.
 pub fn enter(config: &VmConfig, on_host: bool) -> Result<()> {
+    enter_unfiltered(config, on_host)?;
+    filter(config)
+}
+
+/// All of the jail but its last part, the [`filter`].
+pub fn enter_unfiltered(config: &VmConfig, on_host: bool) -> Result<()> {
     let proc = user::Proc::open()?;
     root::change(config).context("changing the root")?;
     limits::set(config.memory_mib).context("setting limits")?;
     // On the host's network, the guest's servers on ports below 1024 need CAP_NET_BIND_SERVICE, which holds there only for
     // processes of the host's user namespace.
-    if !(on_host && config.network == Network::Tsi) {
+    let binds = on_host && config.network == Network::Tsi;
+    if !binds {
         user::enter(&proc).context("entering a user namespace")?;
     }
+    capabilities::drop(binds).context("dropping capabilities")?;
+    user::become_own(&proc).context("changing the real uid")?;
+    limits::set_users().context("setting limits of the user")?;
     drop(proc);
-    capabilities::drop().context("dropping capabilities")?;
     landlock::restrict(&config.network).context("restricting files with Landlock")?;
+    Ok(())
+}
+
+/// Allows this process, for good, only the system calls of a vmm.
+pub fn filter(config: &VmConfig) -> Result<()> {
     seccomp::install(&config.network, config.debug_console.is_some())
         .context("installing the system call filter")
 }

@@ -1,9 +1,12 @@
 //! The vmm's user namespace, in which every id is the host's. The vmm's capabilities then hold for files, which have owners,
-//! and for nothing else of the host: not for its devices, network, clocks, limits or kernel. Root's quotas of kernel objects,
-//! which count by user and user namespace, are not the vmm's to use up.
+//! and for nothing else of the host: not for its devices, network, clocks, limits or kernel.
+//!
+//! And the vmm's user: its effective uid stays root's, by which files are opened and made; its real uid becomes one that
+//! nobody else has. What the kernel counts for a user, it counts for the real uid, in some cases in all user namespaces
+//! together: what a vmm uses up is then not root's, nor another vmm's.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, PipeReader, Read, Write},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
 };
@@ -26,16 +29,38 @@ const EVERY_ID: &[u8] = b"0 0 4294967295\n";
 /// The files of /proc/<pid> that map ids.
 const MAPS: [&str; 2] = ["uid_map", "gid_map"];
 
+/// The uid of the process with pid 0, if there were one. A pid is less than 2^22 (proc_sys_kernel(5), `pid_max`). systemd's
+/// "Users, Groups, UIDs and GIDs" leaves ids from 2^31 on unused.
+const FIRST_UID: u32 = 0xf000_0000;
+
+/// "Leave it as it is", of setresuid(2).
+const UNCHANGED: libc::uid_t = libc::uid_t::MAX;
+
 /// This process's directory in the host's /proc, which the jail's root does not have.
-pub struct Proc(OwnedFd);
+pub struct Proc {
+    directory: OwnedFd,
+    /// The pid that the host has for it.
+    pid: u32,
+}
 
 impl Proc {
     /// Opens it.
     pub fn open() -> Result<Proc> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
-        Ok(Proc(options.open("/proc/self").context("opening /proc/self")?.into()))
+        let directory = options.open("/proc/self").context("opening /proc/self")?.into();
+        let pid = fs::read_link("/proc/self").context("reading /proc/self")?;
+        let pid = pid.to_str().and_then(|pid| pid.parse().ok()).context("/proc/self leads to no pid")?;
+        Ok(Proc { directory, pid })
     }
+}
+
+/// Gives this process a real uid of its own. It must have one thread, and keep its capabilities whatever its uids are.
+pub fn become_own(proc: &Proc) -> Result<()> {
+    // SAFETY: numbers.
+    Errno::result(unsafe { libc::setresuid(FIRST_UID + proc.pid, UNCHANGED, UNCHANGED) })
+        .context("setresuid")?;
+    Ok(())
 }
 
 /// Enters a new user namespace. Says whether the host allows any: some have them turned off, and the rest of the jail holds
@@ -77,7 +102,7 @@ fn map(proc: &Proc, mut entered: PipeReader) -> io::Result<()> {
     }
     for name in MAPS {
         // Not before: an open file maps the ids of the namespace in which the process was when it was opened.
-        let map = openat(&proc.0, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let map = openat(&proc.directory, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         File::from(map).write_all(EVERY_ID)?;
     }
     Ok(())

@@ -14,6 +14,8 @@ use seccompiler::{
 };
 use vm_launcher::Network;
 
+use super::one_vm;
+
 /// The flags of the C library's `pthread_create`: a thread in no new namespace. Source: glibc, createthread.c and
 /// clone-internal.c.
 const THREAD: libc::c_int = libc::CLONE_VM
@@ -33,10 +35,18 @@ type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 /// Installs the filters for this thread and those that it will make.
 pub fn install(network: &Network, console: bool) -> Result<()> {
+    one_vm::expect(afterwards()?);
     for program in programs(network, console)? {
         apply_filter(&program).context("seccomp")?;
     }
     Ok(())
+}
+
+/// The filter for the time after the VM was made, in addition to the others: there is neither a second VM nor another filter.
+fn afterwards() -> Result<BpfProgram> {
+    let another = all([is(1, one_vm::CREATE_VM)])?;
+    let rules = Rules::from([(libc::SYS_ioctl, vec![another]), (libc::SYS_seccomp, Vec::new())]);
+    filter(rules, SeccompAction::Allow, SeccompAction::KillProcess)
 }
 
 /// The filters, to be installed in this order. The kernel runs all, and the strictest answer counts.
@@ -78,6 +88,9 @@ fn rules(network: &Network, console: bool) -> Result<Rules> {
         rules.insert(call, vec![all([Ok(SeccompCondition::new(2, Dword, executable, 0)?)])?]);
     }
     rules.insert(libc::SYS_prctl, vec![all([is(0, libc::PR_SET_NAME as u32)])?]);
+    // `afterwards`.
+    let (operation, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC as u32);
+    rules.insert(libc::SYS_seccomp, vec![all([is(0, operation), is(1, flags)])?]);
     // Reading a limit of its own.
     rules.insert(libc::SYS_prlimit64, vec![all([is(0, 0), is(2, 0)])?]);
     // Signals to its own threads: libkrun stops its vCPUs so.

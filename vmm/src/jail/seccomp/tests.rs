@@ -20,13 +20,18 @@ enum End {
 
 const SIGSYS: End = End::Killed(libc::SIGSYS);
 
-fn child(filters: Option<&[BpfProgram; 2]>, (number, arguments): Call<'_>) -> End {
+fn child(filters: Option<&[BpfProgram; 2]>, call: Call<'_>) -> End {
+    child_with(|| filters.into_iter().flatten().all(|program| apply_filter(program).is_ok()), call)
+}
+
+/// As [`child`], with what installs its filters: it must only make system calls.
+fn child_with(install: impl FnOnce() -> bool, (number, arguments): Call<'_>) -> End {
     let argument = |index| arguments.get(index).copied().unwrap_or(0);
     let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(argument);
     // SAFETY: the child only makes system calls.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            let installed = filters.into_iter().flatten().all(|program| apply_filter(program).is_ok());
+            let installed = install();
             // SAFETY: numbers and null pointers, in a child that ends afterwards.
             let result = unsafe { if installed { libc::syscall(number, a, b, c, d, e, f) } else { -1 } };
             let errno = if result < 0 { nix::errno::Errno::last_raw() } else { 0 };
@@ -143,4 +148,25 @@ fn a_clone_that_makes_a_process_kills_and_one_that_makes_a_thread_does_not() {
 fn no_call_is_listed_twice() {
     let listed: std::collections::BTreeSet<_> = calls::ANY.iter().chain(&calls::TSI).collect();
     assert_eq!(listed.len(), calls::ANY.len() + calls::TSI.len());
+}
+
+#[test]
+fn after_its_vm_a_process_makes_no_other_and_no_filter() {
+    let set = [libc::SECCOMP_SET_MODE_FILTER.into(), libc::SECCOMP_FILTER_FLAG_TSYNC as c_long];
+    let another: Call<'_> = (libc::SYS_ioctl, &[-1, 0xae01]);
+    let run: Call<'_> = (libc::SYS_ioctl, &[-1, 0xae80]);
+    let (programs, later) = (programs(&Network::None, false).unwrap(), afterwards().unwrap());
+    let afterwards = |call| {
+        child_with(
+            || programs.iter().all(|p| apply_filter(p).is_ok()) && one_vm::install(&later).is_ok(),
+            call,
+        )
+    };
+    assert_eq!(child(Some(&programs), another), End::Exited(libc::EBADF));
+    assert_eq!(afterwards(another), SIGSYS);
+    // No program: the kernel refuses it.
+    assert_eq!(child(Some(&programs), (libc::SYS_seccomp, &set)), End::Exited(libc::EFAULT));
+    assert_eq!(child(Some(&programs), (libc::SYS_seccomp, &set[..1])), SIGSYS);
+    assert_eq!(afterwards((libc::SYS_seccomp, &set)), SIGSYS);
+    assert_eq!(afterwards(run), End::Exited(libc::EBADF));
 }
