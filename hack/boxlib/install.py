@@ -14,6 +14,7 @@ PROFILE = os.environ.get("PROFILE", "release")
 # Where cargo leaves each binary, below its target directory, and where the box wants it.
 BINARIES = {
     f"{PROFILE}/containerd-shim-krun-v2": "usr/local/bin/containerd-shim-krun-v2",
+    f"{PROFILE}/containerd-shim-krunfp-v2": "usr/local/bin/containerd-shim-krunfp-v2",
     f"{PROFILE}/krun-vmm": "usr/local/bin/krun-vmm",
     f"{PROFILE}/krun-scenarios": "usr/local/bin/krun-scenarios",
     f"{PROFILE}/krun-hostile-vmm": "usr/local/libexec/krun/krun-hostile-vmm",

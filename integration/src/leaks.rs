@@ -119,6 +119,36 @@ fn bound_sockets() -> Result<BTreeSet<String>> {
     Ok(table.lines().skip(1).filter_map(|l| l.split_whitespace().nth(7)).map(str::to_owned).collect())
 }
 
+/// Interfaces and addresses of the box, and rules of its packet filter. Not for every scenario: CNI's bridge and chains stay
+/// once they are made.
+pub fn network() -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for (kind, argv) in [
+        ("interface", &["ip", "-oneline", "link", "show"][..]),
+        ("address", &["ip", "-oneline", "address", "show"]),
+        ("rule", &["iptables-save"]),
+        ("rule", &["ip6tables-save"]),
+    ] {
+        let output = Command::new(argv[0]).args(&argv[1..]).output().with_context(|| argv[0].to_owned())?;
+        anyhow::ensure!(output.status.success(), "{argv:?}: {}", String::from_utf8_lossy(&output.stderr));
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            // An interface's number and name, an address's with it: what follows changes with time. Comments tell the time.
+            let words = match kind {
+                "interface" => 2,
+                "address" => 4,
+                _ => usize::MAX,
+            };
+            let words: Vec<_> = line.split_whitespace().take(words).collect();
+            // A chain's line ends with its counters.
+            if let Some(first) = words.first().filter(|first| !first.starts_with('#')) {
+                let whole = if first.starts_with(':') { words[..2].join(" ") } else { words.join(" ") };
+                found.insert(format!("{kind} {whole}"));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Containers, tasks, snapshots and leases of every namespace that ever had a task.
 fn containerds() -> Result<BTreeSet<String>> {
     let mut questions = Vec::new();

@@ -11,7 +11,9 @@ mod containerd_log;
 mod crc32;
 mod cri;
 mod ctx;
+mod failpoints;
 mod frames;
+mod growth;
 mod host;
 mod leaks;
 mod mop;
@@ -59,6 +61,12 @@ enum Verb {
         #[arg(long, value_enum)]
         runtime: Runtime,
     },
+    /// A hook that reaches a point of a scenario's, and does nothing else
+    #[command(hide = true)]
+    At { point: String },
+    /// A logger that reaches a point before it is ready and another when it is
+    #[command(hide = true)]
+    Logger { point: String },
     /// Measures runc and krun side by side; meant for a box with the instruction-counting clock
     Bench {
         /// What to measure
@@ -123,6 +131,8 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Run { selection, runtime, fail_fast } => runner::run(&selection.pick(), runtime, fail_fast),
         Verb::One { name, runtime } => runner::one(&name, runtime),
+        Verb::At { point } => failpoints::reach(&point).map(|()| ExitCode::SUCCESS),
+        Verb::Logger { point } => failpoints::log(&point).map(|()| ExitCode::SUCCESS),
         Verb::Bench { subject, runs } => bench::run(subject, runs),
     }
 }

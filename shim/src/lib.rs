@@ -8,6 +8,9 @@
 // Tests make and look at files of their own. The lint holds the code itself, which is checked without its tests as well.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+#[macro_use]
+mod failpoint;
+
 mod bundle;
 mod cgroup;
 mod config;

@@ -43,6 +43,10 @@ pub enum Entry {
     HooksBegan,
     /// The hooks after the end have run.
     HooksEnded,
+    /// The hook of this number runs.
+    HookRuns(u32),
+    /// It has ended, and nothing of it is to be ended.
+    HookEnded,
 }
 
 /// A container's record.
@@ -60,6 +64,8 @@ pub struct Recorded {
     pub making: Option<Cgroup>,
     /// Hooks began, and those after the end have not run.
     pub hooked: bool,
+    /// The number of the hook that was running.
+    pub hook: Option<u32>,
 }
 
 impl Record {
@@ -120,6 +126,8 @@ impl Recorded {
             Entry::NoCgroup => (self.making, self.made) = (None, None),
             Entry::HooksBegan => self.hooked = true,
             Entry::HooksEnded => self.hooked = false,
+            Entry::HookRuns(number) => self.hook = Some(number),
+            Entry::HookEnded => self.hook = None,
         }
     }
 }
@@ -143,6 +151,9 @@ mod tests {
         assert_eq!(record.read().unwrap(), Recorded::default());
         record.write(&Entry::MakingCgroup(cgroup("/a"))).unwrap();
         record.write(&Entry::HooksBegan).unwrap();
+        record.write(&Entry::HookRuns(3)).unwrap();
+        assert_eq!(record.read().unwrap().hook, Some(3));
+        record.write(&Entry::HookEnded).unwrap();
         let recorded = record.read().unwrap();
         assert_eq!((recorded.making, recorded.made, recorded.hooked), (Some(cgroup("/a")), None, true));
         record.write(&Entry::MadeCgroup(cgroup("/a"))).unwrap();

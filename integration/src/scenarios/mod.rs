@@ -20,8 +20,10 @@ mod hostile_spec_cgroup;
 mod hostile_vmm;
 mod hung_volume;
 mod identity;
+mod kill_points;
 mod lifecycle;
 mod limits;
+mod many_cycles;
 mod mounts;
 mod nerdctl;
 mod nerdctl_compose;
@@ -74,6 +76,7 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_vmm::SCENARIOS,
     crash::SCENARIOS,
     orphans::SCENARIOS,
+    kill_points::SCENARIOS,
     network::SCENARIOS,
     network_tap::SCENARIOS,
     network_many::SCENARIOS,
@@ -83,4 +86,5 @@ pub const ALL: &[&[Scenario]] = &[
     nerdctl_network::SCENARIOS,
     pod::SCENARIOS,
     pod_many::SCENARIOS,
+    many_cycles::SCENARIOS,
 ];

@@ -1,7 +1,8 @@
-//! Pods and containers that come and go, fifty times: nothing may pile up.
+//! Pods and containers that come and go, fifty times or as often as `KRUN_CYCLES` says: nothing may pile up.
 
 use crate::cri::{file, handler, says, set_up, unsuitable};
 use crate::ctx::{BUSYBOX, Ctx};
+use crate::growth::{self, STORE, size};
 use crate::procs;
 use crate::scenario::{Outcome, Scenario};
 use crate::wait::until_true;
@@ -13,14 +14,12 @@ use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("pod-fifty-replacements", replacements).long().needs("crictl").timeout(2400),
-    Scenario::new("pod-fifty-cycles", cycles).long().needs("crictl").timeout(3600),
+    Scenario::new("pod-fifty-cycles", cycles).long().needs("crictl").timeout(6 * 3600),
 ];
 
 const TIMES: u32 = 50;
 /// Until what is made once and kept has been made.
 const SETTLED: u32 = 5;
-/// Where containerd keeps its images and snapshots.
-const STORE: &str = "/var/lib/containerd";
 
 /// What it writes last it writes to a volume, whose mount ends with it.
 const REPLACED: &str = "trap 'echo over >>/out/over; exit' TERM; head -c 1000000 /dev/zero >/file; echo up >>/out/up; sleep 1000 & wait";
@@ -68,17 +67,14 @@ fn cycles(ctx: &Ctx) -> Result<Outcome> {
         return Ok(Outcome::Skipped(why));
     }
     set_up(ctx)?;
-    for round in 1..=TIMES {
-        let cycle = || -> Result<()> {
-            let pod = Pod::run(ctx, round)?;
-            for name in ["one", "two", "three"] {
-                let container = pod.start(ctx, name, "echo up; exec sleep 1000")?;
-                ensure!(says(&["exec", &container, "echo", name])? == name, "{name} says something else");
-            }
-            pod.remove()
-        };
-        cycle().with_context(|| format!("cycle {round}"))?;
-    }
+    growth::repeat(TIMES.into(), |round| {
+        let pod = Pod::run(ctx, round)?;
+        for name in ["one", "two", "three"] {
+            let container = pod.start(ctx, name, "echo up; exec sleep 1000")?;
+            ensure!(says(&["exec", &container, "echo", name])? == name, "{name} says something else");
+        }
+        pod.remove()
+    })?;
     ensure!(says(&["pods", "-q"])?.is_empty(), "pods are left");
     Ok(Outcome::Passed)
 }
@@ -89,7 +85,7 @@ struct Pod {
 }
 
 impl Pod {
-    fn run(ctx: &Ctx, number: u32) -> Result<Pod> {
+    fn run(ctx: &Ctx, number: u64) -> Result<Pod> {
         let config = json!({
             "metadata": {"name": "many", "uid": format!("many-{number}"), "namespace": "default"},
             "log_directory": ctx.work("logs"), "linux": {},
@@ -135,18 +131,4 @@ fn held() -> Result<(usize, u64)> {
         descriptors += open.with_context(|| format!("count the descriptors of {}", process.pid))?.count();
     }
     Ok((descriptors, size(Path::new(STORE))?))
-}
-
-/// Bytes in the files below a directory. What goes away meanwhile counts as nothing.
-fn size(path: &Path) -> Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(path).into_iter().flatten() {
-        let entry = entry.with_context(|| format!("list {}", path.display()))?;
-        match entry.metadata() {
-            Ok(found) if found.is_dir() => sum += size(&entry.path())?,
-            Ok(found) => sum += found.len(),
-            Err(_) => {}
-        }
-    }
-    Ok(sum)
 }

@@ -55,6 +55,11 @@ pub fn remove_rest(id: &str) {
     }
 }
 
+/// Whether containerd has removed the bundle of `id`, which was the current directory, or does so now.
+pub fn is_gone(id: &str) -> bool {
+    is_removed(env::current_dir().ok().as_deref(), id)
+}
+
 /// Whether containerd is removing a bundle with this path, which has none once it is gone.
 fn is_removed(bundle: Option<&Path>, id: &str) -> bool {
     let name = bundle.and_then(Path::file_name).and_then(|name| name.to_str());

@@ -19,13 +19,13 @@ use containerd_shim::Flags;
 use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 use oci_spec::runtime::Spec;
 
-use super::{address, pid_file};
+use super::{abandoned, address, pid_file};
 use crate::{
     bundle::{self, NetworkNamespace},
     cgroup,
     error::{Error, Result},
     files::{mount, state_dir},
-    hooks::ContainerHooks,
+    hooks::{self, ContainerHooks},
     network::{self, Netns},
     record::{Record, Recorded},
 };
@@ -49,7 +49,8 @@ const KILLED: u32 = 137;
 /// Answers containerd's `delete`.
 ///
 /// # Errors
-/// When the answer cannot be written. What cannot be cleaned up is named on stderr, which containerd logs.
+/// When the answer cannot be written, or containerd must not act on it. What cannot be cleaned up is named on stderr, which
+/// containerd logs.
 pub fn delete(flags: &Flags) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     let cwd = env::current_dir().unwrap_or_default();
@@ -64,6 +65,11 @@ pub fn delete(flags: &Flags) -> Result<()> {
     // containerd has its answer in time, whatever blocks.
     if cleaned.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_err() {
         eprintln!("clean up after {}: not done within {LIMIT:?}", flags.id);
+    }
+    failpoint!(blocking "cleanup.done");
+    if abandoned::is_gone(&flags.id) {
+        // After an answer it would remove what is in that place now: a new container's bundle.
+        return Err(Error::precondition("containerd has removed the bundle already"));
     }
     let response = DeleteResponse {
         exit_status: KILLED,
@@ -101,27 +107,62 @@ impl Remains {
     }
 
     fn clean(&self, deadline: Instant) {
+        failpoint!(blocking "cleanup.begun");
         if self.sandbox == self.id
+            && !self.has_successor()
             && let Err(error) = pid_file::end(&self.bundle, &self.id, GRACE)
         {
             eprintln!("end the shim of {}: {error}", self.sandbox);
         }
+        failpoint!(blocking "cleanup.shim-ended");
         let rootfs = self.bundle.join("rootfs");
         // While its server lives, the sandbox has other containers, or removes itself.
-        if self.addresses.iter().any(|address| address::is_served(address)) {
-            mount::detach_all(&rootfs);
+        if self.is_served() {
+            if !self.has_successor() {
+                mount::detach_all(&rootfs);
+            }
             return;
         }
+        failpoint!(blocking "cleanup.unserved");
+        if !self.has_successor() {
+            self.clean_bundle(&rootfs, deadline);
+        }
+        // That took its time, and the name may be a new sandbox's by now.
+        if !self.is_served() {
+            self.remove_sandbox();
+        }
+    }
+
+    fn is_served(&self) -> bool {
+        self.addresses.iter().any(|address| address::is_served(address))
+    }
+
+    /// Whether the bundle is not ours any more. containerd calls `delete` while it removes the bundle of a task that was
+    /// deleted, when its client does not wait: nothing of that is left, and a new container with the same id may have its
+    /// bundle in the same place.
+    fn has_successor(&self) -> bool {
+        abandoned::is_gone(&self.id)
+    }
+
+    /// Undoes what was made for the container whose bundle this is.
+    fn clean_bundle(&self, rootfs: &Path, deadline: Instant) {
         let recorded = Record::of(&self.bundle).read().unwrap_or_else(|error| {
             eprintln!("{error}");
             Recorded::default()
         });
         cgroup::remove_left(&recorded, deadline.min(Instant::now() + KILL_TIMEOUT));
-        mount::detach_all(&rootfs);
+        failpoint!(blocking "cleanup.cgroup");
+        mount::detach_all(rootfs);
+        failpoint!(blocking "cleanup.rootfs");
+        if let Some(number) = recorded.hook
+            && let Err(error) = hooks::end_offspring(&self.bundle, number)
+        {
+            eprintln!("{error}");
+        }
         if recorded.hooked {
             self.run_hooks(deadline);
+            failpoint!(blocking "cleanup.hooks");
         }
-        self.remove_sandbox();
     }
 
     /// Runs the hooks after the container's end, which its shim did not.
@@ -149,6 +190,7 @@ impl Remains {
 
     fn remove_sandbox(&self) {
         state_dir::remove(&self.state);
+        failpoint!(blocking "cleanup.state");
         if let Some(NetworkNamespace::Path(path)) = self.spec.as_ref().map(bundle::network_namespace) {
             remove_taps(&path);
         }
@@ -171,7 +213,11 @@ fn remove_taps(netns: &Path) {
 mod tests {
     use std::{fs, os::unix::net::UnixListener, sync::mpsc, thread};
 
-    use nix::{sys::stat::Mode, unistd::mkfifo};
+    use nix::{
+        sched::{CloneFlags, unshare},
+        sys::stat::Mode,
+        unistd::mkfifo,
+    };
     use serde_json::json;
 
     use super::*;
@@ -260,6 +306,30 @@ mod tests {
         host.clean(&flags);
         let told: serde_json::Value = serde_json::from_slice(&fs::read(&told).unwrap()).unwrap();
         assert_eq!((&told["id"], &told["status"]), (&json!("app"), &json!("stopped")));
+    }
+
+    #[test]
+    fn a_new_container_with_the_same_id_keeps_what_is_its_own() {
+        let host = Host::new();
+        let flags = host.member(json!({"type": "network"}));
+        let (bundle, hidden, said) = (host.path("tasks/app"), host.path("tasks/.app"), host.path("said"));
+        // This thread alone is in the bundle, as `delete` is.
+        let cleaned = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_FS).unwrap();
+            env::set_current_dir(&bundle).unwrap();
+            fs::rename(&bundle, &hidden).unwrap();
+            fs::create_dir(&bundle).unwrap();
+            host.member(json!({"type": "network"}));
+            host.hook(&format!("touch {}", said.display()));
+            host.clean(&flags);
+            fs::remove_dir_all(&hidden).unwrap();
+            host.clean(&flags);
+            assert!(!said.exists(), "its hooks after the end ran");
+            env::set_current_dir(&bundle).unwrap();
+            host.clean(&flags);
+            assert!(said.exists());
+        });
+        cleaned.join().unwrap();
     }
 
     #[test]

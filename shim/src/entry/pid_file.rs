@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the bundle, which is containerd's, and /proc")]
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{env, ffi::OsStr, fs, io, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
 use linux::pidfd::Pidfd;
 use nix::{sys::signal::Signal, unistd::Pid};
@@ -46,8 +46,11 @@ pub fn end(bundle: &Path, id: &str, patience: Duration) -> io::Result<()> {
 fn is_server_of(pid: Pid, id: &str) -> bool {
     let line = fs::read(format!("/proc/{}/cmdline", pid)).unwrap_or_default();
     let words: Vec<_> = line.split(|&byte| byte == 0).collect();
-    let name = words.first().map(|word| word.ends_with(b"containerd-shim-krun-v2"));
-    name == Some(true) && words.windows(2).any(|pair| pair == [b"-id".as_slice(), id.as_bytes()])
+    // It is this executable, whatever that is called: `ctr run --runtime` takes any path.
+    let own = env::current_exe().ok();
+    let name = words.first().and_then(|word| Path::new(OsStr::from_bytes(word)).file_name());
+    let is_ours = name.is_some() && name == own.as_deref().and_then(Path::file_name);
+    is_ours && words.windows(2).any(|pair| pair == [b"-id".as_slice(), id.as_bytes()])
 }
 
 #[cfg(test)]

@@ -132,18 +132,21 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     }
     pid_file::write().map_err(|e| failed(pid_file::NAME, &e))?;
     server.start().await?;
+    failpoint!("server.serving");
     info!("serving {group} as {}", std::process::id());
 
     tokio::select! {
         () = exit.wait() => {}
         () = given_up(bundle, &tasks) => warn!("containerd has removed the bundle and never made a task"),
     }
+    failpoint!("server.ending");
     // Before all else: a `start` would answer containerd with this server.
     drop(socket);
     events.drain(LAST_EVENTS).await;
     remove(Path::new(address::FILE));
     remove(Path::new(pid_file::NAME));
     abandoned::remove_rest(&flags.id);
+    failpoint!("server.removed");
     if tokio::time::timeout(LAST_EVENTS, server.shutdown()).await.is_err() {
         warn!("a client did not close its connection");
     }

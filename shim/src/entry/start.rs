@@ -139,6 +139,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         }
     };
     address::write(&bundle, &address)?;
+    failpoint!(blocking "start.noted");
     let mut stdout = io::stdout();
     stdout
         .write_all(&reply(&dialect, &address)?)
@@ -174,7 +175,9 @@ fn serve_at(address: &str, sandbox: &str, request: &Request) -> Result<PipeWrite
     let listener =
         socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
     let server = spawn(sandbox, request, &listener)?;
+    failpoint!(blocking "start.spawned");
     bind(&listener, address::socket_path(address))?;
+    failpoint!(blocking "start.bound");
     Ok(server)
 }
 

@@ -15,6 +15,7 @@ use std::{
     },
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use linux::spawn::{Child, Spawn};
@@ -25,12 +26,13 @@ use nix::{
     unistd::{fchdir, pivot_root},
 };
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncReadExt, task::spawn_blocking};
+use tokio::{io::AsyncReadExt, task::spawn_blocking, time::timeout};
 
 use crate::{
     bundle::NetworkNamespace,
     cgroup::HostCgroup,
     error::{Error, Result},
+    failpoint::seconds,
     files::{mount::tree, pin::Pinned},
     network::Netns,
 };
@@ -49,6 +51,9 @@ const NETNS_FD: i32 = 5;
 
 /// What the anchor answers when it stands.
 const READY: &[u8] = b"+";
+
+/// How long it may take to stand: it does a handful of system calls, unless somebody stops it.
+const STANDS: Duration = seconds(30, 8);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Orders {
@@ -99,6 +104,7 @@ impl Anchor {
             spawn = spawn.fd(netns, NETNS_FD);
         }
         spawn.namespaces = namespaces;
+        spawn.at_parents_end = Some(Signal::SIGKILL);
         spawn.cgroup = cgroup.as_deref().map(HostCgroup::open).transpose()?.flatten();
         let is_placed = spawn.cgroup.is_some();
         let child = spawn.spawn().map_err(|e| Error::internal("start the anchor").because(e))?;
@@ -110,7 +116,11 @@ impl Anchor {
             added.map_err(|e| failed("join the cgroup", io::Error::other(e)))??;
         }
         let orders = Orders { enter: netns.is_some(), loopback: *network == NetworkNamespace::New };
-        let answer = anchor.order(&orders).await.map_err(|e| failed("give orders", e))?;
+        let answer = timeout(STANDS, anchor.order(&orders)).await;
+        let answer = answer.map_err(|_| {
+            Error::internal(format!("anchor of {container}: it does not stand after {STANDS:?}"))
+        })?;
+        let answer = answer.map_err(|e| failed("give orders", e))?;
         match answer.as_slice() {
             READY => Ok(anchor),
             b"" => Err(Error::internal(format!("anchor of {container}: it ended at once"))),
@@ -147,6 +157,13 @@ impl Anchor {
     }
 }
 
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        // One that is stopped does not read that it is let go. It does nothing to one that has ended.
+        self.kill();
+    }
+}
+
 /// A process that is to be an anchor.
 #[expect(clippy::disallowed_methods, reason = "this executable")]
 fn spawn(container: &str, shim: UnixStream, rootfs: OwnedFd) -> Spawn {
@@ -177,6 +194,7 @@ fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     prctl::set_name(c"krun-anchor").context("take a name")?;
     // The shim is protected when memory is short, and its children inherit that.
     fs::write("/proc/self/oom_score_adj", "0").context("give up the shim's protection")?;
+    failpoint!(blocking "anchor.called");
     let mut length = [0; 4];
     shim.read_exact(&mut length).context("read orders")?;
     let mut text = vec![0; u32::from_le_bytes(length) as usize];
@@ -190,6 +208,7 @@ fn stand(shim: &mut impl Read, rootfs: OwnedFd) -> anyhow::Result<()> {
     if orders.loopback {
         linux::loopback::bring_up().context("bring up lo in the new network namespace")?;
     }
+    failpoint!(blocking "anchor.joined");
     enter_root(rootfs)
 }
 

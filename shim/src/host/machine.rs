@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// Why the host's kernel killed a vmm.
+const OUT_OF_MEMORY: &str = "the memory that its cgroup may use on the host was not enough";
+
 /// A VM. Ends with all that belongs to it when it is dropped.
 pub struct KrunMachine {
     // Dropped in this order: the vmm must be dead before its taps and its share go.
@@ -62,7 +65,9 @@ impl KrunMachine {
         let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
         let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
         let state = StateDir::create(namespace, sandbox)?;
+        failpoint!(blocking "create.state");
         let share = Share::create(state.path(), state_dir::SHARE)?;
+        failpoint!(blocking "create.share");
         let plan = VmConfig {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
@@ -104,6 +109,11 @@ impl KrunMachine {
             .get()
             .ok_or_else(|| Error::precondition(format!("the VM of {} was not launched", self.sandbox)))
     }
+
+    /// Whether the host's kernel has killed in the VM's cgroup for memory.
+    fn is_out_of_memory(&self) -> bool {
+        self.oom.get().is_some_and(OomKills::more)
+    }
 }
 
 #[async_trait]
@@ -128,6 +138,7 @@ impl Machine<HostCgroup> for KrunMachine {
             Choice::Tap | Choice::TapAtStart => Some(self.join_interfaces(netns, dialer).await?),
             Choice::Tsi | Choice::None => None,
         };
+        failpoint!("create.taps");
         let vm_config = VmConfig {
             netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
             network: match (&links, self.network) {
@@ -142,10 +153,12 @@ impl Machine<HostCgroup> for KrunMachine {
             "VM of {}: {} cpus, {} MiB, network {:?}",
             self.sandbox, vm_config.cpus, vm_config.memory_mib, vm_config.network
         );
-        let vm = launch(self.vmm.as_deref(), vm_config).await.map_err(|e| Error::internal(chain(e)))?;
+        // From before it can run out of memory.
         if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
             let _ = self.oom.set(oom);
         }
+        let vm = launch(self.vmm.as_deref(), vm_config).await.map_err(|e| Error::internal(chain(e)))?;
+        failpoint!("create.vmm");
         let reduced = self.share.namespace().reduce();
         reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
@@ -160,7 +173,13 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 
     async fn guest(&self, patience: Duration) -> Result<Guest> {
-        self.launched()?.guest(patience).await.map_err(|e| Error::internal(chain(e)))
+        self.launched()?.guest(patience).await.map_err(|error| {
+            let reason = chain(error);
+            Error::internal(match self.is_out_of_memory() {
+                true => format!("{reason}: {OUT_OF_MEMORY}"),
+                false => reason,
+            })
+        })
     }
 
     fn guest_network(&self) -> Option<api::Network> {
@@ -188,7 +207,7 @@ impl Machine<HostCgroup> for KrunMachine {
 
     async fn ended(&self) -> Ended {
         match self.launched() {
-            Ok(vm) => meaning(vm.ended().await, self.oom.get().is_some_and(OomKills::more)),
+            Ok(vm) => meaning(vm.ended().await, self.is_out_of_memory()),
             Err(error) => Ended { exit: Exit::UNKNOWN, reason: error.to_string() },
         }
     }
@@ -198,13 +217,10 @@ impl Machine<HostCgroup> for KrunMachine {
 fn meaning(end: VmEnd, is_out_of_memory: bool) -> Ended {
     let killed = end.status == vm_launcher::ExitStatus::Killed(libc::SIGKILL);
     match (killed, is_out_of_memory) {
-        (true, true) => {
-            let why = "the memory that its cgroup may use on the host was not enough";
-            Ended {
-                exit: Exit { oom_killed: true, ..Exit::KILLED },
-                reason: format!("{}: {why}", end.reason),
-            }
-        }
+        (true, true) => Ended {
+            exit: Exit { oom_killed: true, ..Exit::KILLED },
+            reason: format!("{}: {OUT_OF_MEMORY}", end.reason),
+        },
         (true, false) => Ended { exit: Exit::KILLED, reason: end.reason },
         (false, _) => Ended { exit: Exit::UNKNOWN, reason: end.reason },
     }

@@ -219,6 +219,7 @@ impl shim_async::Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
+        failpoint!("shutdown.called");
         if self.tasks.close() {
             self.exit.signal();
         }

@@ -14,10 +14,13 @@ use nix::{fcntl::OFlag, sys::signal::Signal, unistd::pipe2};
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
 use super::uri::Binary;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    failpoint::seconds,
+};
 
 /// How long a logger may take to get ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = seconds(60, 8);
 
 /// How long a logger may take to end after the output has, and after SIGTERM. Together they are what runc's shim
 /// allows.
@@ -49,6 +52,8 @@ impl Logger {
         let pipes = || pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(&format!("make a pipe: {e}")));
         let ((out_read, out), (err_read, err), (ready, ready_write)) = (pipes()?, pipes()?, pipes()?);
         let mut spawn = Spawn::new(&binary.path).fd(out_read, 3).fd(err_read, 4).fd(ready_write, 5);
+        // It ends when the output does, which one that was stopped does not read.
+        spawn.at_parents_end = Some(Signal::SIGCONT);
         spawn.args.clone_from(&binary.args);
         spawn.env = [("CONTAINER_ID", id), ("CONTAINER_NAMESPACE", namespace)]
             .map(|(name, value)| (name.into(), value.into()))

@@ -205,6 +205,7 @@ impl Tasks {
             return Err(error);
         }
         self.publish(TaskCreate { pid, ..event });
+        failpoint!("create.told");
         // A container can end before its start: its VM dies, or somebody kills it.
         self.watch(init);
         Ok(pid)
@@ -261,6 +262,7 @@ impl Tasks {
                 pid: task.pid,
                 ..Default::default()
             });
+            failpoint!("run.told");
         } else {
             process.require(&[Status::Created], "start")?;
             task.init.require(&[Status::Running], "exec in")?;
@@ -282,6 +284,7 @@ impl Tasks {
                 pid: task.pid,
                 ..Default::default()
             });
+            failpoint!("exec.told");
             self.watch(process.clone());
         }
         Ok(task.pid)
@@ -321,6 +324,7 @@ impl Tasks {
                 exited_at: Some(ended.at.into()).into(),
                 ..Default::default()
             });
+            failpoint!("exit.told");
         });
     }
 
@@ -366,6 +370,7 @@ impl Tasks {
                 exited_at: Some(ended.at.into()).into(),
                 ..Default::default()
             });
+            failpoint!("delete.told");
         }
         Ok(Deleted { pid, ended })
     }

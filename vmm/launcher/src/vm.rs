@@ -123,6 +123,8 @@ impl Vm {
         spawn.namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
         // A vmm that a guest has taken over must not change the program of later vmms.
         spawn.read_only_exe = true;
+        // It ends when its life pipe does, unless it is stopped.
+        spawn.at_parents_end = Some(Signal::SIGKILL);
         match &config.mount_namespace {
             Some(path) => {
                 spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);

@@ -10,7 +10,7 @@ use std::{
     ptr,
 };
 
-use nix::{sched::CloneFlags, unistd::Pid};
+use nix::{sched::CloneFlags, sys::signal::Signal, unistd::Pid};
 
 use super::Child;
 use crate::pidfd::Pidfd;
@@ -43,6 +43,8 @@ pub struct Plan<'a> {
     pub cgroup: Option<RawFd>,
     /// Whether `exe` is executed from a read-only mount.
     pub read_only_exe: bool,
+    /// The signal that it gets when the thread that starts it ends.
+    pub at_parents_end: Option<Signal>,
 }
 
 /// Clones; in the parent, returns the child.
@@ -119,6 +121,10 @@ fn attempt(plan: &Plan<'_>) -> Step {
         }
         if libc::setsid() < 0 {
             return Step::Setsid;
+        }
+        if let Some(signal) = plan.at_parents_end {
+            // Fails for no signal that there is.
+            libc::prctl(libc::PR_SET_PDEATHSIG, signal as c_int);
         }
         if let Some(namespace) = plan.mount_namespace
             && (libc::setns(namespace, libc::CLONE_NEWNS) < 0 || libc::unshare(libc::CLONE_NEWNS) < 0)

@@ -23,6 +23,25 @@ fn a_program_runs_with_its_arguments_and_no_environment() {
 }
 
 #[test]
+fn a_stopped_program_dies_with_the_thread_that_started_it() {
+    let start = |at_parents_end| {
+        let spawn = Spawn { at_parents_end, ..Spawn::new("/bin/sleep").arg("60") };
+        std::thread::spawn(|| {
+            let child = spawn.spawn().unwrap();
+            child.kill(Signal::SIGSTOP);
+            child
+        })
+        .join()
+        .unwrap()
+    };
+    assert_eq!(start(Some(Signal::SIGKILL)).wait().unwrap(), ExitStatus::Killed(libc::SIGKILL));
+    let stays = start(None);
+    assert!(!stays.pidfd().ends_within(std::time::Duration::ZERO).unwrap());
+    stays.kill(Signal::SIGKILL);
+    stays.wait().unwrap();
+}
+
+#[test]
 fn only_the_given_descriptors_arrive() {
     let (read, _write) = pipe2(OFlag::empty()).unwrap();
     let leaked = read.as_fd().try_clone_to_owned().unwrap();

@@ -159,9 +159,11 @@ impl<H: Host> Container<H> {
             Some(status) => Exit { status, oom_killed: false },
             None => self.end(&vm).await,
         };
+        failpoint!("exit.heard");
         drop(self.take_seat());
         self.init.set_exit(exit);
         self.anchor.kill();
+        failpoint!("exit.set");
         self.finish(&vm).await;
     }
 
@@ -186,10 +188,12 @@ impl<H: Host> Container<H> {
                 .collect(),
             ..Default::default()
         };
+        failpoint!("guest.making");
         vm.call(&format!("make {id}"), async |guest, limit| {
             guest.client.create_container(limit, &request).await
         })
         .await?;
+        failpoint!("guest.made");
         pumps.start_input();
         self.init.set_pumps(pumps);
         let mut relays = lock(&self.relays);
@@ -252,6 +256,7 @@ impl<H: Host> Container<H> {
             }
             pumps.finish().await;
         }
+        failpoint!("exit.drained");
         if self.is_sandbox {
             vm.kill();
         }
@@ -286,6 +291,7 @@ pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, 
         exit = record(&vm, &exec) => exit,
         () = outlived => Exit::KILLED,
     };
+    failpoint!("exec.ended");
     exec.set_exit(exit);
     if let Some(pumps) = exec.pumps() {
         pumps.finish().await;

@@ -77,7 +77,9 @@ impl<H: Host> KrunSandbox<H> {
         let host = self.bundle_host()?;
         let (plan, new) =
             blocking("translate the bundle", move || Ok((Plan::read(&new, &host)?, new))).await?;
+        failpoint!("create.planned");
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
+        failpoint!("create.stdio");
         let published = Bound::bind(&plan.config.ports)?;
         let Plan { config, network, cgroup, root, hooks, policy, guest, spec } = plan;
         let volumes = guest.volumes;
@@ -118,6 +120,7 @@ impl<H: Host> KrunSandbox<H> {
         self.set_oom_score_adj(&vm);
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
         tokio::spawn(container.supervise(vm, blueprint));
+        failpoint!("create.supervised");
         Ok(pid)
     }
 
@@ -134,13 +137,16 @@ impl<H: Host> KrunSandbox<H> {
             let (host, bundle, role) = (self.host.clone(), new.bundle.clone(), policy.role);
             let made = blocking("make the cgroup", move || host.cgroup(&path, &bundle, role)).await?;
             side.cgroup = Some(Arc::new(made));
+            failpoint!("create.cgroup");
         }
         let (host, mounts) = (self.host.clone(), new.rootfs.clone());
         let (mounted, rootfs) = blocking("mount the rootfs", move || host.rootfs(&mounts, &root)).await?;
         side.rootfs = Some(mounted);
+        failpoint!("create.rootfs");
         let anchor = self.host.anchor(&new.id, &rootfs, network, side.cgroup.clone()).await?;
         let anchor = Arc::new(anchor);
         side.anchor = Some(anchor.clone());
+        failpoint!("create.anchor");
         if let Some(cgroup) = side.cgroup.clone() {
             let (limits, is_pod) = (policy.hosts.clone(), policy.role == Role::Sandbox);
             side.seat = blocking("limit the cgroup", move || {
@@ -151,6 +157,7 @@ impl<H: Host> KrunSandbox<H> {
             })
             .await?;
         }
+        failpoint!("create.limited");
         side.hooked = true;
         side.hooks.create_runtime(anchor.pid()).await?;
         Ok((rootfs, anchor))
@@ -192,6 +199,7 @@ impl<H: Host> KrunSandbox<H> {
         let share = share.await?;
         let follower = share.follower().clone();
         side.share = Some(share);
+        failpoint!("create.shared");
         Ok((vm, follower))
     }
 }

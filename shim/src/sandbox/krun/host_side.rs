@@ -46,6 +46,7 @@ impl<H: Host> HostSide<H> {
         if let Some(vm) = &vm {
             vm.end().await;
         }
+        failpoint!("delete.vm-ended");
         if let Some(anchor) = &anchor {
             anchor.kill();
             if timeout(GONE, anchor.ended()).await.is_err() {
@@ -54,12 +55,17 @@ impl<H: Host> HostSide<H> {
         }
         // Unmounting and removing block.
         let undone = spawn_blocking(move || {
+            failpoint!(blocking "delete.anchor-ended");
             drop(share);
+            failpoint!(blocking "delete.share");
             drop(vm);
+            failpoint!(blocking "delete.vm");
             drop(seat);
             drop(anchor);
             drop(rootfs);
+            failpoint!(blocking "delete.rootfs");
             drop(cgroup);
+            failpoint!(blocking "delete.cgroup");
         });
         if let Err(error) = undone.await {
             warn!("clean up after {}: {error}", hooks.container());

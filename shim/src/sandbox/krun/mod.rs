@@ -119,8 +119,10 @@ impl<H: Host> KrunSandbox<H> {
             return Err(Error::precondition(format!("container {id} has ended with status {}", exit.status)));
         }
         let reference = container.init.reference();
+        failpoint!("run.called");
         vm.call(&format!("start {id}"), async |guest, limit| guest.client.start(limit, &reference).await)
             .await?;
+        failpoint!("run.started");
         container.hooks.poststart(container.anchor.pid()).await;
         Ok(())
     }
@@ -186,6 +188,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         let vm = self.vm_of(&id.container).await?;
         let guest = vm.guest().await?;
         let endpoints = Endpoints::open(&stdio, id, &self.namespace).await?;
+        failpoint!("exec.stdio");
         let numbers = streams(&stdio, || vm.numbers().next());
         let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
             .map_err(|e| Error::internal(format!("open the streams of {id}")).because(e))?;
@@ -208,6 +211,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
             }
             return Err(error);
         }
+        failpoint!("exec.made");
         pumps.start_input();
         exec.set_pumps(pumps);
         container.execs().insert(id.exec.clone(), exec.clone());
@@ -344,6 +348,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
     async fn delete(&self, container: &str) {
         let Ok(held) = self.container(container) else { return };
         held.init.finished().await;
+        failpoint!("delete.finished");
         if held.is_sandbox {
             self.vm.lock().await.take();
         } else if let Ok(vm) = self.vm().await {

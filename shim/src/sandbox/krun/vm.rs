@@ -22,6 +22,7 @@ use super::{boot::Boot, clock};
 use crate::{
     config::Size,
     error::{Error, Result},
+    failpoint::seconds,
     id::StreamNumbers,
     network::{Backend, Choice, Dialer},
     sandbox::{
@@ -32,10 +33,10 @@ use crate::{
 
 /// How long a VM may take from its launch to its guest's first words. A guest boots in half a second; ten at once on a busy
 /// emulated machine have been seen to take a minute.
-pub const BOOT: Duration = Duration::from_secs(90);
+pub const BOOT: Duration = seconds(90, 40);
 
 /// How long the guest may take over a call that does not wait for anything.
-pub const CALL: Duration = Duration::from_secs(30);
+pub const CALL: Duration = seconds(30, 8);
 
 /// How long a guest that was late may take to show that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
@@ -133,6 +134,7 @@ impl<H: Host> Vm<H> {
 
     async fn greet(&self) -> Result<Guest> {
         let guest = self.machine.guest(BOOT).await?;
+        failpoint!("boot.hello");
         let request = api::ConfigureRequest {
             realtime_ns: clock::now_ns(),
             network: self.machine.guest_network().into(),
@@ -140,6 +142,7 @@ impl<H: Host> Vm<H> {
         };
         let configured = guest.client.configure(context::with_duration(CALL), &request).await?;
         info!("guest kernel {}", one_line(&configured.kernel));
+        failpoint!("boot.configured");
         Ok(guest)
     }
 

@@ -3,21 +3,27 @@
 //! Those of the container's own namespaces (createContainer, startContainer) have no host process
 //! to run in, and are refused rather than forgotten.
 //!
-//! A hook dies with its shim: it must not go on making what `delete` has just removed. That hooks began is written down
-//! before the first of them, so that those after the end run whatever becomes of the shim.
+//! A hook dies with its shim, and what it has started before `delete` undoes its work ([`offspring`]): it must not go on
+//! making what was just removed. That hooks began is written down before the first of them, so that those after the end run
+//! whatever becomes of the shim.
+
+mod offspring;
 
 use std::{
     io,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use log::warn;
+use log::{debug, warn};
 use oci_spec::runtime::{Hook, Hooks, Spec};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::Command,
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -46,6 +52,8 @@ pub struct ContainerHooks {
     id: String,
     bundle: PathBuf,
     annotations: serde_json::Value,
+    /// The number of the hook that runs next.
+    next: AtomicU32,
 }
 
 impl ContainerHooks {
@@ -65,8 +73,24 @@ impl ContainerHooks {
                 )));
             }
         }
+        #[allow(deprecated, reason = "Docker's networking is a prestart hook")]
+        let offered = [
+            ("prestart", hooks.prestart()),
+            ("createRuntime", hooks.create_runtime()),
+            ("poststart", hooks.poststart()),
+            ("poststop", hooks.poststop()),
+        ];
+        for (name, hooks) in offered {
+            if let Some(hook) = hooks.iter().flatten().find(|hook| !hook.path().is_absolute()) {
+                let path = hook.path().display();
+                return Err(Error::invalid(format!("hooks.{name}: path {path}: it must be absolute")));
+            }
+        }
         let annotations = serde_json::json!(spec.annotations().clone().unwrap_or_default());
-        Ok(ContainerHooks { hooks, id: id.to_owned(), bundle: bundle.to_owned(), annotations })
+        let (id, bundle) = (id.to_owned(), bundle.to_owned());
+        // `delete` numbers its hooks differently: pids have 22 bits.
+        let next = AtomicU32::new(std::process::id() << 8);
+        Ok(ContainerHooks { hooks, id, bundle, annotations, next })
     }
 
     /// The container's id.
@@ -86,14 +110,14 @@ impl ContainerHooks {
         #[allow(deprecated, reason = "Docker's networking is a prestart hook")]
         let prestart = self.hooks.prestart().iter().flatten();
         for hook in prestart.chain(self.hooks.create_runtime().iter().flatten()) {
-            run(hook, &state).await.map_err(|e| e.context("createRuntime"))?;
+            self.run(hook, &state).await.map_err(|e| e.context("createRuntime"))?;
         }
         Ok(())
     }
 
     /// After the container's process was started. One that fails is logged.
     pub async fn poststart(&self, pid: u32) {
-        for error in run_all("poststart", self.hooks.poststart(), &self.state("running", pid)).await {
+        for error in self.run_all("poststart", self.hooks.poststart(), &self.state("running", pid)).await {
             warn!("{error}");
         }
     }
@@ -110,9 +134,39 @@ impl ContainerHooks {
         if self.hooks.poststop().iter().flatten().next().is_none() {
             return Vec::new();
         }
-        let mut errors = run_all("poststop", self.hooks.poststop(), &self.state("stopped", 0)).await;
+        let mut errors = self.run_all("poststop", self.hooks.poststop(), &self.state("stopped", 0)).await;
         errors.extend(Record::of(&self.bundle).write(&Entry::HooksEnded).err());
         errors
+    }
+
+    async fn run_all(&self, name: &str, hooks: &Option<Vec<Hook>>, state: &[u8]) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for hook in hooks.iter().flatten() {
+            errors.extend(self.run(hook, state).await.map_err(|e| e.context(name)).err());
+        }
+        errors
+    }
+
+    async fn run(&self, hook: &Hook, state: &[u8]) -> Result<()> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.note(&Entry::HookRuns(number));
+        let ran = run(hook, state, &offspring::mark(&self.bundle, number)).await;
+        if let Err((true, _)) = ran {
+            let bundle = self.bundle.clone();
+            let ended = spawn_blocking(move || end_offspring(&bundle, number)).await;
+            if let Ok(Err(error)) = ended {
+                warn!("{error}");
+            }
+        }
+        self.note(&Entry::HookEnded);
+        ran.map_err(|(_, error)| error)
+    }
+
+    /// Writes down what is for `delete` to know. A bundle that is gone has none, and its hooks run all the same.
+    fn note(&self, entry: &Entry) {
+        if let Err(error) = Record::of(&self.bundle).write(entry) {
+            debug!("{error}");
+        }
     }
 
     /// The state document. Source: OCI runtime-spec, runtime.md, "State".
@@ -129,18 +183,20 @@ impl ContainerHooks {
     }
 }
 
-async fn run_all(name: &str, hooks: &Option<Vec<Hook>>, state: &[u8]) -> Vec<Error> {
-    let mut errors = Vec::new();
-    for hook in hooks.iter().flatten() {
-        errors.extend(run(hook, state).await.map_err(|e| e.context(name)).err());
-    }
-    errors
+/// Ends what a hook has started that was running when its shim died.
+///
+/// # Errors
+/// When something of it still runs.
+pub fn end_offspring(bundle: &Path, hook: u32) -> Result<()> {
+    let mark = offspring::mark(bundle, hook);
+    offspring::end(&mark).map_err(|e| Error::internal(format!("end what hook {mark} has started: {e}")))
 }
 
+/// Runs a hook, which bears `mark`; whether it was cut off with its error.
 #[expect(clippy::disallowed_methods, reason = "who writes a hook runs it as root")]
-async fn run(hook: &Hook, state: &[u8]) -> Result<()> {
+async fn run(hook: &Hook, state: &[u8], mark: &str) -> Result<(), (bool, Error)> {
     let path = hook.path().display();
-    let failed = |what: String| Error::internal(format!("hook {path}: {what}"));
+    let failed = |what: String| (false, Error::internal(format!("hook {path}: {what}")));
     let args = hook.args().as_deref().unwrap_or_default();
     let mut command = Command::new(hook.path());
     if let Some(name) = args.first() {
@@ -150,6 +206,7 @@ async fn run(hook: &Hook, state: &[u8]) -> Result<()> {
         .args(args.get(1..).unwrap_or_default())
         .env_clear()
         .envs(hook.env().iter().flatten().filter_map(|variable| variable.split_once('=')))
+        .env(offspring::MARK, mark)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -172,13 +229,18 @@ async fn run(hook: &Hook, state: &[u8]) -> Result<()> {
         drop(stdin);
         child.wait().await
     });
-    let status = ran.await.map_err(|_| failed(format!("did not end within {limit:?}")))?;
+    let Ok(status) = ran.await else {
+        // Dropping it would do the same, but later than what it has started is looked for.
+        let _ = child.start_kill();
+        return Err((true, failed(format!("did not end within {limit:?}")).1));
+    };
     let status = status.map_err(|e| failed(e.to_string()))?;
     if status.success() {
         return Ok(());
     }
     let stderr = timeout(LAST_WORDS, stderr).await.ok().and_then(std::result::Result::ok).unwrap_or_default();
-    Err(failed(format!("{status}: {}", String::from_utf8_lossy(&stderr).trim())))
+    let (_, error) = failed(format!("{status}: {}", String::from_utf8_lossy(&stderr).trim()));
+    Err((status.signal().is_some(), error))
 }
 
 /// The beginning of what comes from `stderr`, all of which is read: a hook must not wait for us.
@@ -291,9 +353,36 @@ mod tests {
         assert!(!recorded());
     }
 
+    #[tokio::test]
+    async fn what_a_hook_that_was_cut_off_has_started_ends_with_it() {
+        let bundle = tempfile::tempdir().unwrap();
+        let late = bundle.path().join("late");
+        for end in ["kill -9 $$", "sleep 60"] {
+            let script = format!("(sleep 3; touch {}) & {end}", late.display());
+            let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}]);
+            let spec =
+                serde_json::from_value(json!({"ociVersion": "1.0.2", "hooks": {"createRuntime": hook}}))
+                    .unwrap();
+            let hooks = ContainerHooks::new(&spec, "c1", bundle.path()).unwrap();
+            hooks.create_runtime(7).await.unwrap_err();
+            let number = hooks.next.load(Ordering::Relaxed) - 1;
+            assert!(!offspring::is_left(&offspring::mark(bundle.path(), number)), "{end}");
+            assert_eq!(Record::of(bundle.path()).read().unwrap().hook, None);
+        }
+        assert!(!late.exists());
+    }
+
     #[test]
     fn hooks_without_a_place_are_refused() {
         let error = hooks(json!({"startContainer": shell("true")})).err().unwrap();
         assert!(error.to_string().contains("hooks.startContainer"), "{error}");
+    }
+
+    #[test]
+    fn a_hook_has_an_absolute_path() {
+        for name in ["prestart", "createRuntime", "poststart", "poststop"] {
+            let error = hooks(json!({name: [{"path": "bin/hook"}]})).err().unwrap();
+            assert!(error.to_string().contains(&format!("hooks.{name}: path bin/hook")), "{error}");
+        }
     }
 }

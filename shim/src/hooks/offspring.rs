@@ -1,0 +1,125 @@
+//! What a hook that was cut off has started, and what goes on without it: a CNI plugin would make an address after the hooks
+//! that remove it have run.
+//!
+//! A hook and all that it starts have a variable in their environment that no other hook's have. One that ends by itself may
+//! leave processes, as network plugins do; those of one that is killed are waited for, and then killed as well.
+
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use linux::pidfd::Pidfd;
+use nix::{sys::signal::Signal, unistd::Pid};
+
+/// The variable's name.
+pub const MARK: &str = "KRUN_HOOK";
+
+/// How long what a hook has begun may take to end by itself.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// How long it may take when it was killed.
+pub const KILL_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The variable's value for the hook of this number of the container with this bundle.
+pub fn mark(bundle: &Path, number: u32) -> String {
+    format!("{}#{number}", bundle.display())
+}
+
+/// Ends what bears this mark. Blocks for a second at most.
+///
+/// # Errors
+/// When something still runs.
+pub fn end(mark: &str) -> io::Result<()> {
+    end_within(mark, PATIENCE)
+}
+
+fn end_within(mark: &str, patience: Duration) -> io::Result<()> {
+    let patient = Instant::now() + patience;
+    for process in bearing(mark)? {
+        process.ends_within(patient.saturating_duration_since(Instant::now()))?;
+    }
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    loop {
+        // Those that were started meanwhile as well.
+        let left = bearing(mark)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        for process in &left {
+            // It may have ended by itself.
+            let _ = process.signal(Signal::SIGKILL);
+        }
+        for process in &left {
+            if !process.ends_within(deadline.saturating_duration_since(Instant::now()))? {
+                return Err(io::Error::from(io::ErrorKind::TimedOut));
+            }
+        }
+    }
+}
+
+/// Whether something with this mark runs.
+#[cfg(test)]
+pub fn is_left(mark: &str) -> bool {
+    !bearing(mark).unwrap().is_empty()
+}
+
+/// The processes with this mark.
+#[expect(clippy::disallowed_methods, reason = "paths of /proc")]
+fn bearing(mark: &str) -> io::Result<Vec<Pidfd>> {
+    let variable = format!("{MARK}={mark}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // The pidfd is opened first, and so holds the process that is looked at, unless that has ended.
+        let Ok(process) = Pidfd::open(Pid::from_raw(pid)) else { continue };
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|&byte| byte == 0).any(|one| one == variable.as_bytes()) {
+            found.push(process);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_a_hook_has_started_ends_and_what_another_has_stays() {
+        let bundle = tempfile::tempdir().unwrap();
+        let [ours, theirs] = [1, 2].map(|number| mark(bundle.path(), number));
+        let begin = |mark: &str| {
+            // The shell ends, and what it has started goes on in a session of its own.
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", "setsid sleep 60 & echo $!"]).env(MARK, mark).stdout(Stdio::piped());
+            let mut child = shell.spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            child.wait().unwrap();
+        };
+        begin(&ours);
+        begin(&theirs);
+        end_within(&ours, Duration::from_millis(10)).unwrap();
+        assert!(bearing(&ours).unwrap().is_empty());
+        assert_eq!(bearing(&theirs).unwrap().len(), 1);
+        end_within(&theirs, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn what_ends_soon_is_waited_for() {
+        let bundle = tempfile::tempdir().unwrap();
+        let (mark, made) = (mark(bundle.path(), 1), bundle.path().join("made"));
+        let script = format!("sleep 0.2; touch {}", made.display());
+        let mut child = Command::new("/bin/sh").args(["-c", &script]).env(MARK, &mark).spawn().unwrap();
+        end_within(&mark, Duration::from_secs(20)).unwrap();
+        child.wait().unwrap();
+        assert!(made.exists());
+    }
+}
