@@ -31,7 +31,7 @@ use libcgroups::{
 };
 use log::{debug, warn};
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
 pub use self::{name::CgroupName, oom::OomKills, seat::Seat};
 use crate::{
@@ -213,6 +213,7 @@ impl HostCgroup {
             fs::write(self.vms().join("pids.max"), pids.limit().to_string())
                 .map_err(|e| failed(format!("pids.max: {e}")))?;
         }
+        limits.set_devices(Some(vec![every_device()]));
         let options = ControllerOpt {
             resources: &limits,
             disable_oom_killer: false,
@@ -237,6 +238,15 @@ impl HostCgroup {
     pub fn oom_kills(&self) -> Option<OomKills> {
         OomKills::watch(self.path())
     }
+}
+
+/// The rule that allows every device. A container's devices are its guest's. Where cargo builds the shim together with
+/// guest-init, it unites their features, and the library limits a cgroup's devices: a VM needs /dev/kvm.
+fn every_device() -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(true);
+    rule.set_typ(Some(LinuxDeviceType::A));
+    rule
 }
 
 /// Changes a cgroup by systemd where that made it, else by its files.
