@@ -35,6 +35,7 @@ class Options:
     memory: int  # MiB
     lifetime: int  # seconds after which the box dies by itself
     init: str = INITS[0]
+    apparmor: bool = True
 
 
 class Box:
@@ -128,11 +129,10 @@ def _qemu(box, base, options, port):
     icount = options.accel == "icount"
     # tsc=reliable: on a multiprocessor of AMD's that does not promise it, Linux takes the TSC for unsynchronised, uses the
     # slow HPET instead, and has KVM patch up its guests' clocks. QEMU's emulation has one TSC for all processors.
-    # apparmor=0: the box has none of AppArmor's programs, and critest asks the kernel alone whether it has it.
     # With several emulated processors one more comes first, on which nothing is put: QEMU lets the others spoil its state.
     # An icount box is for measuring: no debug log of containerd and the shims there.
     spare = options.accel == "tcg" and options.cpus > 1
-    append = ("console=ttyS0 quiet panic=-1 tsc=reliable apparmor=0"
+    append = (f"console=ttyS0 quiet panic=-1 tsc=reliable apparmor={int(options.apparmor)}"
               f" box.name={box.name} box.accel={options.accel} box.containerd={options.containerd}"
               f" box.init={options.init} box.log_level={'info' if icount else 'debug'}"
               f"{' isolcpus=0' if spare else ''}")

@@ -7,8 +7,8 @@ from . import cache, containerds, debian, images, kernel, remote
 from .errors import BoxError, run
 
 PACKAGES = (
-    "busybox-static", "ca-certificates", "containernetworking-plugins", "dbus", "iproute2", "iptables", "kmod",
-    "libkrunfw5", "openssh-server", "procps", "python3", "redis-tools", "runc", "socat", "strace", "systemd",
+    "apparmor", "busybox-static", "ca-certificates", "containernetworking-plugins", "dbus", "iproute2", "iptables",
+    "kmod", "libkrunfw5", "openssh-server", "procps", "python3", "redis-tools", "runc", "socat", "strace", "systemd",
 )
 DISK_SIZE = "6G"  # sparse
 FILES = cache.HACK / "box-root"

@@ -52,17 +52,17 @@ fn seccomp_refused(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// AppArmor, resctrl and limits on swap, which the kubelet writes, are the host's: dropped, with a line in the log for
+/// SELinux, resctrl and limits on swap, which the kubelet writes, are the host's: dropped, with a line in the log for
 /// each.
 fn host_labels_dropped(ctx: &Ctx) -> Result<Outcome> {
     let id = ctx.id("");
     let mark = containerd_log::mark();
     let mut spec = spec::new(ctx, &id, &["echo", "fine"])?;
-    spec["process"]["apparmorProfile"] = json!("cri-containerd.apparmor.d");
+    spec["process"]["selinuxLabel"] = json!("system_u:system_r:container_t:s0");
     spec["linux"]["intelRdt"] = json!({ "closID": "guaranteed" });
     spec["linux"]["resources"]["unified"] = json!({ "memory.swap.max": "0", "memory.oom.group": "1" });
     spec::run(ctx, &["--rm"], &spec, &id)?.run()?.ok()?.printed("fine\n")?;
-    for word in ["apparmor", "intelRdt", "swap"] {
+    for word in ["selinuxLabel", "intelRdt", "swap"] {
         ensure!(mark.line_with(&[word])?.is_some(), "the log has no line about {word}");
     }
     Ok(Outcome::Passed)

@@ -11,6 +11,7 @@ mod enforcement;
 mod execs;
 mod exit_codes;
 mod fidelity;
+mod host_apparmor;
 mod hostile;
 mod hostile_guest;
 mod hostile_net;
@@ -62,6 +63,7 @@ pub const ALL: &[&[Scenario]] = &[
     bad_bundle::SCENARIOS,
     bad_host::SCENARIOS,
     enforcement::SCENARIOS,
+    host_apparmor::SCENARIOS,
     fidelity::SCENARIOS,
     runtimetest::SCENARIOS,
     execs::SCENARIOS,

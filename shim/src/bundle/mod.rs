@@ -1,7 +1,9 @@
 //! A bundle: read once, then turned into the guest's by a list of small pure functions ([`transform`]).
 
+mod apparmor;
 mod devices;
 mod enforcement;
+mod exec;
 mod load;
 mod mounts;
 mod policy;
@@ -14,6 +16,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 pub use enforcement::{bound_memory, for_host, keep_guests};
+pub use exec::to_guest_process;
 pub use load::{load, parse};
 pub use policy::{HostPolicy, Role};
 pub use root::{Root, rootfs_of};

@@ -3,8 +3,8 @@
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use super::{bound_memory, for_host, own_limits, pod_of, resources};
-use crate::config::Limits;
+use super::{apparmor, bound_memory, for_host, own_limits, pod_of, resources};
+use crate::{config::Limits, error::Result};
 
 /// What a container is to its sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,21 +40,27 @@ pub struct HostPolicy {
     /// How soon the kernel kills it when the host's memory runs out, from -1000 (never) to 1000; none when its VM need
     /// not regard it.
     pub oom_score_adj: Option<i32>,
+    /// The AppArmor profile of its VM if that is made for it: a pod's other containers do not change it.
+    pub apparmor_profile: Option<String>,
 }
 
 impl HostPolicy {
     /// The policy for `spec`'s container, whose id is `id`, and whose VM has this much memory if it is made for it.
-    pub fn of(spec: &Spec, id: &str, memory_mib: u32) -> HostPolicy {
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` that names what cannot be.
+    pub fn of(spec: &Spec, id: &str, memory_mib: u32) -> Result<HostPolicy> {
         let role = Role::of(pod_of(spec), id);
         let asked = spec.process().as_ref().and_then(|process| process.oom_score_adj());
-        HostPolicy {
+        Ok(HostPolicy {
             role,
             limits: own_limits(spec),
             hosts: for_host(&resources(spec).cloned().unwrap_or_default(), role)
                 .map(|hosts| bound_memory(hosts, memory_mib)),
             // containerd protects every pod's sandbox container, which does not need it.
             oom_score_adj: (role != Role::Sandbox).then_some(asked.unwrap_or(0)),
-        }
+            apparmor_profile: apparmor::profile(spec)?.filter(|_| role != Role::Member),
+        })
     }
 }
 
@@ -68,14 +74,19 @@ mod tests {
     fn a_pods_sandbox_container_is_not_protected() {
         let policy = |id, pod: Option<&str>| {
             let mut spec = json!({"ociVersion": "1.0.2", "annotations": {}, "process": {
-                "cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}, "oomScoreAdj": -998,
+                "cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}, "oomScoreAdj": -998, "apparmorProfile": "p",
             }});
             if let Some(pod) = pod {
                 spec["annotations"]["io.kubernetes.cri.sandbox-id"] = json!(pod);
             }
-            let policy = HostPolicy::of(&serde_json::from_value(spec).unwrap(), id, 1024);
+            let policy = HostPolicy::of(&serde_json::from_value(spec).unwrap(), id, 1024).unwrap();
             let memory = policy.hosts.and_then(|hosts| hosts.memory().and_then(|memory| memory.limit()));
             assert_eq!(memory.is_some(), policy.role != Role::Member, "a VM is bounded");
+            assert_eq!(
+                policy.apparmor_profile.is_some(),
+                policy.role != Role::Member,
+                "a VM has one profile"
+            );
             (policy.role, policy.oom_score_adj)
         };
         assert_eq!(policy("a", None), (Role::Lone, Some(-998)));

@@ -125,13 +125,16 @@ fn cgroup(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     Ok(bundle)
 }
 
-/// Removes AppArmor, SELinux and resctrl, which the guest's kernel does not have.
-fn host_labels(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+/// Removes AppArmor, SELinux and resctrl, which the guest's kernel does not have. The vmm gets the AppArmor profile of the
+/// container that its VM is made for.
+fn host_labels(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let mut dropped = Vec::new();
     if let Some(process) = bundle.spec.process_mut() {
         if process.apparmor_profile().is_some() {
             process.set_apparmor_profile(None);
-            dropped.push("process.apparmorProfile");
+            if Role::of(context.pod, context.id) == Role::Member {
+                dropped.push("process.apparmorProfile");
+            }
         }
         if process.selinux_label().is_some() {
             process.set_selinux_label(None);
@@ -292,7 +295,7 @@ mod tests {
             guest(linux, json!({"apparmorProfile": "cri-containerd.apparmor.d", "selinuxLabel": "l"}));
         assert!(spec["process"].get("apparmorProfile").is_none());
         assert!(spec["linux"].get("intelRdt").is_none());
-        assert_eq!(notes.len(), 4, "{notes:?}");
+        assert_eq!(notes.len(), 3, "{notes:?}");
     }
 
     #[test]

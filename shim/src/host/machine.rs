@@ -13,6 +13,7 @@ use log::{info, warn};
 use tokio::task::spawn_blocking;
 use vm_launcher::{Guest, Vm, VmConfig, VmEnd, find};
 
+use super::apparmor;
 use crate::{
     bundle::Volume,
     cgroup::{HostCgroup, OomKills},
@@ -53,11 +54,17 @@ pub struct KrunMachine {
 
 impl KrunMachine {
     /// Makes what a VM of `sandbox` in containerd's `namespace` needs, without launching it. `anchor` is a pid in the task's
-    /// network namespace.
+    /// network namespace; `apparmor_profile` is that of the vmm.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
-    pub fn new((namespace, sandbox): (&str, &str), config: &Config, anchor: u32) -> Result<KrunMachine> {
+    pub fn new(
+        (namespace, sandbox): (&str, &str),
+        config: &Config,
+        anchor: u32,
+        apparmor_profile: Option<&str>,
+    ) -> Result<KrunMachine> {
+        apparmor_profile.map_or(Ok(()), apparmor::check)?;
         let network = network::choose(config.network, &Netns::of(anchor)?)?;
         network::check(&config.ports, network)?;
         vm_launcher::probe::device().map_err(|e| Error::precondition(chain(e)))?;
@@ -72,6 +79,7 @@ impl KrunMachine {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
             mount_namespace: Some(share.namespace().path()),
+            apparmor_profile: apparmor_profile.map(str::to_owned),
             debug: log::max_level() >= log::LevelFilter::Debug,
             debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
             ..VmConfig::new(share.path(), state.sockets(), libkrunfw, guest_init)

@@ -1,6 +1,7 @@
 //! The real host of a sandbox: Linux, with mounts, cgroups, namespaces and the vmm.
 
 pub mod anchor;
+mod apparmor;
 mod machine;
 
 use std::{path::Path, sync::Arc};
@@ -50,8 +51,14 @@ impl Host for Linux {
         Anchor::start(container, rootfs, network, cgroup).await
     }
 
-    fn machine(&self, sandbox: (&str, &str), config: &Config, anchor: u32) -> Result<KrunMachine> {
-        KrunMachine::new(sandbox, config, anchor)
+    fn machine(
+        &self,
+        sandbox: (&str, &str),
+        config: &Config,
+        anchor: u32,
+        apparmor_profile: Option<&str>,
+    ) -> Result<KrunMachine> {
+        KrunMachine::new(sandbox, config, anchor, apparmor_profile)
     }
 }
 

@@ -56,11 +56,17 @@ pub trait Host: Send + Sync + 'static {
     ) -> Result<Self::Anchor>;
 
     /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `anchor` the
-    /// pid of a process in the task's network namespace. It may block.
+    /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm. It may block.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
-    fn machine(&self, sandbox: (&str, &str), config: &Config, anchor: u32) -> Result<Self::Machine>;
+    fn machine(
+        &self,
+        sandbox: (&str, &str),
+        config: &Config,
+        anchor: u32,
+        apparmor_profile: Option<&str>,
+    ) -> Result<Self::Machine>;
 }
 
 /// A cgroup of the host.

@@ -28,6 +28,9 @@ pub const SOCKET_NAME: &str = "guest.sock";
 /// Maximum length of a unix socket's path: `sun_path` of unix(7) without its final zero byte.
 pub const MAX_SOCKET_PATH: usize = 107;
 
+/// Maximum length of an AppArmor profile's name: a page, in which the kernel takes it, without the command before it.
+pub const MAX_APPARMOR_PROFILE: usize = 4096 - "changeprofile ".len();
+
 /// Maximum number of NICs of a VM: libkrun 1.19 has interrupts for eleven devices; balloon, rng, console, root and
 /// vsock take five.
 pub const MAX_NICS: usize = 6;
@@ -84,6 +87,8 @@ pub struct VmConfig {
     pub libkrunfw: PathBuf,
     /// The static executable that becomes PID 1: see [`crate::find::guest_init`].
     pub guest_init: PathBuf,
+    /// The AppArmor profile of the vmm; `None` leaves it under the caller's, which mostly is none.
+    pub apparmor_profile: Option<String>,
     /// Log at debug level, in the vmm and in the guest.
     pub debug: bool,
     /// File that gets the output of the kernel's console, appended; `None` is a VM without a console.
@@ -145,6 +150,7 @@ impl VmConfig {
             network: Network::None,
             libkrunfw: libkrunfw.into(),
             guest_init: guest_init.into(),
+            apparmor_profile: None,
             debug: false,
             debug_console: None,
         }

@@ -4,7 +4,7 @@
 use std::io;
 
 use anyhow::{Context, Result};
-use nix::{errno::Errno, sys::prctl, unistd::setgroups};
+use nix::{errno::Errno, unistd::setgroups};
 
 /// The capabilities that the vmm keeps, with their numbers. Source: linux/capability.h.
 ///
@@ -68,8 +68,7 @@ pub fn drop(binds: bool) -> Result<()> {
     }
     prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT | SECBIT_NO_CAP_AMBIENT_RAISE)
         .context("PR_SET_SECUREBITS")?;
-    set(kept).context("capset")?;
-    prctl::set_no_new_privs().context("PR_SET_NO_NEW_PRIVS")
+    set(kept).context("capset")
 }
 
 fn prctl(option: libc::c_int, argument: libc::c_ulong) -> nix::Result<()> {

@@ -3,6 +3,7 @@
 //! A process with one thread enters it once, before libkrun starts, so that it holds for every later thread. Nothing in
 //! it can be undone from inside.
 
+mod apparmor;
 mod capabilities;
 pub mod landlock;
 mod limits;
@@ -13,6 +14,7 @@ mod seccomp;
 mod user;
 
 use anyhow::{Context, Result};
+use nix::sys::prctl;
 use vm_launcher::{Network, VmConfig};
 
 /// The guest's root, in the jail.
@@ -41,6 +43,12 @@ pub fn enter_unfiltered(config: &VmConfig, on_host: bool) -> Result<()> {
     capabilities::drop(binds).context("dropping capabilities")?;
     user::become_own(&proc).context("changing the real uid")?;
     limits::set_users().context("setting limits of the user")?;
+    if let Some(profile) = &config.apparmor_profile {
+        // All that the host's kernel must allow a vmm in order to get here needs no place in the profile.
+        apparmor::enter(&proc, profile).with_context(|| format!("apparmor profile {profile}"))?;
+    }
+    // Not before: under no_new_privs a vmm whose shim is confined could not change to a profile that is not part of the shim's.
+    prctl::set_no_new_privs().context("PR_SET_NO_NEW_PRIVS")?;
     drop(proc);
     landlock::restrict(&config.network).context("restricting files with Landlock")?;
     Ok(())

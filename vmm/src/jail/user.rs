@@ -53,6 +53,12 @@ impl Proc {
         let pid = pid.to_str().and_then(|pid| pid.parse().ok()).context("/proc/self leads to no pid")?;
         Ok(Proc { directory, pid })
     }
+
+    /// Opens one of its files.
+    pub fn open_for_writing(&self, name: &str) -> nix::Result<File> {
+        let file = openat(&self.directory, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(File::from(file))
+    }
 }
 
 /// Gives this process a real uid of its own. It must have one thread, and keep its capabilities whatever its uids are.
@@ -102,8 +108,7 @@ fn map(proc: &Proc, mut entered: PipeReader) -> io::Result<()> {
     }
     for name in MAPS {
         // Not before: an open file maps the ids of the namespace in which the process was when it was opened.
-        let map = openat(&proc.directory, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        File::from(map).write_all(EVERY_ID)?;
+        proc.open_for_writing(name)?.write_all(EVERY_ID)?;
     }
     Ok(())
 }

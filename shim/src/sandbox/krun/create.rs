@@ -52,7 +52,7 @@ impl Plan {
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         let root = bundle::rootfs_of(&spec, &new.bundle, !new.rootfs.is_empty())?;
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
-        let policy = HostPolicy::of(&spec, id, config.memory_mib);
+        let policy = HostPolicy::of(&spec, id, config.memory_mib)?;
         let guest = bundle::to_guest(spec, id, host)?;
         for note in &guest.notes {
             info!("{id}: {note}");
@@ -94,7 +94,7 @@ impl<H: Host> KrunSandbox<H> {
             let (rootfs, anchor) =
                 self.take_place(&mut side, &new, (cgroup, root), &network, &policy).await?;
             let (vm, follower) =
-                self.join(&mut side, &new.id, &config, anchor.pid(), (rootfs, volumes)).await?;
+                self.join(&mut side, &new.id, (&config, &policy), anchor.pid(), (rootfs, volumes)).await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
                 published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
@@ -168,7 +168,7 @@ impl<H: Host> KrunSandbox<H> {
         &self,
         side: &mut HostSide<H>,
         id: &str,
-        config: &Config,
+        (config, policy): (&Config, &HostPolicy),
         anchor: u32,
         (rootfs, volumes): (Pinned, Vec<Volume>),
     ) -> Result<(Arc<Vm<H>>, Follower)> {
@@ -181,8 +181,10 @@ impl<H: Host> KrunSandbox<H> {
             None => {
                 let (host, config) = (self.host.clone(), config.clone());
                 let names = (self.namespace.clone(), self.sandbox.clone());
-                let machine =
-                    blocking("prepare the VM", move || host.machine((&names.0, &names.1), &config, anchor));
+                let profile = policy.apparmor_profile.clone();
+                let machine = blocking("prepare the VM", move || {
+                    host.machine((&names.0, &names.1), &config, anchor, profile.as_deref())
+                });
                 let vm = Arc::new(Vm::new(&self.sandbox, machine.await?));
                 // From here on the VM is undone with the container.
                 side.vm = Some(vm.clone());

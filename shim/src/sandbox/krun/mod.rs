@@ -195,7 +195,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         let request = api::ExecRequest {
             container_id: id.container.clone(),
             exec_id: id.exec.clone(),
-            process,
+            process: bundle::to_guest_process(process),
             stdio: Some(numbers).into(),
             ..Default::default()
         };

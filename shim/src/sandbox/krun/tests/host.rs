@@ -269,7 +269,7 @@ impl Host for FakeHost {
         Ok(FakeAnchor { made: self.step("anchor")?, container: container.to_owned() })
     }
 
-    fn machine(&self, _: (&str, &str), _: &Config, _: u32) -> Result<FakeMachine> {
+    fn machine(&self, _: (&str, &str), _: &Config, _: u32, _: Option<&str>) -> Result<FakeMachine> {
         let made = self.step("machine")?;
         self.0.ended.send_replace(None);
         Ok(FakeMachine { made, launched: Mutex::default(), network: *self.0.network.lock().unwrap() })
