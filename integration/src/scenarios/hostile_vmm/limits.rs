@@ -20,11 +20,11 @@ pub fn quotas(ctx: &Ctx) -> Result<Outcome> {
     let launch = Launch::new(ctx, "", "holds")?;
     let running = launch.run(ctx, &[]).spawn()?;
     let holds = report(&launch, "holds ")?;
-    println!("tried to take all: {holds}");
+    println!("tried: take all that the kernel counts for a user: {holds}");
     let watched = watch();
-    println!("root's watch of epoll meanwhile: {watched:?}");
+    println!("tried: a watch of epoll of root's meanwhile: {watched:?}");
     let timed = timer();
-    println!("root's timer meanwhile: {timed:?}");
+    println!("tried: a timer of root's meanwhile: {timed:?}");
     ctx.kill(&launch.id, "SIGKILL")?.ok()?;
     ensure!(running.finish()?.status != 0, "a vmm without a guest has succeeded");
     watched.context("no watches of epoll are left for root")?;
@@ -43,7 +43,7 @@ pub fn memory(ctx: &Ctx) -> Result<Outcome> {
     let line = mark.line_with(&["the memory that its cgroup may use on the host was not enough"])?;
     ensure!(line.is_some(), "the log does not say that memory ran out: {output}");
     let kills = oom_kills()? - before;
-    println!("tried to take all memory: {kills} processes killed");
+    println!("tried: take all memory: {kills} processes killed");
     ensure!(kills == 1, "{kills} processes were killed for memory");
     Ok(Outcome::Passed)
 }
@@ -88,7 +88,7 @@ pub fn spinning(ctx: &Ctx) -> Result<Outcome> {
             fs::write(format!("{cgroup}/cpu.max"), "10000 100000")
                 .with_context(|| format!("limit {cgroup}"))?;
             let took = answers(ctx, &launch.id, running)?;
-            println!("{}: {count}; {took}", name(what));
+            println!("tried: {}: {count}; {took}", name(what));
         }
     }
     fs::remove_dir(POD).with_context(|| format!("remove {POD}"))?;

@@ -88,7 +88,7 @@ fn tries(ctx: &Ctx, mode: Mode, flags: &[&str]) -> Result<Outcome> {
     let unknown: Vec<_> = got.keys().filter(|name| !wanted.contains_key(**name)).collect();
     ensure!(unknown.is_empty(), "tries without an expectation: {unknown:?}");
     ensure!(failures.is_empty(), "{} of {} tries: {}", failures.len(), got.len(), failures.join("\n"));
-    println!("{} tries, each as expected", got.len());
+    println!("tried: {} things, each of which got what it must", got.len());
     Ok(Outcome::Passed)
 }
 
