@@ -22,7 +22,7 @@ const MAX: Held = Held {
     namespaces: 0,
     cgroups: 0,
     files: 200,
-    run: 256 << 10,
+    run: 64 << 10,
     store: 8 << 20,
     memory: 192 << 20,
 };

@@ -45,7 +45,7 @@ pub enum Entry {
     HooksEnded,
     /// The hook of this number runs.
     HookRuns(u32),
-    /// It has ended, and nothing of it is to be ended.
+    /// The hook that ran has ended, and so has what `delete` would have to end of it.
     HookEnded,
 }
 

@@ -24,7 +24,11 @@ use crate::{
     bundle::{self, NetworkNamespace},
     cgroup,
     error::{Error, Result},
-    files::{mount, state_dir},
+    files::{
+        mount,
+        pin::{self, Pinned},
+        state_dir,
+    },
     hooks::{self, ContainerHooks},
     network::{self, Netns},
     record::{Record, Recorded},
@@ -55,7 +59,10 @@ pub fn delete(flags: &Flags) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     let cwd = env::current_dir().unwrap_or_default();
     let bundle = if flags.bundle.is_empty() { cwd } else { flags.bundle.clone().into() };
-    let remains = Remains::of(flags, bundle)?;
+    // containerd runs this in the bundle. Source: `core/runtime/v2/binary.go`.
+    let directory = Pinned::open_directory(Path::new("."))
+        .map_err(|e| Error::internal(format!("open bundle {}", bundle.display())).because(e))?;
+    let remains = Remains::of(flags, bundle, directory)?;
     let (done, cleaned) = mpsc::channel();
     let cleaning = thread::Builder::new().name("clean".to_owned()).spawn(move || {
         remains.clean(deadline);
@@ -86,31 +93,37 @@ struct Remains {
     /// The id of its sandbox, which may be its own.
     sandbox: String,
     bundle: PathBuf,
+    /// The bundle itself, whatever has its name by now.
+    directory: Pinned,
     /// Its config.json, when that can be read.
     spec: Option<Spec>,
     /// Where the sandbox's server may listen.
     addresses: Vec<String>,
+    /// Whether these are guessed: nobody has written down where it listens.
+    is_guess: bool,
     /// The sandbox's directory.
     state: PathBuf,
 }
 
 impl Remains {
-    fn of(flags: &Flags, bundle: PathBuf) -> Result<Remains> {
+    fn of(flags: &Flags, bundle: PathBuf, directory: Pinned) -> Result<Remains> {
         let spec = bundle::load(&bundle).ok();
         let sandbox = spec.as_ref().and_then(bundle::pod_of).unwrap_or(&flags.id).to_owned();
         let mut addresses = address::noted(&bundle, &sandbox);
-        if addresses.is_empty() {
+        let is_guess = addresses.is_empty();
+        if is_guess {
             addresses.push(address::compute(&flags.address, &flags.namespace, &sandbox, None)?);
         }
         let state = state_dir::path(&flags.namespace, &sandbox);
-        Ok(Remains { id: flags.id.clone(), sandbox, bundle, spec, addresses, state })
+        let id = flags.id.clone();
+        Ok(Remains { id, sandbox, bundle, directory, spec, addresses, is_guess, state })
     }
 
     fn clean(&self, deadline: Instant) {
         failpoint!(blocking "cleanup.begun");
         if self.sandbox == self.id
-            && !self.has_successor()
-            && let Err(error) = pid_file::end(&self.bundle, &self.id, GRACE)
+            && !self.bundle_is_gone()
+            && let Err(error) = pid_file::end(&pin::path_of(&self.directory), &self.id, GRACE)
         {
             eprintln!("end the shim of {}: {error}", self.sandbox);
         }
@@ -118,48 +131,53 @@ impl Remains {
         let rootfs = self.bundle.join("rootfs");
         // While its server lives, the sandbox has other containers, or removes itself.
         if self.is_served() {
-            if !self.has_successor() {
-                mount::detach_all(&rootfs);
-            }
+            self.unmount(&rootfs);
             return;
         }
         failpoint!(blocking "cleanup.unserved");
-        if !self.has_successor() {
+        if !self.bundle_is_gone() {
             self.clean_bundle(&rootfs, deadline);
         }
-        // That took its time, and the name may be a new sandbox's by now.
-        if !self.is_served() {
-            self.remove_sandbox();
+        // That took its time, and the name may be a new sandbox's by now, whose server listens where we do not know.
+        if self.is_served() || self.is_guess && self.bundle_is_gone() {
+            return;
         }
+        self.remove_sandbox();
     }
 
     fn is_served(&self) -> bool {
         self.addresses.iter().any(|address| address::is_served(address))
     }
 
-    /// Whether the bundle is not ours any more. containerd calls `delete` while it removes the bundle of a task that was
-    /// deleted, when its client does not wait: nothing of that is left, and a new container with the same id may have its
-    /// bundle in the same place.
-    fn has_successor(&self) -> bool {
+    /// Whether containerd has removed the bundle, or does so now. It calls `delete` while it removes the bundle of a task that
+    /// was deleted, when its client does not wait: nothing of that is left, and a new container with the same id may have
+    /// its bundle in the same place. So this is asked before each step that goes by the bundle's path.
+    fn bundle_is_gone(&self) -> bool {
         abandoned::is_gone(&self.id)
+    }
+
+    fn unmount(&self, rootfs: &Path) {
+        if !self.bundle_is_gone() {
+            mount::detach_all(rootfs);
+        }
     }
 
     /// Undoes what was made for the container whose bundle this is.
     fn clean_bundle(&self, rootfs: &Path, deadline: Instant) {
-        let recorded = Record::of(&self.bundle).read().unwrap_or_else(|error| {
+        let recorded = Record::of(&pin::path_of(&self.directory)).read().unwrap_or_else(|error| {
             eprintln!("{error}");
             Recorded::default()
         });
         cgroup::remove_left(&recorded, deadline.min(Instant::now() + KILL_TIMEOUT));
         failpoint!(blocking "cleanup.cgroup");
-        mount::detach_all(rootfs);
+        self.unmount(rootfs);
         failpoint!(blocking "cleanup.rootfs");
         if let Some(number) = recorded.hook
             && let Err(error) = hooks::end_offspring(&self.bundle, number)
         {
             eprintln!("{error}");
         }
-        if recorded.hooked {
+        if recorded.hooked && !self.bundle_is_gone() {
             self.run_hooks(deadline);
             failpoint!(blocking "cleanup.hooks");
         }
@@ -268,8 +286,14 @@ mod tests {
             Record::of(&self.path("tasks/app")).write(&Entry::HooksBegan).unwrap();
         }
 
+        fn remains(&self, flags: &Flags) -> Remains {
+            let bundle = self.path("tasks/app");
+            let directory = Pinned::open_directory(&bundle).unwrap();
+            Remains::of(flags, bundle, directory).unwrap()
+        }
+
         fn clean(&self, flags: &Flags) {
-            let mut remains = Remains::of(flags, self.path("tasks/app")).unwrap();
+            let mut remains = self.remains(flags);
             remains.state = self.path("state");
             remains.clean(Instant::now() + LIMIT);
         }
@@ -375,7 +399,7 @@ mod tests {
         let host = Host::new();
         let flags = host.member(json!({"type": "network"}));
         let usual = address::compute(&flags.address, "default", "pod", None).unwrap();
-        assert_eq!(Remains::of(&flags, host.path("tasks/app")).unwrap().addresses, [usual]);
+        assert_eq!(host.remains(&flags).addresses, [usual]);
         host.clean(&flags);
         assert!(!host.path("state").exists());
     }
@@ -385,7 +409,7 @@ mod tests {
         let host = Host::new();
         let flags = host.member(json!({"type": "network"}));
         fs::write(host.path("tasks/app/config.json"), "{").unwrap();
-        assert_eq!(Remains::of(&flags, host.path("tasks/app")).unwrap().sandbox, "app");
+        assert_eq!(host.remains(&flags).sandbox, "app");
         host.clean(&flags);
         assert!(!host.path("state").exists());
     }

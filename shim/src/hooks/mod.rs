@@ -14,7 +14,10 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,13 @@ const KEPT: u64 = 64 << 10;
 /// How long the rest of that may take once the hook has ended: what it has started may hold it open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long the end of what a hook has started may take, with looking for it.
+const OFFSPRING: Duration = Duration::from_secs(3);
+
+/// The number of the hook that runs next. The shim and `delete` have different pids, so their numbers differ: pids have 22
+/// bits.
+static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id() << 8));
+
 /// The file with a process's standing when memory is short, and the usual one. Source: proc_pid_oom_score_adj(5).
 const OOM_SCORE_ADJ: &std::ffi::CStr = c"/proc/self/oom_score_adj";
 const USUAL_SCORE: &[u8] = b"0";
@@ -52,8 +62,6 @@ pub struct ContainerHooks {
     id: String,
     bundle: PathBuf,
     annotations: serde_json::Value,
-    /// The number of the hook that runs next.
-    next: AtomicU32,
 }
 
 impl ContainerHooks {
@@ -88,9 +96,7 @@ impl ContainerHooks {
         }
         let annotations = serde_json::json!(spec.annotations().clone().unwrap_or_default());
         let (id, bundle) = (id.to_owned(), bundle.to_owned());
-        // `delete` numbers its hooks differently: pids have 22 bits.
-        let next = AtomicU32::new(std::process::id() << 8);
-        Ok(ContainerHooks { hooks, id, bundle, annotations, next })
+        Ok(ContainerHooks { hooks, id, bundle, annotations })
     }
 
     /// The container's id.
@@ -148,18 +154,20 @@ impl ContainerHooks {
     }
 
     async fn run(&self, hook: &Hook, state: &[u8]) -> Result<()> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         self.note(&Entry::HookRuns(number));
         let ran = run(hook, state, &offspring::mark(&self.bundle, number)).await;
-        if let Err((true, _)) = ran {
+        if let Err(Failure { cut_off: true, .. }) = ran {
             let bundle = self.bundle.clone();
-            let ended = spawn_blocking(move || end_offspring(&bundle, number)).await;
-            if let Ok(Err(error)) = ended {
-                warn!("{error}");
+            let ended = spawn_blocking(move || end_offspring(&bundle, number));
+            match timeout(OFFSPRING, ended).await {
+                Ok(Ok(Err(error))) => warn!("{error}"),
+                Err(_) => warn!("hook {}: what it has started was not found in time", hook.path().display()),
+                _ => {}
             }
         }
         self.note(&Entry::HookEnded);
-        ran.map_err(|(_, error)| error)
+        ran.map_err(|failure| failure.error)
     }
 
     /// Writes down what is for `delete` to know. A bundle that is gone has none, and its hooks run all the same.
@@ -192,11 +200,19 @@ pub fn end_offspring(bundle: &Path, hook: u32) -> Result<()> {
     offspring::end(&mark).map_err(|e| Error::internal(format!("end what hook {mark} has started: {e}")))
 }
 
-/// Runs a hook, which bears `mark`; whether it was cut off with its error.
+/// Why a hook did not do its work.
+struct Failure {
+    error: Error,
+    /// It was killed, and what it has started goes on.
+    cut_off: bool,
+}
+
+/// Runs a hook, which bears `mark`.
 #[expect(clippy::disallowed_methods, reason = "who writes a hook runs it as root")]
-async fn run(hook: &Hook, state: &[u8], mark: &str) -> Result<(), (bool, Error)> {
+async fn run(hook: &Hook, state: &[u8], mark: &str) -> Result<(), Failure> {
     let path = hook.path().display();
-    let failed = |what: String| (false, Error::internal(format!("hook {path}: {what}")));
+    let failure =
+        |what: String, cut_off| Failure { error: Error::internal(format!("hook {path}: {what}")), cut_off };
     let args = hook.args().as_deref().unwrap_or_default();
     let mut command = Command::new(hook.path());
     if let Some(name) = args.first() {
@@ -216,7 +232,7 @@ async fn run(hook: &Hook, state: &[u8], mark: &str) -> Result<(), (bool, Error)>
     unsafe {
         command.pre_exec(move || settle(shim));
     }
-    let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
+    let mut child = command.spawn().map_err(|e| failure(e.to_string(), false))?;
     let limit =
         hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map_or(TIMEOUT, Duration::from_secs);
     let (mut stdin, stderr) = (child.stdin.take(), child.stderr.take());
@@ -232,15 +248,15 @@ async fn run(hook: &Hook, state: &[u8], mark: &str) -> Result<(), (bool, Error)>
     let Ok(status) = ran.await else {
         // Dropping it would do the same, but later than what it has started is looked for.
         let _ = child.start_kill();
-        return Err((true, failed(format!("did not end within {limit:?}")).1));
+        return Err(failure(format!("did not end within {limit:?}"), true));
     };
-    let status = status.map_err(|e| failed(e.to_string()))?;
+    let status = status.map_err(|e| failure(e.to_string(), false))?;
     if status.success() {
         return Ok(());
     }
     let stderr = timeout(LAST_WORDS, stderr).await.ok().and_then(std::result::Result::ok).unwrap_or_default();
-    let (_, error) = failed(format!("{status}: {}", String::from_utf8_lossy(&stderr).trim()));
-    Err((status.signal().is_some(), error))
+    let what = format!("{status}: {}", String::from_utf8_lossy(&stderr).trim());
+    Err(failure(what, status.signal().is_some()))
 }
 
 /// The beginning of what comes from `stderr`, all of which is read: a hook must not wait for us.
@@ -365,8 +381,7 @@ mod tests {
                     .unwrap();
             let hooks = ContainerHooks::new(&spec, "c1", bundle.path()).unwrap();
             hooks.create_runtime(7).await.unwrap_err();
-            let number = hooks.next.load(Ordering::Relaxed) - 1;
-            assert!(!offspring::is_left(&offspring::mark(bundle.path(), number)), "{end}");
+            assert!(!offspring::is_left(bundle.path()), "{end}");
             assert_eq!(Record::of(bundle.path()).read().unwrap().hook, None);
         }
         assert!(!late.exists());

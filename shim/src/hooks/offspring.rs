@@ -5,7 +5,8 @@
 //! leave processes, as network plugins do; those of one that is killed are waited for, and then killed as well.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     path::Path,
     time::{Duration, Instant},
 };
@@ -20,14 +21,18 @@ pub const MARK: &str = "KRUN_HOOK";
 const PATIENCE: Duration = Duration::from_millis(700);
 
 /// How long it may take when it was killed.
-pub const KILL_TIMEOUT: Duration = Duration::from_millis(300);
+const KILL_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How much of a process's environment is looked at, in bytes. The variable comes soon: hooks have few others.
+const MAX_ENVIRONMENT: u64 = 256 << 10;
 
 /// The variable's value for the hook of this number of the container with this bundle.
 pub fn mark(bundle: &Path, number: u32) -> String {
     format!("{}#{number}", bundle.display())
 }
 
-/// Ends what bears this mark. Blocks for a second at most.
+/// Ends what bears this mark. Blocks for a second, and for as long as a process keeps its environment from being read: it can
+/// map a file of a hung file system there.
 ///
 /// # Errors
 /// When something still runs.
@@ -59,23 +64,37 @@ fn end_within(mark: &str, patience: Duration) -> io::Result<()> {
     }
 }
 
-/// Whether something with this mark runs.
+/// Whether something runs that any hook of the container with this bundle has started.
 #[cfg(test)]
-pub fn is_left(mark: &str) -> bool {
-    !bearing(mark).unwrap().is_empty()
+pub fn is_left(bundle: &Path) -> bool {
+    let begin = format!("{MARK}={}#", bundle.display());
+    !with_variable(|variable| variable.starts_with(begin.as_bytes())).unwrap().is_empty()
+}
+
+/// The beginning of a process's environment, which it can make as long as it likes.
+#[expect(clippy::disallowed_methods, reason = "a path of /proc")]
+fn environment(process: &Path) -> io::Result<Vec<u8>> {
+    let mut environment = Vec::new();
+    File::open(process.join("environ"))?.take(MAX_ENVIRONMENT).read_to_end(&mut environment)?;
+    Ok(environment)
 }
 
 /// The processes with this mark.
-#[expect(clippy::disallowed_methods, reason = "paths of /proc")]
 fn bearing(mark: &str) -> io::Result<Vec<Pidfd>> {
-    let variable = format!("{MARK}={mark}");
+    let wanted = format!("{MARK}={mark}");
+    with_variable(|variable| variable == wanted.as_bytes())
+}
+
+/// The processes with such a variable in their environment.
+#[expect(clippy::disallowed_methods, reason = "a path of /proc")]
+fn with_variable(is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<Pidfd>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // The pidfd is opened first, and so holds the process that is looked at, unless that has ended.
         let Ok(process) = Pidfd::open(Pid::from_raw(pid)) else { continue };
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        if environment.split(|&byte| byte == 0).any(|one| one == variable.as_bytes()) {
+        let environment = environment(&entry.path()).unwrap_or_default();
+        if environment.split(|&byte| byte == 0).any(&is_wanted) {
             found.push(process);
         }
     }

@@ -104,7 +104,7 @@ impl Anchor {
             spawn = spawn.fd(netns, NETNS_FD);
         }
         spawn.namespaces = namespaces;
-        spawn.at_parents_end = Some(Signal::SIGKILL);
+        spawn.death_signal = Some(Signal::SIGKILL);
         spawn.cgroup = cgroup.as_deref().map(HostCgroup::open).transpose()?.flatten();
         let is_placed = spawn.cgroup.is_some();
         let child = spawn.spawn().map_err(|e| Error::internal("start the anchor").because(e))?;
@@ -159,7 +159,7 @@ impl Anchor {
 
 impl Drop for Anchor {
     fn drop(&mut self) {
-        // One that is stopped does not read that it is let go. It does nothing to one that has ended.
+        // A stopped anchor does not read that the shim lets go of it. An anchor that has ended is left alone.
         self.kill();
     }
 }

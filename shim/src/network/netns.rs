@@ -43,7 +43,11 @@ impl Netns {
     pub fn open(path: &Path) -> Result<Netns> {
         let failed =
             |e: io::Error| Error::internal(format!("open network namespace {}", path.display())).because(e);
-        let invalid = || Error::invalid(format!("{}: it is no network namespace", path.display()));
+        let invalid = || {
+            let wanted =
+                "it is no network namespace; a link to one in /proc is not followed: name that itself";
+            Error::invalid(format!("{}: {wanted}", path.display()))
+        };
         let found = pin::namespace(path).map_err(failed)?.ok_or_else(invalid)?;
         let file = pin::reopen(found, OFlag::O_RDONLY).map_err(failed)?;
         match kind(&file).map_err(failed)? {
@@ -172,7 +176,8 @@ mod tests {
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         for path in [fifo.as_path(), Path::new("/dev/null"), Path::new("/proc/self/ns/uts"), dir.path()] {
             let error = Netns::open(path).err().unwrap().to_string();
-            assert_eq!(error, format!("{}: it is no network namespace", path.display()));
+            let begin = format!("{}: it is no network namespace;", path.display());
+            assert!(error.starts_with(&begin), "{error}");
         }
     }
 }

@@ -34,14 +34,12 @@ impl Output {
         match target {
             Target::Fifo(path) => {
                 let both_ways = OFlag::O_RDWR | OFlag::O_NONBLOCK;
-                let fifo = pin::fifo(path).and_then(|fifo| pin::reopen(fifo, both_ways));
-                let fifo = fifo.and_then(pipe::Sender::from_file);
+                let opened = looked_up(path, move |path| pin::reopen(pin::fifo(path)?, both_ways)).await;
+                let fifo = opened.and_then(pipe::Sender::from_file);
                 Ok(fifo.map_err(|e| cannot_open(path, e))?.into())
             }
             Target::File(path) => {
-                let log = path.clone();
-                let opened = spawn_blocking(move || pin::log_file(&log)).await;
-                let file = opened.unwrap_or_else(|e| Err(e.into())).map_err(|e| cannot_open(path, e))?;
+                let file = looked_up(path, pin::log_file).await.map_err(|e| cannot_open(path, e))?;
                 Ok(Output(Box::pin(File::from_std(file))))
             }
             Target::Binary(binary) => Err(Error::invalid(format!(
@@ -70,10 +68,10 @@ impl Input {
     ///
     /// # Errors
     /// When there is none.
-    pub fn find(uri: &str) -> Result<Input> {
+    pub async fn find(uri: &str) -> Result<Input> {
         let target = Target::parse(uri)?;
         let path = target.path();
-        pin::fifo(path).map(Input).map_err(|e| cannot_open(path, e))
+        looked_up(path, pin::fifo).await.map(Input).map_err(|e| cannot_open(path, e))
     }
 
     /// Opens it. The second half keeps it open for writing, so that the reader sees no end of file while no client has
@@ -86,6 +84,15 @@ impl Input {
         let hold = pin::reopen(&self.0, OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;
         Ok((pipe::Receiver::from_file(fifo)?, pipe::Sender::from_file(hold)?))
     }
+}
+
+/// Looks for `path` on a thread of its own: the file system that it leads to may hang.
+async fn looked_up<T: Send + 'static>(
+    path: &Path,
+    open: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let path = path.to_owned();
+    spawn_blocking(move || open(&path)).await.unwrap_or_else(|e| Err(e.into()))
 }
 
 fn cannot_open(path: &Path, error: io::Error) -> Error {

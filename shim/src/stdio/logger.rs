@@ -53,7 +53,7 @@ impl Logger {
         let ((out_read, out), (err_read, err), (ready, ready_write)) = (pipes()?, pipes()?, pipes()?);
         let mut spawn = Spawn::new(&binary.path).fd(out_read, 3).fd(err_read, 4).fd(ready_write, 5);
         // It ends when the output does, which one that was stopped does not read.
-        spawn.at_parents_end = Some(Signal::SIGCONT);
+        spawn.death_signal = Some(Signal::SIGCONT);
         spawn.args.clone_from(&binary.args);
         spawn.env = [("CONTAINER_ID", id), ("CONTAINER_NAMESPACE", namespace)]
             .map(|(name, value)| (name.into(), value.into()))

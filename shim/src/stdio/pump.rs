@@ -49,7 +49,7 @@ impl Endpoints {
             true => Target::parse(uri).map(Some),
             false => Ok(None),
         };
-        let stdin = if paths.stdin.is_empty() { None } else { Some(Input::find(&paths.stdin)?) };
+        let stdin = if paths.stdin.is_empty() { None } else { Some(Input::find(&paths.stdin).await?) };
         let (stdout, stderr) = (target(&paths.stdout, true)?, target(&paths.stderr, !paths.terminal)?);
         if let Some(Target::Binary(binary)) = stdout {
             // Both outputs are the logger's, whatever standard error says, as with runc's shim.

@@ -124,7 +124,7 @@ impl Vm {
         // A vmm that a guest has taken over must not change the program of later vmms.
         spawn.read_only_exe = true;
         // It ends when its life pipe does, unless it is stopped.
-        spawn.at_parents_end = Some(Signal::SIGKILL);
+        spawn.death_signal = Some(Signal::SIGKILL);
         match &config.mount_namespace {
             Some(path) => {
                 spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);

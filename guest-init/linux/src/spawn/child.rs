@@ -44,7 +44,7 @@ pub struct Plan<'a> {
     /// Whether `exe` is executed from a read-only mount.
     pub read_only_exe: bool,
     /// The signal that it gets when the thread that starts it ends.
-    pub at_parents_end: Option<Signal>,
+    pub death_signal: Option<Signal>,
 }
 
 /// Clones; in the parent, returns the child.
@@ -122,8 +122,8 @@ fn attempt(plan: &Plan<'_>) -> Step {
         if libc::setsid() < 0 {
             return Step::Setsid;
         }
-        if let Some(signal) = plan.at_parents_end {
-            // Fails for no signal that there is.
+        if let Some(signal) = plan.death_signal {
+            // The signal is valid: this cannot fail.
             libc::prctl(libc::PR_SET_PDEATHSIG, signal as c_int);
         }
         if let Some(namespace) = plan.mount_namespace

@@ -50,7 +50,7 @@ pub struct Spawn {
     pub read_only_exe: bool,
     /// The signal that the kernel sends it when the thread that starts it ends: also to a stopped process, which reads no end
     /// of a pipe. Only for a thread that lives as long as its process. Source: PR_SET_PDEATHSIG(2const).
-    pub at_parents_end: Option<Signal>,
+    pub death_signal: Option<Signal>,
 }
 
 /// Why a program was not started.
@@ -90,7 +90,7 @@ impl Spawn {
             mount_namespace: None,
             cgroup: None,
             read_only_exe: false,
-            at_parents_end: None,
+            death_signal: None,
         }
     }
 
@@ -125,7 +125,7 @@ impl Spawn {
             mount_namespace: self.mount_namespace.as_ref().map(AsRawFd::as_raw_fd),
             cgroup: self.cgroup.as_ref().map(AsRawFd::as_raw_fd),
             read_only_exe: self.read_only_exe,
-            at_parents_end: self.at_parents_end,
+            death_signal: self.death_signal,
         };
         let child = child::start(&plan).map_err(|error| SpawnError::Clone(exe.clone(), error))?;
         drop(prepared.errors_write);

@@ -24,8 +24,8 @@ fn a_program_runs_with_its_arguments_and_no_environment() {
 
 #[test]
 fn a_stopped_program_dies_with_the_thread_that_started_it() {
-    let start = |at_parents_end| {
-        let spawn = Spawn { at_parents_end, ..Spawn::new("/bin/sleep").arg("60") };
+    let start = |death_signal| {
+        let spawn = Spawn { death_signal, ..Spawn::new("/bin/sleep").arg("60") };
         std::thread::spawn(|| {
             let child = spawn.spawn().unwrap();
             child.kill(Signal::SIGSTOP);

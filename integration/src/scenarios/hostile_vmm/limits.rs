@@ -20,6 +20,10 @@ pub fn quotas(ctx: &Ctx) -> Result<Outcome> {
     let launch = Launch::new(ctx, "", "holds")?;
     let running = launch.run(ctx, &[]).spawn()?;
     let holds = report(&launch, "holds ")?;
+    ensure!(
+        holds.contains("signals Some(EAGAIN)") && holds.contains("watches Some(ENOSPC)"),
+        "it could not take all: {holds}"
+    );
     println!("tried: take all that the kernel counts for a user: {holds}");
     let watched = watch();
     println!("tried: a watch of epoll of root's meanwhile: {watched:?}");

@@ -1,7 +1,7 @@
 //! One case from its beginning to the proof that nothing is left.
 
 use super::events::Events;
-use super::life::{self, Life, Living, server_of, signal};
+use super::life::{self, Life, Living, STATUS, server_of, signal};
 use super::{Case, Hit, PROMPT, Victim, Want};
 use crate::command::{Cmd, Running};
 use crate::ctx::{BUSYBOX, Ctx};
@@ -64,6 +64,10 @@ pub fn attempt(ctx: &Ctx, points: &Points, case: &Case) -> Result<String> {
     ended.context("remove the container")?;
     let fails_to_be_created = case.at == "create.told" && matches!(case.want, Want::Failure);
     let told = events.as_ref().map(|events| events.settled(&living.id, fails_to_be_created)).transpose()?;
+    let must_be_told = case.told.is_some() || (matches!(case.want, Want::Is(_)) && case.life != Life::Exec);
+    if let Some(told) = &told {
+        ensure!(told.created > 0 || !must_be_told, "nothing was told");
+    }
     if let Some(told) = &told
         && told.created > 0
         && !fails_to_be_created
@@ -74,6 +78,7 @@ pub fn attempt(ctx: &Ctx, points: &Points, case: &Case) -> Result<String> {
             (None, Want::Is(status)) if case.life != Life::Exec => {
                 ensure!(first == status as u64, "told {told:?}, not {status}");
             }
+            (None, Want::Failure) => ensure!(![0, STATUS as u64].contains(&first), "told {told:?}"),
             _ => ensure!(first != 0, "told {told:?}"),
         }
     }
@@ -147,7 +152,7 @@ fn hit(ctx: &Ctx, case: &Case, living: &Living, held: Held, mut running: Running
     let took = began.elapsed();
     match case.want {
         Want::Is(status) => ensure!(output.status == status, "not status {status}: {output}"),
-        Want::Failure => ensure!(output.status != 0, "this was to fail: {output}"),
+        Want::Failure => ensure!(![0, STATUS].contains(&output.status), "this was to fail: {output}"),
         Want::Any => {}
     }
     Ok((output.status, took))

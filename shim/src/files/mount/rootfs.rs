@@ -26,7 +26,7 @@ impl Mounted {
     /// first, and the rootfs.
     ///
     /// # Errors
-    /// The mount's, with its type, source and target; nothing stays mounted.
+    /// The mount's, with its type, source and target. Nothing stays mounted, unless the place was moved meanwhile.
     pub fn rootfs(mounts: &[Mount], bundle: &Pinned, path: &Path) -> Result<(Vec<Mounted>, Pinned)> {
         let shown = bundle.path().join(path);
         let failed =
@@ -39,10 +39,8 @@ impl Mounted {
             let (mount, late) = Late::part(mount);
             attach(mount, pin::path_of(&place)).map_err(|e| failed(&what, e))?;
             let uppermost = bundle.beneath(path).map_err(|e| failed(&what, e))?;
-            let ids = [&rootfs, &uppermost].map(mount_of);
-            if let [Ok(before), Ok(now)] = ids
-                && before == now
-            {
+            let mount_of = |root| mount_of(root).map_err(|e| failed(&what, e));
+            if mount_of(&rootfs)? == mount_of(&uppermost)? {
                 return Err(failed(&what, io::Error::other("it is not there")));
             }
             mounted.insert(0, Mounted(uppermost.clone()));
@@ -61,8 +59,8 @@ impl Drop for Mounted {
     }
 }
 
-/// What of a mount's options is set once it is there. The library would set it by the path of the place, which a descriptor
-/// has not: what is mounted on it is another.
+/// What of a mount's options is set once it is there. The library would use the target's path a second time. Ours is that of a
+/// descriptor, which stays the directory below the mount.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Late {
     attributes: u64,
@@ -87,6 +85,16 @@ impl Late {
                 "slave" | "rslave" => (0, libc::MS_SLAVE),
                 "shared" | "rshared" => (0, libc::MS_SHARED),
                 "unbindable" | "runbindable" => (0, libc::MS_UNBINDABLE),
+                "rw" | "suid" | "dev" | "exec" if is_bind => {
+                    // The last one holds, as for mount(8).
+                    late.attributes &= !match option.as_str() {
+                        "rw" => libc::MOUNT_ATTR_RDONLY,
+                        "suid" => libc::MOUNT_ATTR_NOSUID,
+                        "dev" => libc::MOUNT_ATTR_NODEV,
+                        _ => libc::MOUNT_ATTR_NOEXEC,
+                    };
+                    return false;
+                }
                 _ => return true,
             };
             late.attributes |= attribute;
@@ -145,6 +153,9 @@ mod tests {
         assert_eq!(rest.options, ["rbind"]);
         let (attributes, propagation) = (libc::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE);
         assert_eq!(late, Late { attributes, propagation, recursive: true });
+        let (rest, late) = Late::part(&mount("bind", Path::new("/a"), &["bind", "ro", "nosuid", "rw"]));
+        assert_eq!(rest.options, ["bind"]);
+        assert_eq!(late, Late { attributes: libc::MOUNT_ATTR_NOSUID, ..Late::default() });
         let (rest, late) = Late::part(&mount("overlay", Path::new("overlay"), &["ro", "lowerdir=/a:/b"]));
         assert_eq!(rest.options, ["ro", "lowerdir=/a:/b"]);
         assert_eq!(late, Late::default());
