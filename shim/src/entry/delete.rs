@@ -375,7 +375,8 @@ mod tests {
         let began = Instant::now();
         host.clean(&flags);
         assert!(!host.path("state").exists());
-        assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+        // That is when containerd kills it.
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
     #[test]
