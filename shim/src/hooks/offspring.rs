@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,10 @@ const KILL_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How much of a process's environment is looked at, in bytes. The variable comes soon: hooks have few others.
 const MAX_ENVIRONMENT: u64 = 256 << 10;
+
+/// How often a process without an environment is looked at, and how long after each time.
+const LOOKS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// The variable's value for the hook of this number of the container with this bundle.
 pub fn mark(bundle: &Path, number: u32) -> String {
@@ -71,6 +76,21 @@ pub fn is_left(bundle: &Path) -> bool {
     !with_variable(|variable| variable.starts_with(begin.as_bytes())).unwrap().is_empty()
 }
 
+/// The beginning of a process's environment. One that is just executing a program has none for a moment: it is looked at a few
+/// times.
+#[expect(clippy::disallowed_methods, reason = "a path of /proc")]
+fn settled_environment(process: &Path) -> Vec<u8> {
+    for _ in 0..LOOKS {
+        let found = environment(process).unwrap_or_default();
+        // Threads of the kernel and what has ended have no program either.
+        if !found.is_empty() || fs::read_link(process.join("exe")).is_err() {
+            return found;
+        }
+        thread::sleep(PAUSE);
+    }
+    Vec::new()
+}
+
 /// The beginning of a process's environment, which it can make as long as it likes.
 #[expect(clippy::disallowed_methods, reason = "a path of /proc")]
 fn environment(process: &Path) -> io::Result<Vec<u8>> {
@@ -93,7 +113,7 @@ fn with_variable(is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<Pidfd>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // The pidfd is opened first, and so holds the process that is looked at, unless that has ended.
         let Ok(process) = Pidfd::open(Pid::from_raw(pid)) else { continue };
-        let environment = environment(&entry.path()).unwrap_or_default();
+        let environment = settled_environment(&entry.path());
         if environment.split(|&byte| byte == 0).any(&is_wanted) {
             found.push(process);
         }
@@ -115,9 +135,11 @@ mod tests {
         let bundle = tempfile::tempdir().unwrap();
         let [ours, theirs] = [1, 2].map(|number| mark(bundle.path(), number));
         let begin = |mark: &str| {
-            // The shell ends, and what it has started goes on in a session of its own.
+            // The shell ends, and what it has started goes on in a session of its own; it waits for a FIFO's writer.
+            let fifo = bundle.path().join(mark.rsplit('#').next().unwrap()).display().to_string();
+            let goes_on = "setsid sh -c 'mkfifo \"$0\"; echo up; read line <\"$0\"' \"$0\" &";
             let mut shell = Command::new("/bin/sh");
-            shell.args(["-c", "setsid sleep 60 & echo $!"]).env(MARK, mark).stdout(Stdio::piped());
+            shell.args(["-c", goes_on, &fifo]).env(MARK, mark).stdout(Stdio::piped());
             let mut child = shell.spawn().unwrap();
             let mut line = String::new();
             BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
