@@ -16,7 +16,7 @@ STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-
 	RUSTFLAGS="-C target-feature=+crt-static"
 
 # What is built here, as against what is fetched.
-PACKAGES := $(addprefix -p ,shim vmm vm-launcher guest-init guest-protocol linux integration runtimetest hostile-init hostile-vmm fuzz-targets)
+PACKAGES := $(addprefix -p ,shim vmm krunctl vm-launcher guest-init guest-protocol linux integration runtimetest hostile-init hostile-vmm fuzz-targets)
 
 .PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes demo bench clean
 
@@ -37,10 +37,10 @@ ifdef SHARED_TARGET
 		echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/clone; }
 endif
 
-build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krun-scenarios, for tests containerd-shim-krunfp-v2 and krun-hostile-vmm, and the static guest-init, krun-runtimetest and krun-hostile-init
-	cargo build --profile $(PROFILE) -p shim -p vmm -p integration -p hostile-vmm
+build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krunctl, krun-scenarios, for tests containerd-shim-krunfp-v2 and krun-hostile-vmm, and the static guest-init, krun-runtimetest and krun-hostile-init
+	cargo build --profile $(PROFILE) -p shim -p vmm -p krunctl -p integration -p hostile-vmm
 	@# The same packages as above: others would have their dependencies built once more, with other features.
-	cargo build --profile $(PROFILE) -p shim -p vmm -p integration -p hostile-vmm --features shim/failpoints --bin containerd-shim-krunfp-v2
+	cargo build --profile $(PROFILE) -p shim -p vmm -p krunctl -p integration -p hostile-vmm --features shim/failpoints --bin containerd-shim-krunfp-v2
 	$(STATIC) cargo build --profile $(PROFILE) -p guest-init --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p runtimetest --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p hostile-init --target x86_64-unknown-linux-gnu

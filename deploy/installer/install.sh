@@ -191,7 +191,7 @@ removed() { # whether the DaemonSet goes; when nobody can tell, it does not
 install() {
 	copy_files
 	# Says what is missing: KVM, libraries as new as these programs need.
-	on_node '/usr/local/bin/krun-vmm check' || {
+	on_node '/usr/local/bin/krunctl check' || {
 		[ -e "$HOST/run/krun" ] || remove_files
 		fail "this node cannot run microVMs; the reason stands above"
 	}

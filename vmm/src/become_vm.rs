@@ -18,9 +18,10 @@ use guest_protocol::boot::BootConfig;
 use vm_launcher::{
     Network, VmConfig,
     order::{self, Order},
+    parts,
 };
 
-use crate::{guest_memory, jail, krun, parts};
+use crate::{guest_memory, jail, krun};
 
 /// A process that has its order and has done all that needs the host.
 pub struct Prepared {

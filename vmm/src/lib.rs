@@ -2,48 +2,33 @@
 //! (`integration/hostile-vmm`) is launched and jailed by the same code; nobody else uses it.
 
 pub mod become_vm;
-mod check;
 mod guest_memory;
 mod jail;
 mod krun;
 mod kvm_guest;
-mod logger;
-mod parts;
 mod reuse_address;
-mod run;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+/// Exit status of a command line that nobody understands. Source: `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
 
-/// Runs libkrun microVMs
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Becomes a VM, as told over inherited descriptors
-    #[command(hide = true)]
-    Vm,
-    /// Runs a few instructions on KVM.
-    #[command(hide = true)]
-    Probe,
-    /// Says whether this host can run microVMs
-    Check(check::Arguments),
-    /// Runs a command in a microVM whose root file system is a directory
-    Run(run::Arguments),
-}
-
-/// The whole program.
+/// The whole program. Its command line is for the launcher only: `vm` becomes a VM, as told over inherited descriptors;
+/// `probe` runs a few instructions on KVM.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Vm => become_vm::main(),
-        Command::Probe => kvm_guest::main(),
-        Command::Check(arguments) => check::main(&arguments),
-        Command::Run(arguments) => run::main(arguments),
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    match arguments.iter().map(|argument| argument.to_str()).collect::<Vec<_>>()[..] {
+        [Some("vm")] => become_vm::main(),
+        [Some("probe")] => kvm_guest::main(),
+        [Some("--version" | "-V")] => {
+            println!("krun-vmm {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!(
+                "krun-vmm: it becomes a VM, which the shim and krunctl start; `krunctl --help` lists what to type"
+            );
+            ExitCode::from(USAGE)
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! krun-vmm: becomes a VM (`vm`, which only the launcher starts), runs a command in a VM (`run`), or checks whether this
-//! host can run VMs (`check`).
+//! krun-vmm: becomes a VM. Only the launcher starts it: the program that a hostile guest may take over has no command line
+//! for people, which is krunctl's (`vmm/krunctl`).
 
 use std::process::ExitCode;
 

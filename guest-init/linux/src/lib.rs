@@ -1,10 +1,11 @@
 //! What Linux offers and no library wraps the way it is needed here, on the host and in the guest.
 //!
 //! One module for each thing: pidfds ([`pidfd`]), the ends of processes ([`wait`]), starting a program in namespaces and a cgroup ([`spawn`]), rtnetlink
-//! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]), the files of a cgroup ([`cgroup`]) and dialling a
-//! VM's host ([`vsock`]). Nothing here knows of containers.
+//! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]), the files of a cgroup ([`cgroup`]), whether there is
+//! Landlock ([`landlock`]), and dialling a VM's host ([`vsock`]). Nothing here knows of containers.
 
 pub mod cgroup;
+pub mod landlock;
 pub mod loopback;
 pub mod mountinfo;
 pub mod netlink;

@@ -1,4 +1,4 @@
-//! A host on which no VM can run: `ctr` and `krun-vmm check` say why, and nothing stays.
+//! A host on which no VM can run: `ctr` and `krunctl check` say why, and nothing stays.
 
 use crate::command::Cmd;
 use crate::ctx::Ctx;
@@ -49,14 +49,14 @@ fn no_guest_init(ctx: &Ctx) -> Result<Outcome> {
     both_refuse(ctx, &["guest-init"])
 }
 
-/// `ctr run` and `krun-vmm check` fail and name the cause.
+/// `ctr run` and `krunctl check` fail and name the cause.
 fn both_refuse(ctx: &Ctx, words: &[&str]) -> Result<Outcome> {
     ctx.sh(&[], &ctx.id(""), "true").run()?.refused(words)?;
-    let check = Cmd::new(&["krun-vmm", "check"]).run()?;
-    ensure!(check.status != 0, "krun-vmm check finds nothing wrong: {check}");
+    let check = Cmd::new(&["krunctl", "check"]).run()?;
+    ensure!(check.status != 0, "krunctl check finds nothing wrong: {check}");
     let printed = check.stdout_text() + &check.stderr_text();
     for word in words {
-        ensure!(printed.contains(word), "krun-vmm check does not name {word}: {check}");
+        ensure!(printed.contains(word), "krunctl check does not name {word}: {check}");
     }
     Ok(Outcome::Passed)
 }

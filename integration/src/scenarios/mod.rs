@@ -22,6 +22,7 @@ mod hostile_vmm;
 mod hung_volume;
 mod identity;
 mod kill_points;
+mod krunctl;
 mod lifecycle;
 mod limits;
 mod many_cycles;
@@ -41,7 +42,6 @@ mod signals;
 mod socket_dir;
 mod stall;
 mod stdio;
-mod vmm_tool;
 
 use crate::scenario::Scenario;
 
@@ -82,7 +82,7 @@ pub const ALL: &[&[Scenario]] = &[
     network::SCENARIOS,
     network_tap::SCENARIOS,
     network_many::SCENARIOS,
-    vmm_tool::SCENARIOS,
+    krunctl::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
     nerdctl_network::SCENARIOS,

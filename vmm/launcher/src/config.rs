@@ -19,7 +19,7 @@ pub const DEFAULT_CPUS: u8 = 1;
 /// Memory in MiB of a VM of containerd's, where nobody asked for another size.
 pub const DEFAULT_MEMORY_MIB: u32 = 1024;
 
-/// Memory in MiB of a VM of `krun-vmm run`, where nobody asked for another size: it runs one command.
+/// Memory in MiB of a VM of `krunctl run`, where nobody asked for another size: it runs one command.
 pub const DEFAULT_RUN_MEMORY_MIB: u32 = 512;
 
 /// Name of the socket in [`VmConfig::socket_dir`] that the guest connects to.

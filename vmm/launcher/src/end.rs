@@ -47,7 +47,7 @@ fn reason(status: ExitStatus, last_lines: &[String], killed_by_us: bool) -> Stri
     let last = last_lines.last().map(String::as_str).unwrap_or("it wrote no message");
     if last_lines.iter().any(|line| line.contains(KVM_GAVE_UP)) {
         return format!(
-            "this host's /dev/kvm opens but cannot run a guest ({KVM_GAVE_UP}); `krun-vmm check` says more"
+            "this host's /dev/kvm opens but cannot run a guest ({KVM_GAVE_UP}); `krunctl check` says more"
         );
     }
     match status {
@@ -83,8 +83,7 @@ mod tests {
             "the guest has shut down, or its kernel panicked or its PID 1 died (vmm: exit status 0)"
         );
         assert!(
-            reason_of(ExitStatus::Exited(1), &["x KVM_EXIT_INTERNAL_ERROR y", "z"])
-                .contains("krun-vmm check")
+            reason_of(ExitStatus::Exited(1), &["x KVM_EXIT_INTERNAL_ERROR y", "z"]).contains("krunctl check")
         );
         assert_eq!(reason_of(ExitStatus::Killed(9), &["z"]), "the vmm ended (killed by SIGKILL): z");
         assert_eq!(VmEnd::new(ExitStatus::Killed(9), vec![], true).reason, "the vmm was killed as asked");

@@ -47,7 +47,7 @@ pub enum GuestError {
     NoKvm(#[from] ProbeError),
     /// The guest did not connect in time.
     #[error(
-        "the guest did not answer within {} s of boot; `krun-vmm check` says whether this host can run VMs",
+        "the guest did not answer within {} s of boot; `krunctl check` says whether this host can run VMs",
         .0.as_secs()
     )]
     Timeout(Duration),

@@ -12,6 +12,7 @@ mod guest;
 pub mod lines;
 mod nonce;
 pub mod order;
+pub mod parts;
 pub mod probe;
 mod refused;
 mod vm;

@@ -7,18 +7,13 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
+use linux::landlock::available;
 use vm_launcher::{Network, probe::DEV_KVM};
 
 use super::{SHARE, root::DEV_TUN};
 
 /// The newest version of Landlock that this uses; older kernels enforce what they know of it.
 const NEWEST: ABI = ABI::V6;
-
-/// The first version that lets files move between directories. Source: Documentation/userspace-api/landlock.rst.
-const OLDEST: i64 = 2;
-
-/// `LANDLOCK_CREATE_RULESET_VERSION` of linux/landlock.h.
-const ASK_VERSION: u32 = 1;
 
 /// This process.
 const PROC_SELF: &str = "/proc/self";
@@ -55,17 +50,6 @@ fn enforce(rules: &[(&str, BitFlags<AccessFs>)]) -> Result<bool> {
         ruleset = ruleset.add_rule(rule).with_context(|| format!("allowing {path}"))?;
     }
     Ok(ruleset.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
-}
-
-/// Whether the kernel has a Landlock that is new enough.
-pub fn available() -> bool {
-    version() >= OLDEST
-}
-
-/// The kernel's version of Landlock, or less than 1 where it has none.
-fn version() -> i64 {
-    // SAFETY: with this flag the call takes no structure, and only answers.
-    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, ASK_VERSION) }
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The directory that becomes the guest's root: a tmpfs into which the user's directory is bound, in a mount namespace of
-//! this process.
+//! The directory that becomes the guest's root: a tmpfs into which the user's directory is bound, in a mount namespace of this process.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -16,27 +15,28 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
+use crate::container::CONTAINER;
+
 /// The parent of each run's directory.
 const BASE: &str = "/run/krun/run";
-
-/// The one container of the VM.
-pub const CONTAINER: &str = "run";
 
 /// The share of this run. Dropping it removes the empty directory on the host.
 pub struct Share {
     directory: PathBuf,
+    /// The user's directory.
+    rootfs: PathBuf,
     /// The lock of the directory: a directory without a lock belongs to a run that was killed.
     _lock: Flock<File>,
 }
 
 impl Share {
-    /// Makes a share that contains `rootfs`. The process must have only one thread: it enters a new mount namespace.
+    /// Makes a share with a place for `rootfs`. The process must have only one thread: it enters a new mount namespace.
     pub fn prepare(rootfs: &Path) -> Result<Share> {
         let found = fs::metadata(rootfs).with_context(|| format!("--root {}", rootfs.display()))?;
         ensure!(found.is_dir(), "--root {}: not a directory", rootfs.display());
         let rootfs = rootfs.canonicalize().with_context(|| format!("--root {}", rootfs.display()))?;
 
-        let share = Share::directory()?;
+        let share = Share::directory(rootfs)?;
         unshare(CloneFlags::CLONE_NEWNS).context("unshare of the mount namespace")?;
         // Mounts of the host still appear here; mounts made here do not appear on the host.
         change("/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
@@ -44,7 +44,7 @@ impl Share {
         for directory in [share.root(), share.sockets()] {
             fs::create_dir(&directory).with_context(|| format!("making {}", directory.display()))?;
         }
-        share.fill(&rootfs)?;
+        share.fill()?;
         Ok(share)
     }
 
@@ -58,7 +58,18 @@ impl Share {
         self.directory.join("sock")
     }
 
-    fn directory() -> Result<Share> {
+    /// Puts the user's directory into its place: what the guest writes, the host has.
+    pub fn bind_root(&self) -> Result<()> {
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(&self.rootfs), &self.container_root(), None::<&str>, bind, None::<&str>)
+            .with_context(|| format!("binding {}", self.rootfs.display()))
+    }
+
+    fn container_root(&self) -> PathBuf {
+        self.root().join(boot::rootfs_path(CONTAINER))
+    }
+
+    fn directory(rootfs: PathBuf) -> Result<Share> {
         let context = || format!("making a directory in {BASE}");
         remove_abandoned();
         for number in 0.. {
@@ -74,24 +85,21 @@ impl Share {
             // Another run may remove it before it is locked.
             let locked = File::open(&directory).ok().and_then(|file| lock(file).ok());
             if let Some(_lock) = locked.filter(|_| directory.exists()) {
-                return Ok(Share { directory, _lock });
+                return Ok(Share { directory, rootfs, _lock });
             }
         }
         anyhow::bail!("{BASE} is full")
     }
 
-    fn fill(&self, rootfs: &Path) -> Result<()> {
-        let root = self.root();
+    fn fill(&self) -> Result<()> {
+        let (root, inside) = (self.root(), self.container_root());
         tmpfs(&root, "mode=0755,size=1m")?;
-        let inside = root.join(boot::rootfs_path(CONTAINER));
         for directory in boot::MOUNT_POINTS {
             fs::create_dir(root.join(directory)).with_context(|| format!("making /{directory}"))?;
         }
         fs::create_dir_all(&inside).with_context(|| format!("making {}", inside.display()))?;
         fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777))?;
-        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-        mount(Some(rootfs), &inside, None::<&str>, bind, None::<&str>)
-            .with_context(|| format!("binding {}", rootfs.display()))
+        Ok(())
     }
 }
 

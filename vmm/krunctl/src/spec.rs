@@ -4,7 +4,7 @@
 use guest_protocol::boot;
 use serde_json::{Value, json};
 
-use super::share::CONTAINER;
+use crate::container::CONTAINER;
 
 /// Host name of the guest and its container.
 pub const HOSTNAME: &str = "krun";
@@ -28,12 +28,7 @@ const CAPABILITIES: [&str; 14] = [
 ];
 
 /// The specification for `command`; `size` is the terminal's, as (columns, rows), if it has one.
-pub fn make(command: &[String], term: Option<&str>, size: Option<(u16, u16)>) -> Value {
-    let mut env = vec![
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        "HOME=/root".to_owned(),
-    ];
-    env.extend(term.map(|term| format!("TERM={term}")));
+pub fn make(command: &[String], env: &[String], size: Option<(u16, u16)>) -> Value {
     let mut spec = json!({
         "ociVersion": "1.1.0",
         "process": {
@@ -94,13 +89,12 @@ mod tests {
 
     #[test]
     fn only_a_spec_with_a_size_has_a_terminal() {
-        let plain = make(&["true".into()], None, None);
+        let plain = make(&["true".into()], &["A=1".into()], None);
         assert_eq!(plain["process"]["terminal"], false);
         assert_eq!(plain["root"]["path"], "/containers/run/rootfs");
-        assert_eq!(plain["process"]["env"].as_array().unwrap().len(), 2);
-        let tty = make(&["sh".into()], Some("xterm"), Some((80, 24)));
+        assert_eq!(plain["process"]["env"], json!(["A=1"]));
+        let tty = make(&["sh".into()], &[], Some((80, 24)));
         assert_eq!(tty["process"]["terminal"], true);
         assert_eq!(tty["process"]["consoleSize"], json!({ "width": 80, "height": 24 }));
-        assert_eq!(tty["process"]["env"][2], "TERM=xterm");
     }
 }

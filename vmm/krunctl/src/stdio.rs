@@ -34,8 +34,19 @@ impl Pumps {
                 outputs.push(tokio::spawn(output(reader, fd)));
             }
         }
-        let (_, stdin) = streams.open(numbers.stdin).context("opening the input stream")?;
-        Ok(Pumps { stdin: Some(stdin), outputs })
+        let stdin = match numbers.stdin {
+            0 => None,
+            number => Some(streams.open(number).context("opening the input stream")?.1),
+        };
+        Ok(Pumps { stdin, outputs })
+    }
+
+    /// Sends `bytes` as the whole input, instead of ours. When to call it: see [`Pumps::start_input`].
+    pub fn send(&mut self, bytes: Vec<u8>) {
+        if let Some(mut stdin) = self.stdin.take() {
+            // Dropping the writer is the end of file. The process may end without reading it all, which is no failure.
+            tokio::spawn(async move { drop(stdin.send(&bytes).await) });
+        }
     }
 
     /// Copies the input. Call it when the guest has created the process: before, the guest drops the input.

@@ -10,9 +10,19 @@ use std::{
     ptr::NonNull,
 };
 
-use anyhow::{Context, Result, ensure};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
-use vm_launcher::find::LIBKRUNFW;
+
+use crate::find::LIBKRUNFW;
+
+/// Why a file cannot be a part of a VM.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadPart(String);
+
+/// Fails with `problem` unless `good`.
+fn ensure(good: bool, problem: impl FnOnce() -> String) -> Result<(), BadPart> {
+    if good { Ok(()) } else { Err(BadPart(problem())) }
+}
 
 /// The loaded library that contains the guest's kernel.
 pub struct Libkrunfw(NonNull<c_void>);
@@ -20,40 +30,52 @@ pub struct Libkrunfw(NonNull<c_void>);
 impl Libkrunfw {
     /// Loads the library. libkrun loads it by name later, in the jail, which has no such file; the dynamic loader then
     /// finds that it is already loaded.
-    pub fn load(path: &Path) -> Result<Self> {
-        let c_path = CString::new(path.as_os_str().as_bytes())?;
+    ///
+    /// # Errors
+    /// When it cannot be loaded, or is another library.
+    pub fn load(path: &Path) -> Result<Self, BadPart> {
+        let c_path = CString::new(path.as_os_str().as_bytes())
+            .map_err(|error| BadPart(format!("loading libkrunfw: {error}")))?;
         // SAFETY: a string; the library holds data and has no constructors.
         let handle = NonNull::new(unsafe { libc::dlopen(c_path.as_ptr(), libc::RTLD_NOW) });
-        let handle = handle.with_context(|| format!("loading libkrunfw: {}", dl_error()))?;
-        let name = CString::new(LIBKRUNFW)?;
+        let handle = handle.ok_or_else(|| BadPart(format!("loading libkrunfw: {}", dl_error())))?;
+        let name = CString::new(LIBKRUNFW).map_err(|error| BadPart(error.to_string()))?;
         // SAFETY: a string; with RTLD_NOLOAD nothing is loaded.
         let by_name = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
-        ensure!(!by_name.is_null(), "{} is not {LIBKRUNFW}: its SONAME is another", path.display());
+        ensure(!by_name.is_null(), || {
+            format!("{} is not {LIBKRUNFW}: its SONAME is another", path.display())
+        })?;
         Ok(Libkrunfw(handle))
     }
 
     /// The version of the kernel, as `uname -r` shows it.
-    pub fn kernel_version(&self) -> Result<String> {
-        version(self.kernel()?.image).context("libkrunfw's kernel has no version")
+    ///
+    /// # Errors
+    /// When the library has no kernel, or a kernel without a version.
+    pub fn kernel_version(&self) -> Result<String, BadPart> {
+        version(self.kernel()?.image).ok_or_else(|| BadPart("libkrunfw's kernel has no version".to_owned()))
     }
 
     /// The guest address of the kernel's end.
-    pub fn kernel_end(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// When the library has no kernel.
+    pub fn kernel_end(&self) -> Result<u64, BadPart> {
         let kernel = self.kernel()?;
         Ok(kernel.load + kernel.image.len() as u64)
     }
 
-    fn kernel(&self) -> Result<Kernel> {
+    fn kernel(&self) -> Result<Kernel, BadPart> {
         // SAFETY: a handle of dlopen, and a string.
         let symbol = unsafe { libc::dlsym(self.0.as_ptr(), c"krunfw_get_kernel".as_ptr()) };
-        ensure!(!symbol.is_null(), "krunfw_get_kernel: {}", dl_error());
+        ensure(!symbol.is_null(), || format!("krunfw_get_kernel: {}", dl_error()))?;
         type GetKernel = unsafe extern "C" fn(*mut u64, *mut u64, *mut usize) -> *mut c_char;
         // SAFETY: libkrunfw 5 declares it so (libkrun calls it with this type).
         let get_kernel: GetKernel = unsafe { std::mem::transmute(symbol) };
         let (mut load, mut entry, mut size) = (0, 0, 0);
         // SAFETY: three places to write to.
         let image = unsafe { get_kernel(&mut load, &mut entry, &mut size) };
-        ensure!(!image.is_null(), "krunfw_get_kernel returned no kernel");
+        ensure(!image.is_null(), || "krunfw_get_kernel returned no kernel".to_owned())?;
         // SAFETY: the library holds an image of this size, for as long as it is loaded.
         let image = unsafe { std::slice::from_raw_parts(image.cast(), size) };
         Ok(Kernel { image, load })
@@ -97,6 +119,9 @@ fn version(image: &[u8]) -> Option<String> {
 }
 
 /// Maps a file as long as the process lives. All vmms share its pages.
+///
+/// # Errors
+/// When it cannot be read, or is empty.
 pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
     let file = File::open(path)?;
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
@@ -113,7 +138,7 @@ pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
 ///
 /// # Errors
 /// The problem.
-pub fn check_static(program: &[u8]) -> Result<()> {
+pub fn check_static(program: &[u8]) -> Result<(), BadPart> {
     // Offsets and values for 64 bits. Source: elf(5).
     const MACHINE: usize = 18;
     const EM_X86_64: u16 = 62;
@@ -122,20 +147,21 @@ pub fn check_static(program: &[u8]) -> Result<()> {
     const PROGRAM_HEADER_COUNT: usize = 56;
     const PT_INTERP: u32 = 3;
 
-    let bytes = |offset: usize, length: usize| {
-        program.get(offset..offset.saturating_add(length)).context("it is truncated")
-    };
-    let half = |offset| -> Result<u16> { Ok(u16::from_le_bytes(bytes(offset, 2)?.try_into()?)) };
-    ensure!(program.starts_with(b"\x7fELF\x02\x01"), "it is not a 64-bit ELF file");
-    ensure!(half(MACHINE)? == EM_X86_64, "it is not for x86_64");
-    let headers = usize::try_from(u64::from_le_bytes(bytes(PROGRAM_HEADERS, 8)?.try_into()?))?;
+    let half = |offset| bytes(program, offset).map(u16::from_le_bytes);
+    ensure(program.starts_with(b"\x7fELF\x02\x01"), || "it is not a 64-bit ELF file".to_owned())?;
+    ensure(half(MACHINE)? == EM_X86_64, || "it is not for x86_64".to_owned())?;
+    let headers = usize::try_from(u64::from_le_bytes(bytes(program, PROGRAM_HEADERS)?)).unwrap_or(usize::MAX);
     let (size, count) = (usize::from(half(PROGRAM_HEADER_SIZE)?), usize::from(half(PROGRAM_HEADER_COUNT)?));
     for number in 0..count {
-        let header = headers.saturating_add(number * size);
-        let kind = u32::from_le_bytes(bytes(header, 4)?.try_into()?);
-        ensure!(kind != PT_INTERP, "it is not static: it needs a dynamic loader");
+        let kind = u32::from_le_bytes(bytes(program, headers.saturating_add(number * size))?);
+        ensure(kind != PT_INTERP, || "it is not static: it needs a dynamic loader".to_owned())?;
     }
     Ok(())
+}
+
+fn bytes<const N: usize>(program: &[u8], offset: usize) -> Result<[u8; N], BadPart> {
+    let found = program.get(offset..).and_then(|rest| rest.first_chunk());
+    found.copied().ok_or_else(|| BadPart("it is truncated".to_owned()))
 }
 
 #[cfg(test)]

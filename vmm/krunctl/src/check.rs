@@ -1,4 +1,4 @@
-//! `krun-vmm check`: says whether this host can run VMs. It prints one line per requirement, with advice if the host does
+//! `krunctl check`: says whether this host can run VMs. It prints one line per requirement, with advice if the host does
 //! not meet it. It changes nothing.
 
 use std::{
@@ -17,12 +17,9 @@ use nix::{
 };
 use vm_launcher::{
     config::{MIN_MEMORY_MIB, host_memory_mib},
-    find, probe,
-};
-
-use crate::{
-    jail,
+    find,
     parts::{self, Libkrunfw},
+    probe,
 };
 
 /// The oldest kernel that works: mount_setattr came with 5.12 (clone3 with 5.3, close_range's CLOSE_RANGE_CLOEXEC with
@@ -32,6 +29,7 @@ const OLDEST_KERNEL: (u32, u32) = (5, 12);
 /// The kinds of namespaces of a vmm, by their names in /proc/self/ns.
 const NAMESPACES: [&str; 5] = ["pid", "mnt", "ipc", "uts", "net"];
 
+/// The flags of `check`.
 #[derive(Args)]
 pub struct Arguments {
     /// The library that holds the guest's kernel, if it is not in a usual place
@@ -131,7 +129,7 @@ fn jail() -> Result<Finding> {
     if !user_namespaces {
         missing.push("no user namespaces (see sysctl user.max_user_namespaces)");
     }
-    if !jail::landlock::available() {
+    if !linux::landlock::available() {
         missing.push("no Landlock of version 2 (Linux 5.19, in the list of CONFIG_LSM or lsm=)");
     }
     if missing.is_empty() {

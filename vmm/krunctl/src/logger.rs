@@ -1,4 +1,4 @@
-//! Writes the log to stderr, for the commands that a user runs. Not for `krun-vmm vm`, where libkrun sets the logger.
+//! Writes the log to stderr, with `--debug-console`.
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -10,7 +10,7 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record<'_>) {
-        eprint!("krun-vmm: {}: {}\r\n", record.target(), record.args());
+        eprint!("krunctl: {}: {}\r\n", record.target(), record.args());
     }
 
     fn flush(&self) {}

@@ -1,4 +1,4 @@
-//! krun-vmm on its own, without containerd.
+//! krunctl, without containerd: `run` and `check`.
 
 use crate::command::Cmd;
 use crate::ctx::Ctx;
@@ -7,18 +7,18 @@ use crate::scenario::{Outcome, Scenario};
 use crate::spec;
 use anyhow::Result;
 
-const WHY: &str = "it is krun's own tool";
+pub const WHY: &str = "it is krun's own tool";
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("vmm-run", vmm_run).krun_only(WHY),
-    Scenario::new("vmm-check-and-refusals", vmm_check_and_refusals).krun_only(WHY),
+    Scenario::new("krunctl-run", run).krun_only(WHY),
+    Scenario::new("krunctl-check-and-refusals", check_and_refusals).krun_only(WHY),
 ];
 
 /// A directory boots, with stdin, stdout and status passed through.
-fn vmm_run(ctx: &Ctx) -> Result<Outcome> {
+fn run(ctx: &Ctx) -> Result<Outcome> {
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     let command = [
-        "krun-vmm",
+        "krunctl",
         "run",
         "--root",
         &root,
@@ -35,8 +35,8 @@ fn vmm_run(ctx: &Ctx) -> Result<Outcome> {
 }
 
 /// `check` is content with the box; `run` refuses sizes and roots that cannot be.
-fn vmm_check_and_refusals(ctx: &Ctx) -> Result<Outcome> {
-    Cmd::new(&["krun-vmm", "check"]).run()?.ok()?;
+fn check_and_refusals(ctx: &Ctx) -> Result<Outcome> {
+    Cmd::new(&["krunctl", "check"]).run()?.ok()?;
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     let file = format!("{root}/bin/busybox");
     let cases: [(&[&str], &[&str]); 6] = [
@@ -48,7 +48,10 @@ fn vmm_check_and_refusals(ctx: &Ctx) -> Result<Outcome> {
         (&["--root", "/no/such/root"], &["/no/such/root"]),
     ];
     for (flags, words) in cases {
-        Cmd::new(&[&["krun-vmm", "run"], flags, &["--", "/bin/true"]].concat()).run()?.refused(words)?;
+        Cmd::new(&[&["krunctl", "run"], flags, &["--", "/bin/true"]].concat())
+            .run()?
+            .expect_status(125)?
+            .refused(words)?;
     }
     Ok(Outcome::Passed)
 }

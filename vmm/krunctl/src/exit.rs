@@ -1,0 +1,61 @@
+//! Exit statuses: the command's, or one that says why there is none.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use guest_protocol::failure::{CallError, command_status};
+use nix::sys::signal::Signal;
+
+/// It failed for another reason than its command. Source: `docker run`.
+pub const FAILED: u8 = 125;
+
+/// The exit code for `result`; an error is told on stderr.
+///
+/// 126 when a command cannot be executed and 127 when it is not found, as a shell does; [`FAILED`] when the run itself fails.
+pub fn of(result: Result<u8>) -> ExitCode {
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("krunctl: {error:#}");
+            ExitCode::from(of_command(&error).unwrap_or(FAILED))
+        }
+    }
+}
+
+/// A shell's status for a command that could not be run, if that is what `error` is about.
+pub fn of_command(error: &anyhow::Error) -> Option<u8> {
+    let call = error.chain().find_map(|cause| cause.downcast_ref::<CallError>());
+    call.and_then(|call| command_status(call.reason()))
+}
+
+/// A shell's status for what a signal has ended.
+pub fn of_signal(signal: Signal) -> u8 {
+    128 + signal as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::failure::{Failure, Reason};
+    use ttrpc::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_command_has_the_shells_status_and_the_rest_none() {
+        let status = |reason: Reason| {
+            let text = "exec: \"foo\": no".to_owned();
+            let call = CallError::from(Failure { code: Code::UNKNOWN, reason, text });
+            of_command(&anyhow::Error::new(call).context("creating the container"))
+        };
+        assert_eq!(status(Reason::COMMAND_NOT_FOUND), Some(127));
+        assert_eq!(status(Reason::COMMAND_NOT_EXECUTABLE), Some(126));
+        assert_eq!(status(Reason::REASON_UNSPECIFIED), None);
+        assert_eq!(of_command(&anyhow::anyhow!("exec: \"foo\": executable file not found in $PATH")), None);
+    }
+
+    #[test]
+    fn a_signal_has_the_shells_status() {
+        assert_eq!(of_signal(Signal::SIGINT), 130);
+        assert_eq!(of_signal(Signal::SIGTERM), 143);
+    }
+}

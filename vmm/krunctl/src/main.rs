@@ -1,0 +1,78 @@
+//! krunctl: runs commands in microVMs without containerd, and says whether this host can run VMs.
+//!
+//! It launches krun-vmm as the shim does, and has no part of the VM in it.
+
+mod check;
+mod container;
+mod env;
+mod exit;
+mod logger;
+mod run;
+mod share;
+mod signals;
+mod spec;
+mod stdio;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs commands in microVMs, without containerd
+#[derive(Parser)]
+#[command(name = "krunctl", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Says whether this host can run microVMs
+    Check(check::Arguments),
+    /// Runs a command in a microVM whose root file system is a directory
+    Run(run::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout, and is no failure. Nothing can be said when neither can be written.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Command::Check(arguments) => check::main(&arguments),
+        Command::Run(arguments) => exit::of(run::run(arguments)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_flag_names_it_and_what_is_allowed() {
+        for (arguments, words) in [
+            (&["run", "--root", "/", "--cpus", "300", "--", "x"][..], &["--cpus", "1..=16"][..]),
+            (&["run", "--root", "/", "--memory", "much", "--", "x"], &["--memory", "much", "MiB", "128"]),
+            (&["run", "--nonsense"], &["--nonsense"]),
+        ] {
+            let error = Cli::try_parse_from([&["krunctl"], arguments].concat()).err().unwrap();
+            assert!(error.use_stderr());
+            let text = error.to_string();
+            for word in words {
+                assert!(text.contains(word), "{arguments:?}: no {word:?} in {text}");
+            }
+        }
+    }
+}
