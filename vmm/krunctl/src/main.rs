@@ -6,8 +6,10 @@ mod check;
 mod container;
 mod env;
 mod exit;
+mod layer;
 mod logger;
 mod run;
+mod sh;
 mod share;
 mod signals;
 mod spec;
@@ -32,6 +34,8 @@ enum Command {
     Check(check::Arguments),
     /// Runs a command in a microVM whose root file system is a directory
     Run(run::Arguments),
+    /// Runs each line of a script as a command, all in one microVM that is thrown away
+    Sh(sh::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check(arguments) => check::main(&arguments),
         Command::Run(arguments) => exit::of(run::run(arguments)),
+        Command::Sh(arguments) => exit::of(sh::run(arguments)),
     }
 }
 
@@ -63,9 +68,14 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_flag_names_it_and_what_is_allowed() {
         for (arguments, words) in [
-            (&["run", "--root", "/", "--cpus", "300", "--", "x"][..], &["--cpus", "1..=16"][..]),
+            (&["sh", "--cpus", "0"][..], &["--cpus", "1..=16"][..]),
+            (&["sh", "--cpus", "300"], &["--cpus", "1..=16"]),
             (&["run", "--root", "/", "--memory", "much", "--", "x"], &["--memory", "much", "MiB", "128"]),
-            (&["run", "--nonsense"], &["--nonsense"]),
+            (&["sh", "-e", "=x"], &["KEY=VAL", "=x"]),
+            (&["sh", "--shell", ""], &["--shell"]),
+            (&["sh", "--network", "tap"], &["tap", "tsi", "none"]),
+            (&["sh", "a", "b"], &["'b'"]),
+            (&["sh", "--nonsense"], &["--nonsense"]),
         ] {
             let error = Cli::try_parse_from([&["krunctl"], arguments].concat()).err().unwrap();
             assert!(error.use_stderr());

@@ -1,4 +1,5 @@
-//! The directory that becomes the guest's root: a tmpfs into which the user's directory is bound, in a mount namespace of this process.
+//! The directory that becomes the guest's root: a tmpfs into which the user's directory is bound, itself or below a layer that
+//! takes what is written, in a mount namespace of this process.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -15,7 +16,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use crate::container::CONTAINER;
+use crate::{container::CONTAINER, layer};
 
 /// The parent of each run's directory.
 const BASE: &str = "/run/krun/run";
@@ -63,6 +64,17 @@ impl Share {
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(Some(&self.rootfs), &self.container_root(), None::<&str>, bind, None::<&str>)
             .with_context(|| format!("binding {}", self.rootfs.display()))
+    }
+
+    /// Puts a view of the user's directory into its place: what the guest writes goes to memory, up to `memory_mib`, and ends with
+    /// this process.
+    pub fn layer_root(&self, memory_mib: u32) -> Result<()> {
+        let layers = self.directory.join("layers");
+        fs::create_dir(&layers).with_context(|| format!("making {}", layers.display()))?;
+        // One file for each page is more than fits.
+        let inodes = u64::from(memory_mib) << (20 - 12);
+        tmpfs(&layers, &format!("mode=0700,size={memory_mib}m,nr_inodes={inodes}"))?;
+        layer::cover(&self.rootfs, &self.container_root(), &layers, Path::new(BASE))
     }
 
     fn container_root(&self) -> PathBuf {
