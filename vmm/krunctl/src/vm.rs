@@ -26,6 +26,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The flags that describe a VM.
 #[derive(Args)]
+// Its group would have the name of that of the command it is part of.
+#[group(skip)]
 pub struct Arguments {
     /// vCPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS,
