@@ -92,10 +92,9 @@ fn overlay(source: &Path, place: &Path, layer: &Path) -> Result<()> {
 
 fn read_only(source: &Path, place: &Path) -> Result<()> {
     let context = || format!("binding {}", source.display());
-    match fs::symlink_metadata(place) {
-        // A mount point that the file system below does not have any more.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        found => drop(found.with_context(context)?),
+    // A mount point that the file system below does not have any more.
+    if fs::symlink_metadata(place).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(());
     }
     mount(Some(source), place, None::<&str>, MsFlags::MS_BIND, None::<&str>).with_context(context)?;
     let flags =

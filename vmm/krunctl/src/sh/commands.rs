@@ -36,7 +36,7 @@ pub async fn run(
     mut lines: mpsc::Receiver<Result<Vec<u8>>>,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let spec = spec::make(&[arguments.shell.clone()], env, None);
+    let spec = spec::make(std::slice::from_ref(&arguments.shell), env, None);
     let _held = start(guest, &spec).await.map_err(|error| match exit::of_command(&error) {
         // Not a command's: it would pass for that of the first line.
         Some(_) => {
