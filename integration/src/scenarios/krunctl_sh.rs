@@ -16,9 +16,9 @@ use super::krunctl::WHY;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("krunctl-sh", examples).krun_only(WHY),
-    Scenario::new("krunctl-sh-lines", lines).krun_only(WHY),
-    Scenario::new("krunctl-sh-host", host_is_unchanged).krun_only(WHY),
-    Scenario::new("krunctl-sh-signals", signals).krun_only(WHY),
+    Scenario::new("krunctl-sh-lines", lines).long().krun_only(WHY),
+    Scenario::new("krunctl-sh-host", host_is_unchanged).long().krun_only(WHY),
+    Scenario::new("krunctl-sh-signals", signals).long().krun_only(WHY),
     Scenario::new("krunctl-sh-refusals", refusals).krun_only(WHY),
 ];
 
