@@ -116,10 +116,9 @@ fn explain(reason: &str, transcript: &str, mark: Mark) {
     }
 }
 
-/// What libkrun logs when a guest's CPU triple-faulted, and for every VM that the shim has not ended (the line before may be
-/// one too many for the log), and the shim when a guest's kernel came as far as to panic.
-const FAULTS: [&str; 3] =
-    ["Received KVM_EXIT_SHUTDOWN", "Vmm is stopping.", "its kernel panicked or its PID 1 died"];
+/// What libkrun logs when a guest's CPU triple-faulted, and what the shim says of a VM that ended so, or whose guest's kernel
+/// came as far as to panic.
+const FAULTS: [&str; 2] = ["Received KVM_EXIT_SHUTDOWN", "its kernel panicked or its PID 1 died"];
 /// What a failure says when somebody lost patience.
 const HUNG: [&str; 3] = ["still waiting for", "timed out after", SILENT];
 /// What the shim says of a guest that is too slow, to boot or to answer a call.

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_is_what_was_appended_last() {
+    fn the_attack_is_what_was_appended_last() {
         let program = [&[0xff; 500][..], b"\nHOSTILE=one", b"\nHOSTILE=two\n"].concat();
         assert_eq!(appended(&program), Some("two"));
         assert_eq!(appended(&[0; 500]), None);

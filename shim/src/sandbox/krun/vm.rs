@@ -41,6 +41,9 @@ pub const CALL: Duration = seconds(30, 8);
 /// How long a guest that was late may take to show that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
+/// How long a VM may take to end by itself when the connection to its guest is lost: then it says why.
+const BY_ITSELF: Duration = Duration::from_secs(1);
+
 /// How long the vmm may take to go when it was killed.
 pub const GONE: Duration = Duration::from_secs(10);
 
@@ -182,7 +185,16 @@ impl<H: Host> Vm<H> {
         match call(guest.clone(), context::with_duration(limit)).await.map_err(CallError::from) {
             Ok(answer) => Ok(answer),
             Err(CallError::Late) => Err(self.late(&guest, limit, what).await),
+            Err(error @ CallError::Connection(_)) => Err(self.lost(error).await),
             Err(error) => Err(Error::from(error)),
+        }
+    }
+
+    /// What to tell of a guest whose connection is lost: why its VM ends, if it does.
+    async fn lost(&self, error: CallError) -> Error {
+        match timeout(2 * BY_ITSELF, self.ended()).await {
+            Ok(ended) => Error::internal(ended.reason).because(error),
+            Err(_) => Error::from(error),
         }
     }
 
@@ -272,7 +284,9 @@ async fn attend<H: Host>(vm: Arc<Vm<H>>) {
     drop(vm);
     let ended = async {
         let reason = guest.lost().await;
-        if let Some(vm) = watched.upgrade() {
+        if let Some(vm) = watched.upgrade()
+            && timeout(BY_ITSELF, vm.ended()).await.is_err()
+        {
             info!("VM of {}: {reason}: it is ended", vm.sandbox);
             vm.kill();
         }
