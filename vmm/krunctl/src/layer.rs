@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::ErrorKind,
+    io,
     os::{
         fd::AsRawFd,
         unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
@@ -15,34 +15,57 @@ use std::{
 
 use anyhow::{Context, Result};
 use linux::mountinfo;
-use nix::mount::{MsFlags, mount};
+use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    mount::{MsFlags, mount},
+};
 
 /// What a container has of its own: nothing below it is of use.
 const OWN: [&str; 4] = ["proc", "sys", "dev", "run"];
 
 /// Shows `rootfs`, with what is mounted below it, on `target`. What is written goes to `layers`, a directory of a tmpfs.
 /// `hidden` is the parent of this process's own mounts.
-pub fn cover(rootfs: &Path, target: &Path, layers: &Path, hidden: &Path) -> Result<()> {
+///
+/// Who can write in `rootfs` may put links there at any time. So mounts are reached from `rootfs`, and their places from
+/// `target`, through no link.
+pub fn cover(rootfs: &File, target: &Path, layers: &Path, hidden: &Path) -> Result<()> {
+    let path = fs::read_link(path_of(rootfs)).context("reading the path of --root")?;
     let table = mountinfo::read().with_context(|| format!("reading {}", mountinfo::PATH))?;
-    for (number, below) in below(rootfs, table.into_iter().map(|mount| mount.target), hidden).enumerate() {
-        let (source, place) = (rootfs.join(&below), target.join(&below));
-        let found = match fs::metadata(&source) {
-            Ok(found) => found,
-            // Another mount hides it, or its file system is broken: the host cannot use it either.
-            Err(_) if number > 0 => continue,
-            Err(error) => return Err(error).with_context(|| source.display().to_string()),
-        };
-        let done = match found.is_dir() {
-            true => overlay(&source, &place, &layers.join(number.to_string())),
-            false => read_only(&source, &place),
-        };
-        match done {
-            // A file system that cannot be below an overlay.
-            Err(_) if number > 0 => read_only(&source, &place)?,
-            done => done?,
+    let mounts = below(&path, table.into_iter().map(|mount| mount.target), hidden);
+    // Each time anew: what is mounted on it is another directory.
+    let place = |below: &Path| {
+        let directory =
+            File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(target)?;
+        beneath(&directory, below)
+    };
+    overlay(rootfs, &place(Path::new("."))?, &layers.join("0"))
+        .with_context(|| format!("a layer over {} (this host's kernel needs overlayfs)", path.display()))?;
+    for (number, below) in mounts.enumerate().skip(1) {
+        // Another mount hides it, or its file system is broken: the host cannot use it either.
+        let Ok(source) = beneath(rootfs, &below) else { continue };
+        // A mount point that the file system below does not have any more, or a link by now.
+        let Ok(empty) = place(&below) else { continue };
+        let layered = source.metadata().is_ok_and(|found| found.is_dir())
+            && overlay(&source, &empty, &layers.join(number.to_string())).is_ok();
+        if !layered {
+            // A single file, or a file system that cannot be below an overlay.
+            read_only(&source, &empty, || place(&below))
+                .with_context(|| format!("binding {}", path.join(&below).display()))?;
         }
     }
     Ok(())
+}
+
+/// The path that leads this process to what is open.
+pub fn path_of(open: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()))
+}
+
+/// What is at `below` in the directory `top`, for naming it: through mounts, but through no link.
+fn beneath(top: &File, below: &Path) -> io::Result<File> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
+    Ok(openat2(top, below, how)?.into())
 }
 
 /// `rootfs` and the mount points below it, relative to it, each after those that it is in.
@@ -63,43 +86,34 @@ fn below(
     found.into_iter()
 }
 
-fn overlay(source: &Path, place: &Path, layer: &Path) -> Result<()> {
-    let context = || format!("a layer over {} (this host's kernel needs overlayfs)", source.display());
-    // By its descriptor: a path can have characters that mean something in the options.
-    let lower = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(source)
-        .with_context(context)?;
+fn overlay(source: &File, place: &File, layer: &Path) -> Result<()> {
     let (upper, work) = (layer.join("upper"), layer.join("work"));
     for directory in [layer, &upper, &work] {
         fs::create_dir(directory).with_context(|| format!("making {}", directory.display()))?;
     }
     // The top directory is the upper layer's.
-    let found = lower.metadata().with_context(context)?;
-    chown(&upper, Some(found.uid()), Some(found.gid())).with_context(context)?;
-    fs::set_permissions(&upper, Permissions::from_mode(found.mode() & 0o7777)).with_context(context)?;
+    let found = source.metadata()?;
+    chown(&upper, Some(found.uid()), Some(found.gid()))?;
+    fs::set_permissions(&upper, Permissions::from_mode(found.mode() & 0o7777))?;
     // With xino a file keeps its inode number when it is first written.
     let options = format!(
-        "lowerdir=/proc/self/fd/{},upperdir={},workdir={},xino=on",
-        lower.as_raw_fd(),
+        "lowerdir={},upperdir={},workdir={},xino=on",
+        path_of(source).display(),
         upper.display(),
         work.display()
     );
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("krun-layer"), place, Some("overlay"), flags, Some(options.as_str())).with_context(context)
+    mount(Some("krun-layer"), &path_of(place), Some("overlay"), flags, Some(options.as_str()))?;
+    Ok(())
 }
 
-fn read_only(source: &Path, place: &Path) -> Result<()> {
-    let context = || format!("binding {}", source.display());
-    // A mount point that the file system below does not have any more.
-    if fs::symlink_metadata(place).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-        return Ok(());
-    }
-    mount(Some(source), place, None::<&str>, MsFlags::MS_BIND, None::<&str>).with_context(context)?;
+/// `place` stays what is below the mount; `mounted` opens what is on it by then.
+fn read_only(source: &File, place: &File, mounted: impl FnOnce() -> io::Result<File>) -> Result<()> {
+    mount(Some(&path_of(source)), &path_of(place), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     let flags =
         MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(None::<&str>, place, None::<&str>, flags, None::<&str>).with_context(context)
+    mount(None::<&str>, &path_of(&mounted()?), None::<&str>, flags, None::<&str>)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -137,5 +151,19 @@ mod tests {
     #[test]
     fn our_own_mounts_are_not_shown() {
         assert_eq!(of("/x", &["/x", "/x/krun/run/7-0", "/x/krun/run/7-0/share", "/x/krun"]), ["", "krun"]);
+    }
+
+    #[test]
+    fn no_link_leads_to_a_mount_or_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("inside")).unwrap();
+        let top = File::open(dir.path()).unwrap();
+        let found = |below: &str| beneath(&top, Path::new(below)).is_ok();
+        assert!(found(".") && found("a/b"));
+        for below in ["link", "link/ssl", "inside/b", "../x", "/etc"] {
+            assert!(!found(below), "{below}");
+        }
     }
 }

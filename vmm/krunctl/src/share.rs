@@ -4,7 +4,7 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions},
     io::ErrorKind,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -25,7 +25,7 @@ const BASE: &str = "/run/krun/run";
 pub struct Share {
     directory: PathBuf,
     /// The user's directory.
-    rootfs: PathBuf,
+    rootfs: File,
     /// The lock of the directory: a directory without a lock belongs to a run that was killed.
     _lock: Flock<File>,
 }
@@ -33,14 +33,16 @@ pub struct Share {
 impl Share {
     /// Makes a share with a place for `rootfs`. The process must have only one thread: it enters a new mount namespace.
     pub fn prepare(rootfs: &Path) -> Result<Share> {
-        let found = fs::metadata(rootfs).with_context(|| format!("--root {}", rootfs.display()))?;
-        ensure!(found.is_dir(), "--root {}: not a directory", rootfs.display());
-        let rootfs = rootfs.canonicalize().with_context(|| format!("--root {}", rootfs.display()))?;
-
-        let share = Share::directory(rootfs)?;
         unshare(CloneFlags::CLONE_NEWNS).context("unshare of the mount namespace")?;
         // Mounts of the host still appear here; mounts made here do not appear on the host.
         change("/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
+        // Once, and in this namespace: whoever can write there may put a link in its place later.
+        let failed = || format!("--root {}", rootfs.display());
+        let mut options = File::options();
+        let opened = options.read(true).custom_flags(libc::O_PATH).open(rootfs).with_context(failed)?;
+        ensure!(opened.metadata().with_context(failed)?.is_dir(), "{}: not a directory", failed());
+
+        let share = Share::directory(opened)?;
         tmpfs(&share.directory, "mode=0700,size=1m")?;
         for directory in [share.root(), share.sockets()] {
             fs::create_dir(&directory).with_context(|| format!("making {}", directory.display()))?;
@@ -62,8 +64,8 @@ impl Share {
     /// Puts the user's directory into its place: what the guest writes, the host has.
     pub fn bind_root(&self) -> Result<()> {
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-        mount(Some(&self.rootfs), &self.container_root(), None::<&str>, bind, None::<&str>)
-            .with_context(|| format!("binding {}", self.rootfs.display()))
+        mount(Some(&layer::path_of(&self.rootfs)), &self.container_root(), None::<&str>, bind, None::<&str>)
+            .context("binding --root")
     }
 
     /// Puts a view of the user's directory into its place: what the guest writes goes to memory, up to `memory_mib`, and ends with
@@ -81,7 +83,7 @@ impl Share {
         self.root().join(boot::rootfs_path(CONTAINER))
     }
 
-    fn directory(rootfs: PathBuf) -> Result<Share> {
+    fn directory(rootfs: File) -> Result<Share> {
         let context = || format!("making a directory in {BASE}");
         remove_abandoned();
         for number in 0.. {

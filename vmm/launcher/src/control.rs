@@ -7,15 +7,13 @@ use std::{
     collections::HashSet,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::watch,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ttrpc::proto::{MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader};
+
+use crate::lost::{Announcer, Lost};
 
 /// The longest answer, in bytes. The longest of a good guest are statistics of a container with many disks, and a failure's
 /// text, which have some KiB.
@@ -39,13 +37,13 @@ pub struct Control<C> {
     received: Frames,
     /// The calls that are not answered.
     open: HashSet<u32>,
-    /// Why the guest is lost, once it is.
-    lost: Arc<watch::Sender<Option<String>>>,
+    /// Hears why the guest is lost, once it is.
+    lost: Announcer,
 }
 
 impl<C> Control<C> {
-    /// Watches over a connection that is past its hello. Its end is told in `lost`, unless something was told before.
-    pub fn new(inner: C, lost: Arc<watch::Sender<Option<String>>>) -> Self {
+    /// Watches over a connection that is past its hello. Its end is announced.
+    pub fn new(inner: C, lost: Announcer) -> Self {
         Control { inner, sent: Frames::default(), received: Frames::default(), open: HashSet::new(), lost }
     }
 
@@ -63,33 +61,22 @@ impl<C> Control<C> {
     }
 }
 
-/// Tells why the guest is lost, unless that was told before.
-pub fn tell(lost: &watch::Sender<Option<String>>, reason: String) {
-    lost.send_if_modified(|told| {
-        let is_first = told.is_none();
-        if is_first {
-            *told = Some(reason);
-        }
-        is_first
-    });
-}
-
 impl<C: AsyncRead + Unpin> AsyncRead for Control<C> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         if let Err(error) = ready!(Pin::new(&mut this.inner).poll_read(cx, buf)) {
-            tell(&this.lost, format!("the control connection failed: {error}"));
+            this.lost.announce(Lost::Ended(format!("the control connection failed: {error}")));
             return Poll::Ready(Err(error));
         }
         let bytes = &buf.filled()[before..];
         if bytes.is_empty() && buf.remaining() > 0 {
-            tell(&this.lost, "the guest closed the control connection".to_owned());
+            this.lost.announce(Lost::Ended("the guest closed the control connection".to_owned()));
         }
         let open = &mut this.open;
         if let Err(violation) = this.received.pass(bytes, |header| Self::answered(open, header)) {
             buf.set_filled(before);
-            tell(&this.lost, format!("the guest broke the protocol: {violation}"));
+            this.lost.announce(Lost::Broken(format!("the guest broke the protocol: {violation}")));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
         }
         Poll::Ready(Ok(()))
@@ -160,19 +147,19 @@ mod tests {
     struct Bed {
         control: Control<DuplexStream>,
         guest: DuplexStream,
-        lost: watch::Receiver<Option<String>>,
+        lost: tokio::sync::watch::Receiver<Option<Lost>>,
     }
 
     impl Bed {
         /// A connection on which the host has made these calls.
         async fn with_calls(calls: &[u32]) -> Bed {
             let (inner, guest) = duplex(1 << 20);
-            let (lost, told) = watch::channel(None);
-            let mut control = Control::new(inner, Arc::new(lost));
+            let (announcer, lost) = Announcer::new();
+            let mut control = Control::new(inner, announcer);
             for call in calls {
                 control.write_all(&frame(4, *call, MESSAGE_TYPE_REQUEST, b"call")).await.unwrap();
             }
-            Bed { control, guest, lost: told }
+            Bed { control, guest, lost }
         }
 
         /// What the host makes of this.
@@ -186,7 +173,7 @@ mod tests {
         }
 
         fn lost(&self) -> String {
-            self.lost.borrow().clone().unwrap_or_default()
+            self.lost.borrow().as_ref().map(Lost::to_string).unwrap_or_default()
         }
     }
 
@@ -239,6 +226,7 @@ mod tests {
         let mut bed = Bed::with_calls(&[1]).await;
         drop(bed.guest);
         assert_eq!(bed.control.read(&mut [0; 7]).await.unwrap(), 0);
-        assert_eq!(bed.lost.borrow().as_deref(), Some("the guest closed the control connection"));
+        let told = Lost::Ended("the guest closed the control connection".to_owned());
+        assert_eq!(bed.lost.borrow().clone(), Some(told));
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! A connection must first send the nonce. When both connections are there, the listener is closed.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use guest_protocol::{
     api::GuestClient,
     hello::{self, Role},
-    mux::{self, Mux},
+    mux::{self, Mux, MuxError},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,8 +18,9 @@ use ttrpc::r#async::{Client, transport::Socket};
 
 use crate::{
     VmEnd,
-    control::{self, Control},
+    control::Control,
     lines::Lines,
+    lost::{Announcer, Lost},
     probe::ProbeError,
 };
 
@@ -33,7 +34,7 @@ pub struct Guest {
     pub client: GuestClient,
     /// Byte streams from and to the guest.
     pub streams: Mux,
-    lost: watch::Receiver<Option<String>>,
+    lost: watch::Receiver<Option<Lost>>,
 }
 
 /// Why there is no guest.
@@ -64,11 +65,11 @@ pub enum GuestError {
 
 impl Guest {
     /// Waits until the connection to the guest is lost, and says why. Any number may wait.
-    pub async fn lost(&self) -> String {
+    pub async fn lost(&self) -> Lost {
         let mut lost = self.lost.clone();
         match lost.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(reason)) => reason.clone(),
-            _ => "the connection's task was cancelled".to_owned(),
+            Ok(Some(lost)) => lost.clone(),
+            _ => Lost::Ended("the connection's task was cancelled".to_owned()),
         }
     }
 
@@ -87,16 +88,17 @@ impl Guest {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let (streams, ended) = Mux::start(streams);
-        let (announce, lost) = watch::channel(None);
-        let announce = Arc::new(announce);
-        let control = Control::new(control, announce.clone());
+        let (announcer, lost) = Announcer::new();
+        let control = Control::new(control, announcer.clone());
         tokio::spawn(async move {
-            let reason = match ended.await {
-                Ok(Ok(())) => "the guest closed the connection".to_owned(),
-                Ok(Err(error)) => format!("the guest's streams failed: {error}"),
-                Err(error) => format!("the task of the guest's streams failed: {error}"),
-            };
-            control::tell(&announce, reason);
+            announcer.announce(match ended.await {
+                Ok(Ok(())) => Lost::Ended("the guest closed the connection".to_owned()),
+                Ok(Err(error @ MuxError::Transport(_))) => {
+                    Lost::Ended(format!("the guest's streams failed: {error}"))
+                }
+                Ok(Err(error)) => Lost::Broken(format!("the guest's streams failed: {error}")),
+                Err(error) => Lost::Ended(format!("the task of the guest's streams failed: {error}")),
+            });
         });
         match streams.open(mux::LOG_STREAM) {
             Ok((reader, _)) => drop(tokio::spawn(pass_on_log(reader))),
@@ -223,7 +225,11 @@ mod tests {
         let guest = listener.guest().await.unwrap();
         assert!(!path.exists());
         drop(guest_side.await.unwrap());
-        assert!(guest.lost().await.starts_with("the guest closed the "), "{}", guest.lost().await);
+        assert!(
+            guest.lost().await.to_string().starts_with("the guest closed the "),
+            "{}",
+            guest.lost().await
+        );
     }
 
     #[tokio::test]
@@ -252,6 +258,6 @@ mod tests {
         let guest = Guest::over(control, streams);
         // A ttrpc response to call 1 (PROTOCOL.md of ttrpc), which was not made.
         theirs.write_all(&[0, 0, 0, 0, 0, 0, 0, 1, 2, 0]).await.unwrap();
-        assert!(guest.lost().await.contains("call 1"));
+        assert!(matches!(guest.lost().await, Lost::Broken(reason) if reason.contains("call 1")));
     }
 }

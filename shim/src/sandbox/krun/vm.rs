@@ -16,7 +16,7 @@ use guest_protocol::{
 use log::{error, info, warn};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
-use vm_launcher::Guest;
+use vm_launcher::{Guest, Lost};
 
 use super::{boot::Boot, clock};
 use crate::{
@@ -283,11 +283,12 @@ async fn attend<H: Host>(vm: Arc<Vm<H>>) {
     let watched = Arc::downgrade(&vm);
     drop(vm);
     let ended = async {
-        let reason = guest.lost().await;
+        let lost = guest.lost().await;
+        let patience = if matches!(lost, Lost::Ended(_)) { BY_ITSELF } else { Duration::ZERO };
         if let Some(vm) = watched.upgrade()
-            && timeout(BY_ITSELF, vm.ended()).await.is_err()
+            && timeout(patience, vm.ended()).await.is_err()
         {
-            info!("VM of {}: {reason}: it is ended", vm.sandbox);
+            info!("VM of {}: {lost}: it is ended", vm.sandbox);
             vm.kill();
         }
     };

@@ -130,3 +130,19 @@ async fn a_guest_that_breaks_the_protocol_loses_its_vm() {
     // Five seconds are what a server of this process takes over its end; a VM's connections end with it.
     assert!(time <= Duration::from_secs(5), "{time:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_crashes_in_a_call_fails_it_with_its_vms_reason() {
+    let bed = Bed::new();
+    bed.start("pod").await;
+    bed.guest.on("pause", Act::Vanish);
+    let crash = async {
+        // The connections go first.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        bed.host.end_vm(Exit::UNKNOWN, "its kernel panicked");
+    };
+    let (error, ()) = tokio::join!(call(&bed, "pause"), crash);
+    let error = error.unwrap_err().to_string();
+    assert!(error.starts_with("its kernel panicked: the connection to the guest"), "{error}");
+    assert_eq!(bed.wait("pod").await, Exit::UNKNOWN, "it was not killed before it could say why");
+}
