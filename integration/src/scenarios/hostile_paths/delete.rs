@@ -3,7 +3,7 @@
 
 use super::super::bad_bundle::wrap;
 use super::super::orphans::{kill_9_shim, removed_by_containerd};
-use super::{AT_ONCE, OWN, Prize, bind_of, in_the_middle_of_create, own_directory, said};
+use super::{AT_ONCE, OWN, Prize, answer, bind_of, in_the_middle_of_create, own_directory};
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::scenario::Outcome;
 use crate::spec;
@@ -72,7 +72,7 @@ pub fn moved_rootfs(ctx: &Ctx) -> Result<Outcome> {
     let script = format!("sed -i 's|^{{|{{{hooks},|' config.json; exec {{shim}} \"$@\"");
     let wrapper = wrap(ctx, "moved", &script)?;
     let output = ctx.run_as(&wrapper, &["--rm"], &[BUSYBOX, &ctx.id(""), "sh", "-c", "echo ran"]).run()?;
-    prize.guarded("a snapshot's mount, moved in the bundle", &said(&output))?;
+    prize.guarded("a snapshot's mount, moved in the bundle", &answer(&output))?;
     let output = output.ok()?.printed("ran\n")?;
     let bundle = fs::read_to_string(bundle).context("read what the hook said")?;
     ensure!(!Path::new(bundle.trim()).exists(), "the bundle is left: {output}");

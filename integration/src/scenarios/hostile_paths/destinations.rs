@@ -1,7 +1,7 @@
 //! In an image: links where the container's mounts, its working directory, and its masked and read-only paths are. They lead to
 //! places in the guest, whatever they name.
 
-use super::{AT_ONCE, OWN, Prize, bind_of, own_directory, said};
+use super::{AT_ONCE, OWN, Prize, answer, bind_of, own_directory};
 use crate::ctx::Ctx;
 use crate::scenario::Outcome;
 use crate::spec;
@@ -73,7 +73,7 @@ pub fn links(ctx: &Ctx) -> Result<Outcome> {
         }
         let begun = Instant::now();
         let output = spec::run(ctx, &["--rm"], &spec, &id)?.run()?;
-        prize.guarded(what, &said(&output))?;
+        prize.guarded(what, &answer(&output))?;
         ensure!(begun.elapsed() < AT_ONCE, "{what}: an answer after {:?}", begun.elapsed());
         ensure!(output.status == 0 || !output.stderr_text().is_empty(), "{what}: nobody says why: {output}");
     }

@@ -83,7 +83,8 @@ impl Prize {
 
     /// Prints what came of an attempt, which must have got nothing of the prize, and have changed nothing.
     fn guarded(&self, what: &str, got: &str) -> Result<()> {
-        let line = got.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing was said");
+        let line = got.lines().rev().find(|line| !line.trim().is_empty());
+        let line = line.with_context(|| format!("{what}: no answer, which shows nothing"))?;
         println!("tried: {what:<56} got {}", line.chars().take(160).collect::<String>());
         ensure!(!got.contains(SECRET), "{what}: the prize was read: {got}");
         let now = look(&self.dir)?;
@@ -95,14 +96,14 @@ impl Prize {
     fn refused(&self, what: &str, command: Cmd, words: &[&str]) -> Result<()> {
         let begun = Instant::now();
         let output = command.run()?;
-        self.guarded(what, &said(&output))?;
+        self.guarded(what, &answer(&output))?;
         output.refused(words).with_context(|| what.to_owned())?;
         ensure!(begun.elapsed() < AT_ONCE, "{what}: refused after {:?}", begun.elapsed());
         Ok(())
     }
 }
 
-fn said(output: &Output) -> String {
+fn answer(output: &Output) -> String {
     output.stdout_text() + &output.stderr_text()
 }
 

@@ -1,6 +1,6 @@
 //! While a container runs: one that can write what leads to the volumes of its pod swaps that for links.
 
-use super::{OWN, Prize, bind, own_directory, said};
+use super::{OWN, Prize, answer, bind, own_directory};
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::scenario::Outcome;
 use anyhow::{Context, Result, ensure};
@@ -55,20 +55,20 @@ pub fn pod(ctx: &Ctx) -> Result<Outcome> {
     for (name, source) in VOLUMES {
         let output =
             exec(&two, &format!("cat /{name}/of; ls -R /{name}; echo {name} >/{name}/written"))?.ok()?;
-        prize.guarded(&format!("/{name}, by another container of the pod"), &said(&output))?;
+        prize.guarded(&format!("/{name}, by another container of the pod"), &answer(&output))?;
         ensure!(output.stdout_text().starts_with(OWN), "/{name} is another: {output}");
         let written =
             fs::read_to_string(parent.join("kept").join(source).join("written")).unwrap_or_default();
         ensure!(written.trim() == name, "/{name} was not written where it is: {output}");
     }
     let output = exec(&two, "cat /file; echo more >>/file")?.ok()?;
-    prize.guarded("the single file /file, by another container", &said(&output))?;
+    prize.guarded("the single file /file, by another container", &answer(&output))?;
     output.printed(OWN)?;
     // What the first container sees of the links is its own root, and the guest's.
     let read = format!(
         "cat /p/dir/of /p/file {dir}/of {magic}/of /p/magic/of; echo x >/p/dir/new; echo x >>/p/file"
     );
-    prize.guarded("the links, by the container that made them", &said(&exec(&one, &read)?))?;
+    prize.guarded("the links, by the container that made them", &answer(&exec(&one, &read)?))?;
 
     // A later container of the pod is given what the first has made of a path.
     let mount = bind(&of("magic"), "/m", "rprivate:rw");
