@@ -27,6 +27,9 @@ const MAX: Held = Held {
     memory: 192 << 20,
 };
 
+/// After how many cycles one more look is printed, so that a run that is ended by hand has shown something.
+const LOOK: u64 = 50;
+
 /// Bytes that may be logged each time.
 const MAX_LOG: u64 = 64 << 10;
 
@@ -54,6 +57,8 @@ pub fn repeat(usual: u64, mut once: impl FnMut(u64) -> Result<()>) -> Result<()>
         once(round).with_context(|| format!("cycle {round} of {count}"))?;
         if round == SETTLED {
             settled = Some((Held::now()?, containerd_log::mark()));
+        } else if round.is_multiple_of(LOOK) {
+            println!("tried: {round} of {count} cycles: {:?}", Held::now()?);
         }
     }
     let (before, log) = settled.context("a first look")?;
