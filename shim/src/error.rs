@@ -62,6 +62,11 @@ impl Error {
         command_status(self.reason).map_or(NO_STATUS, u32::from)
     }
 
+    /// A shell's status for a command that could not be run, if that is what it is about.
+    pub fn command_status(&self) -> Option<u8> {
+        command_status(self.reason)
+    }
+
     /// Puts what was attempted before the message.
     pub fn context(self, what: impl std::fmt::Display) -> Self {
         Error { message: format!("{what}: {}", self.message), ..self }

@@ -3,7 +3,8 @@
 //! One executable, several roles: `start` and `delete` are short calls of containerd's, without
 //! an action it is the server of one sandbox, and `krun-anchor` makes it a container's anchor.
 //!
-//! A library, so that fuzz targets reach what is fed from outside; [`main`] is the executable.
+//! A library, so that `krunctl` has the same sandbox ([`direct`]), and fuzz targets reach what is fed from outside; [`main`]
+//! is the executable.
 
 // Tests make and look at files of their own. The lint holds the code itself, which is checked without its tests as well.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -14,6 +15,7 @@ mod failpoint;
 mod bundle;
 mod cgroup;
 mod config;
+pub mod direct;
 mod entry;
 mod error;
 mod events;

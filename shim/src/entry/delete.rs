@@ -87,6 +87,28 @@ pub fn delete(flags: &Flags) -> Result<()> {
     io::stdout().write_all(&bytes).map_err(|e| Error::internal("answer containerd").because(e))
 }
 
+/// Cleans up after the lone container `id` of a process that was killed, and that had it in `bundle` without containerd.
+///
+/// # Errors
+/// When the bundle cannot be opened.
+pub fn clean(namespace: &str, id: &str, bundle: &Path, deadline: Instant) -> Result<()> {
+    let directory = Pinned::open_directory(bundle)
+        .map_err(|e| Error::internal(format!("open bundle {}", bundle.display())).because(e))?;
+    let remains = Remains {
+        id: id.to_owned(),
+        sandbox: id.to_owned(),
+        spec: bundle::load(bundle).ok(),
+        bundle: bundle.to_owned(),
+        directory,
+        is_containerds: false,
+        addresses: Vec::new(),
+        is_guess: false,
+        state: state_dir::path(namespace, id),
+    };
+    remains.clean(deadline);
+    Ok(())
+}
+
 /// What a container may have left on the host.
 struct Remains {
     id: String,
@@ -97,6 +119,8 @@ struct Remains {
     directory: Pinned,
     /// Its config.json, when that can be read.
     spec: Option<Spec>,
+    /// Whether the bundle is containerd's, which may remove it at any time.
+    is_containerds: bool,
     /// Where the sandbox's server may listen.
     addresses: Vec<String>,
     /// Whether these are guessed: nobody has written down where it listens.
@@ -116,7 +140,7 @@ impl Remains {
         }
         let state = state_dir::path(&flags.namespace, &sandbox);
         let id = flags.id.clone();
-        Ok(Remains { id, sandbox, bundle, directory, spec, addresses, is_guess, state })
+        Ok(Remains { id, sandbox, bundle, directory, spec, is_containerds: true, addresses, is_guess, state })
     }
 
     fn clean(&self, deadline: Instant) {
@@ -153,7 +177,7 @@ impl Remains {
     /// was deleted, when its client does not wait: nothing of that is left, and a new container with the same id may have
     /// its bundle in the same place. So this is asked before each step that goes by the bundle's path.
     fn bundle_is_gone(&self) -> bool {
-        abandoned::is_gone(&self.id)
+        self.is_containerds && abandoned::is_gone(&self.id)
     }
 
     fn unmount(&self, rootfs: &Path) {

@@ -14,8 +14,11 @@ pub enum Protocol {
 /// A port of the host that leads to one of the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port {
+    /// The host's.
     pub host: u16,
+    /// The task's.
     pub task: u16,
+    /// Both's.
     pub protocol: Protocol,
 }
 

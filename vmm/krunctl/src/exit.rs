@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use guest_protocol::failure::{CallError, command_status};
 use nix::sys::signal::Signal;
+use shim::direct::Error;
 
 /// It failed for another reason than its command. Source: `docker run`.
 pub const FAILED: u8 = 125;
+
+/// It took too long. Source: timeout(1).
+pub const TIMEOUT: u8 = 124;
 
 /// The exit code for `result`; an error is told on stderr.
 ///
@@ -24,8 +27,7 @@ pub fn of(result: Result<u8>) -> ExitCode {
 
 /// A shell's status for a command that could not be run, if that is what `error` is about.
 pub fn of_command(error: &anyhow::Error) -> Option<u8> {
-    let call = error.chain().find_map(|cause| cause.downcast_ref::<CallError>());
-    call.and_then(|call| command_status(call.reason()))
+    error.chain().find_map(|cause| cause.downcast_ref::<Error>()).and_then(Error::command_status)
 }
 
 /// A shell's status for what a signal has ended.
@@ -35,7 +37,7 @@ pub fn of_signal(signal: Signal) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use guest_protocol::failure::{Failure, Reason};
+    use guest_protocol::failure::{CallError, Failure, Reason};
     use ttrpc::Code;
 
     use super::*;
@@ -45,7 +47,7 @@ mod tests {
         let status = |reason: Reason| {
             let text = "exec: \"foo\": no".to_owned();
             let call = CallError::from(Failure { code: Code::UNKNOWN, reason, text });
-            of_command(&anyhow::Error::new(call).context("creating the container"))
+            of_command(&anyhow::Error::new(Error::from(call)).context("creating the container"))
         };
         assert_eq!(status(Reason::COMMAND_NOT_FOUND), Some(127));
         assert_eq!(status(Reason::COMMAND_NOT_EXECUTABLE), Some(126));

@@ -1,24 +1,39 @@
-//! Writes the log to stderr, with `--debug-console`.
+//! Writes what goes wrong in the sandbox to stderr, and with `--debug-console` everything that is logged.
 
-use log::{LevelFilter, Log, Metadata, Record};
+use std::sync::OnceLock;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Stderr;
 
+static EVERYTHING: OnceLock<bool> = OnceLock::new();
+
+fn everything() -> bool {
+    EVERYTHING.get() == Some(&true)
+}
+
 impl Log for Stderr {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // What the vmm and the guest say may be of any kind.
+        everything() || metadata.target().starts_with("shim") && metadata.level() <= Level::Warn
     }
 
     fn log(&self, record: &Record<'_>) {
-        eprint!("krunctl: {}: {}\r\n", record.target(), record.args());
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        match everything() {
+            true => eprint!("krunctl: {}: {}\r\n", record.target(), record.args()),
+            false => eprint!("krunctl: {}\r\n", record.args()),
+        }
     }
 
     fn flush(&self) {}
 }
 
-/// Logs everything.
-pub fn set() {
-    if log::set_logger(&Stderr).is_ok() {
-        log::set_max_level(LevelFilter::Debug);
+/// Logs from now on.
+pub fn set(debug: bool) {
+    if EVERYTHING.set(debug).is_ok() && log::set_logger(&Stderr).is_ok() {
+        log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Warn });
     }
 }

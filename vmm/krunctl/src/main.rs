@@ -1,16 +1,20 @@
 //! krunctl: runs commands in microVMs without containerd, and says whether this host can run VMs.
 //!
-//! It launches krun-vmm as the shim does, and has no part of the VM in it.
+//! It has the shim's sandbox in its own process: the same VMs, volumes, ports and networks as under containerd.
 
+mod bundle;
 mod check;
-mod container;
+mod console;
+mod duration;
 mod env;
 mod exit;
+mod hosts;
 mod layer;
 mod logger;
+mod root;
 mod run;
+mod session;
 mod sh;
-mod share;
 mod signals;
 mod spec;
 mod stdio;
@@ -33,12 +37,15 @@ enum Command {
     /// Says whether this host can run microVMs
     Check(check::Arguments),
     /// Runs a command in a microVM whose root file system is a directory
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Runs each line of a script as a command, all in one microVM that is thrown away
     Sh(sh::Arguments),
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = shim::direct::anchor() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -49,8 +56,8 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Check(arguments) => check::main(&arguments),
-        Command::Run(arguments) => exit::of(run::run(arguments)),
-        Command::Sh(arguments) => exit::of(sh::run(arguments)),
+        Command::Run(arguments) => exit::of(run::run(&arguments)),
+        Command::Sh(arguments) => exit::of(sh::run(&arguments)),
     }
 }
 

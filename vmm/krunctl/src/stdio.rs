@@ -1,65 +1,125 @@
-//! Copies between stdin, stdout and stderr and the guest's streams. A slow reader or writer stalls only its own stream.
+//! Copies between stdin, stdout and stderr and the FIFOs of a process in the VM.
 //!
 //! Each copy blocks in a thread of its own: the descriptors can be of any kind, and O_NONBLOCK would affect every process
 //! that shares them.
 
 use std::{
-    fs::File,
-    io::{Read, Write},
+    fs::{self, File},
+    io::{self, Read, Write},
     mem::ManuallyDrop,
     os::fd::{FromRawFd, RawFd},
+    path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
-use anyhow::{Context, Result};
-use guest_protocol::{
-    api::Stdio,
-    mux::{MAX_PAYLOAD, Mux, Reader, Writer},
-};
-use tokio::{sync::mpsc, task::JoinHandle};
+use anyhow::Result;
+use shim::direct::{ProcessId, Sandbox, StdioPaths};
+use tokio::sync::oneshot;
 
-/// The copies of one process's streams.
-pub struct Pumps {
-    stdin: Option<Writer>,
-    outputs: Vec<JoinHandle<()>>,
+use crate::bundle::Bundle;
+
+/// Bytes that are copied at once.
+const CHUNK: usize = 64 << 10;
+
+/// The FIFOs of one process, which are removed when this is dropped.
+pub struct Fifos {
+    stdin: Option<PathBuf>,
+    stdout: PathBuf,
+    stderr: Option<PathBuf>,
+    outputs: Vec<oneshot::Receiver<()>>,
 }
 
-impl Pumps {
-    /// Opens the streams of `numbers`, and copies the output from now on.
-    pub fn open(streams: &Mux, numbers: &Stdio) -> Result<Self> {
-        let mut outputs = Vec::new();
-        for (number, fd) in [(numbers.stdout, 1), (numbers.stderr, 2)] {
-            if number != 0 {
-                let (reader, _) = streams.open(number).context("opening an output stream")?;
-                outputs.push(tokio::spawn(output(reader, fd)));
+impl Fifos {
+    /// Makes them in `bundle`, with names that begin with `name`.
+    pub fn make(bundle: &Bundle, name: &str, stdin: bool, terminal: bool) -> Result<Fifos> {
+        let fifo = |stream: &str| bundle.fifo(&format!("{name}-{stream}"));
+        Ok(Fifos {
+            stdin: stdin.then(|| fifo("stdin")).transpose()?,
+            stdout: fifo("stdout")?,
+            stderr: (!terminal).then(|| fifo("stderr")).transpose()?,
+            outputs: Vec::new(),
+        })
+    }
+
+    /// Their paths, for the sandbox.
+    pub fn paths(&self) -> StdioPaths {
+        let text = |path: &Path| path.display().to_string();
+        let optional = |path: &Option<PathBuf>| path.as_deref().map(text).unwrap_or_default();
+        StdioPaths {
+            stdin: optional(&self.stdin),
+            stdout: text(&self.stdout),
+            stderr: optional(&self.stderr),
+            terminal: self.stderr.is_none(),
+        }
+    }
+
+    /// As [`Fifos::paths`], of a process whose output nobody wants.
+    pub fn input_only(&self) -> StdioPaths {
+        StdioPaths { stdin: self.paths().stdin, ..StdioPaths::default() }
+    }
+
+    /// Copies the output from now on. It is to be called before the sandbox has the paths.
+    pub fn start_output(&mut self) {
+        let outputs = [(Some(self.stdout.clone()), 1), (self.stderr.clone(), 2)];
+        for (path, fd) in outputs.into_iter().filter_map(|(path, fd)| Some((path?, fd))) {
+            let (done, copied) = oneshot::channel();
+            thread::spawn(move || {
+                // It waits for the sandbox to open its end.
+                if let Ok(fifo) = File::open(path) {
+                    copy(fifo, &*standard(fd));
+                }
+                let _ = done.send(());
+            });
+            self.outputs.push(copied);
+        }
+    }
+
+    /// Copies the input to `process`, which is running.
+    pub fn start_input(&self, sandbox: &Arc<dyn Sandbox>, process: ProcessId) {
+        self.feed(sandbox, process, |fifo| copy(&*standard(0), fifo));
+    }
+
+    /// Sends `bytes` to `process` as its whole input, instead of ours.
+    pub fn send(&self, sandbox: &Arc<dyn Sandbox>, process: ProcessId, bytes: Vec<u8>) {
+        // The process may end without reading it all, which is no failure.
+        self.feed(sandbox, process, move |mut fifo| drop(fifo.write_all(&bytes)));
+    }
+
+    fn feed(
+        &self,
+        sandbox: &Arc<dyn Sandbox>,
+        process: ProcessId,
+        feed: impl FnOnce(File) + Send + 'static,
+    ) {
+        let Some(path) = self.stdin.clone() else { return };
+        let (done, fed) = oneshot::channel();
+        thread::spawn(move || {
+            if let Ok(fifo) = File::options().write(true).open(path) {
+                feed(fifo);
             }
-        }
-        let stdin = match numbers.stdin {
-            0 => None,
-            number => Some(streams.open(number).context("opening the input stream")?.1),
-        };
-        Ok(Pumps { stdin, outputs })
+            let _ = done.send(());
+        });
+        let sandbox = sandbox.clone();
+        tokio::spawn(async move {
+            let _ = fed.await;
+            // The process may have ended.
+            let _ = sandbox.close_stdin(&process).await;
+        });
     }
 
-    /// Sends `bytes` as the whole input, instead of ours. When to call it: see [`Pumps::start_input`].
-    pub fn send(&mut self, bytes: Vec<u8>) {
-        if let Some(mut stdin) = self.stdin.take() {
-            // Dropping the writer is the end of file. The process may end without reading it all, which is no failure.
-            tokio::spawn(async move { drop(stdin.send(&bytes).await) });
-        }
-    }
-
-    /// Copies the input. Call it when the guest has created the process: before, the guest drops the input.
-    pub fn start_input(&mut self) {
-        if let Some(stdin) = self.stdin.take() {
-            tokio::spawn(input(stdin));
-        }
-    }
-
-    /// Waits until all output is written, or its reader is gone.
-    pub async fn drained(self) {
-        for output in self.outputs {
+    /// Waits until all output is written, or its reader is gone. The process must have ended.
+    pub async fn drained(mut self) {
+        for output in std::mem::take(&mut self.outputs) {
             let _ = output.await;
+        }
+    }
+}
+
+impl Drop for Fifos {
+    fn drop(&mut self) {
+        for path in [self.stdin.as_deref(), Some(&*self.stdout), self.stderr.as_deref()].into_iter().flatten() {
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -70,42 +130,19 @@ fn standard(fd: RawFd) -> ManuallyDrop<File> {
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) })
 }
 
-async fn output(mut reader: Reader, fd: RawFd) {
-    let (send, mut receive) = mpsc::channel::<Vec<u8>>(1);
-    let (done, written) = tokio::sync::oneshot::channel();
-    thread::spawn(move || {
-        while let Some(chunk) = receive.blocking_recv() {
-            if standard(fd).write_all(&chunk).is_err() {
-                break;
+/// Copies until the input ends, or nobody reads what is copied any more.
+fn copy(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                if to.write_all(&buffer[..count]).is_err() {
+                    return;
+                }
             }
-        }
-        drop(receive);
-        let _ = done.send(());
-    });
-    while let Some(chunk) = reader.recv().await {
-        // The reader of our output is gone. Dropping the stream tells the guest's process.
-        if send.send(chunk).await.is_err() {
-            break;
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
         }
     }
-    drop((reader, send));
-    let _ = written.await;
-}
-
-async fn input(mut writer: Writer) {
-    let (send, mut receive) = mpsc::channel::<Vec<u8>>(1);
-    thread::spawn(move || {
-        let mut buffer = vec![0; MAX_PAYLOAD];
-        while let Ok(count @ 1..) = standard(0).read(&mut buffer) {
-            if send.blocking_send(buffer[..count].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
-    while let Some(chunk) = receive.recv().await {
-        if writer.send(&chunk).await.is_err() {
-            break;
-        }
-    }
-    // Dropping the writer is the end of file for the guest's process.
 }

@@ -1,28 +1,17 @@
-//! A VM for one call of this tool: its flags, its boot, its end.
+//! The flags that describe a VM.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
-use guest_protocol::{api::ConfigureRequest, failure::CallError};
 use nix::unistd::Uid;
+use shim::direct::RuntimeOptions;
 use vm_launcher::{
-    Guest, Network, Vm, VmConfig,
-    config::{DEFAULT_CPUS, DEFAULT_RUN_MEMORY_MIB, MAX_CPUS, MIN_MEMORY_MIB},
+    config::{DEFAULT_CPUS, DEFAULT_RUN_MEMORY_MIB, MAX_CPUS, MIN_MEMORY_MIB, host_memory_mib},
     find, probe,
 };
 
-use crate::{exit, logger, share::Share, signals::Signals, spec};
-
-/// How long a guest may take to boot. The slowest case in use, a VM in an emulated machine on a busy host, takes some
-/// 15 s.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long the VM may take to end after the connection to its guest is lost.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a call may take that does not wait for anything.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{logger, spec::Namespace};
 
 /// The flags that describe a VM.
 #[derive(Args)]
@@ -38,10 +27,10 @@ pub struct Arguments {
     pub memory: u32,
     /// How commands reach the network: through sockets of this host, or not at all
     #[arg(long, value_enum, default_value = "tsi")]
-    network: NetworkArgument,
+    network: Network,
     /// Log what the vmm and the guest do, and write the guest kernel's console to stderr
     #[arg(long)]
-    debug_console: bool,
+    pub debug_console: bool,
     /// The library that holds the guest's kernel, if it is not in a usual place
     #[arg(long, value_name = "FILE")]
     libkrunfw: Option<PathBuf>,
@@ -51,124 +40,59 @@ pub struct Arguments {
 }
 
 fn memory(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| format!("it must be a whole number of MiB, at least {MIN_MEMORY_MIB}"))
+    let host = host_memory_mib().ok().and_then(|mib| u32::try_from(mib).ok()).unwrap_or(u32::MAX);
+    let allowed = |mib: &u32| (MIN_MEMORY_MIB..=host).contains(mib);
+    let range = || format!("it must be a whole number of MiB, {MIN_MEMORY_MIB} to {host} (this host's memory)");
+    text.parse().ok().filter(allowed).ok_or_else(range)
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum NetworkArgument {
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Network {
     Tsi,
     None,
 }
 
-impl From<NetworkArgument> for Network {
-    fn from(argument: NetworkArgument) -> Self {
-        match argument {
-            NetworkArgument::Tsi => Network::Tsi,
-            NetworkArgument::None => Network::None,
-        }
-    }
-}
-
-/// The parts of a VM, found on a host that seems able to run one.
-pub struct Parts {
-    libkrunfw: PathBuf,
-    guest_init: PathBuf,
-}
-
 impl Arguments {
-    /// Looks for what a VM needs, before anything is made.
-    pub fn parts(&self) -> Result<Parts> {
-        if self.debug_console {
-            logger::set();
-        }
+    /// Whether this host seems able to run a VM, before anything is made.
+    pub fn check(&self) -> Result<()> {
+        logger::set(self.debug_console);
         ensure!(Uid::effective().is_root(), "not root: mounting and making namespaces needs it; use sudo");
         probe::device()?;
-        Ok(Parts {
-            libkrunfw: std::path::absolute(find::libkrunfw(self.libkrunfw.as_deref())?)?,
-            guest_init: std::path::absolute(find::guest_init(self.guest_init.as_deref())?)?,
-        })
+        find::libkrunfw(self.libkrunfw.as_deref())?;
+        find::guest_init(self.guest_init.as_deref())?;
+        Ok(())
     }
 
-    /// The VM of these flags whose root is `share`.
-    pub fn config(&self, parts: Parts, share: &Share) -> Result<VmConfig> {
-        let config = VmConfig {
-            cpus: self.cpus,
-            memory_mib: self.memory,
-            // TSI uses the network that the user of this command has.
-            netns: matches!(self.network, NetworkArgument::Tsi).then(|| "/proc/self/ns/net".into()),
-            network: self.network.into(),
-            debug: self.debug_console,
-            debug_console: self.debug_console.then(|| "/proc/self/fd/2".into()),
-            ..VmConfig::new(share.root(), share.sockets(), parts.libkrunfw, parts.guest_init)
+    /// The VM's network namespace.
+    pub fn namespace(&self) -> Namespace {
+        match self.network {
+            Network::Tsi => Namespace::Host,
+            Network::None => Namespace::Empty,
+        }
+    }
+
+    /// The configuration, whatever the administrator's files say; `console` is a directory for the console's output.
+    pub fn options(&self, console: &Path) -> Result<RuntimeOptions> {
+        let network = match self.network {
+            Network::Tsi => "tsi",
+            Network::None => "none",
         };
-        config.validate()?;
-        Ok(config)
+        let mut text = format!(
+            "default_cpus = {}\ndefault_memory_mib = {}\nmax_cpus = {0}\nnetwork = \"{network}\"\n",
+            self.cpus, self.memory
+        );
+        let paths = [
+            ("libkrunfw", self.libkrunfw.as_deref()),
+            ("guest_init", self.guest_init.as_deref()),
+            ("debug_console", self.debug_console.then_some(console)),
+        ];
+        for (key, path) in paths {
+            if let Some(path) = path {
+                // A string of JSON is one of TOML.
+                let path = serde_json::to_string(&std::path::absolute(path)?)?;
+                text.push_str(&format!("{key} = {path}\n"));
+            }
+        }
+        Ok(RuntimeOptions { config_path: None, config_body: Some(text) })
     }
-}
-
-/// Boots a VM, does `go` with its guest, and ends the VM. Answers the exit status.
-pub fn with_guest(config: VmConfig, go: impl AsyncFnOnce(&Guest, &mut Signals) -> Result<u8>) -> Result<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let vm = Vm::launch(config).await?;
-        let status = boot_and_go(&vm, &mut signals, go).await;
-        vm.kill();
-        vm.ended().await;
-        status
-    });
-    // A thread may still be reading our stdin.
-    runtime.shutdown_background();
-    status
-}
-
-async fn boot_and_go(
-    vm: &Vm,
-    signals: &mut Signals,
-    go: impl AsyncFnOnce(&Guest, &mut Signals) -> Result<u8>,
-) -> Result<u8> {
-    let guest = tokio::select! {
-        guest = vm.guest(BOOT_TIMEOUT) => guest?,
-        // No process exists yet that could get the signal.
-        signal = signals.next() => return Ok(exit::of_signal(signal)),
-    };
-    configure(&guest).await?;
-    let status = tokio::select! {
-        // An exit record wins over the end of the VM.
-        biased;
-        status = go(&guest, signals) => status,
-        end = vm.ended() => anyhow::bail!("the VM ended before its command: {end}"),
-    };
-    match status {
-        // The connection is lost a moment before the end of the VM is known, which says why.
-        Err(error) if is_lost(&error) => match tokio::time::timeout(END_TIMEOUT, vm.ended()).await {
-            Ok(end) => Err(error.context(format!("the VM ended before its command: {end}"))),
-            Err(_) => Err(error),
-        },
-        status => status,
-    }
-}
-
-/// Whether `error` is about the connection to the guest.
-fn is_lost(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(CallError::Connection(_))))
-}
-
-async fn configure(guest: &Guest) -> Result<()> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let mut request = ConfigureRequest::new();
-    request.realtime_ns = i64::try_from(now.as_nanos())?;
-    request.hostname = spec::HOSTNAME.to_owned();
-    guest
-        .client
-        .configure(call(), &request)
-        .await
-        .map_err(CallError::from)
-        .context("configuring the guest")?;
-    Ok(())
-}
-
-/// The context of a call that does not wait for anything.
-pub fn call() -> ttrpc::context::Context {
-    ttrpc::context::with_duration(CALL_TIMEOUT)
 }

@@ -19,7 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use guest_protocol::api;
-use log::warn;
+use log::{info, warn};
 use tokio::time::timeout;
 
 use self::{
@@ -163,9 +163,13 @@ impl<H: Host> KrunSandbox<H> {
             .call_within(LAST_WORD, &what, async |guest, limit| guest.client.signal(limit, &request).await)
             .await;
         match killed {
+            Err(error) if error.is_late() => {
+                warn!("{error}");
+                Ok(())
+            }
             // It is gone with its VM, or will be; and an exec's end is told soon.
             Err(error) if error.is_internal() => {
-                warn!("{error}");
+                info!("{error}");
                 Ok(())
             }
             killed => killed.map(|_| ()),

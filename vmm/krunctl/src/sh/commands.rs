@@ -2,19 +2,13 @@
 
 use std::{io::Write, pin::pin, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
-use guest_protocol::{
-    api::{ExecRequest, Stdio},
-    failure::CallError,
-    mux::FIRST_STREAM,
-};
+use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
-use vm_launcher::Guest;
 
 use super::Arguments;
-use crate::{container, exit, signals::Signals, spec, stdio::Pumps, vm::call};
+use crate::{bundle::Bundle, exit, session::Session, signals::Signals, stdio::Fifos};
 
 /// How long a command that was sent a signal to end it may take to end. Source: `docker stop`.
 const GRACE: Duration = Duration::from_secs(10);
@@ -22,37 +16,27 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The signals that end the whole run.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
-/// The input of the container's first process, which never comes.
-const NEVER: u32 = FIRST_STREAM;
-
-/// How many commands have streams of their own, before numbers are used again.
-const MANY: u32 = 1 << 24;
-
-/// Runs the commands, and answers what the exit status is.
+/// Runs the commands, each as `process`, and answers what the exit status is.
 pub async fn run(
-    guest: &Guest,
+    session: &Session,
+    bundle: &Bundle,
     arguments: &Arguments,
-    env: &[String],
+    process: &Value,
     mut lines: mpsc::Receiver<Result<Vec<u8>>>,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let spec = spec::make(std::slice::from_ref(&arguments.shell), env, None);
-    let _held = start(guest, &spec).await.map_err(|error| match exit::of_command(&error) {
-        // Not a command's: it would pass for that of the first line.
-        Some(_) => {
-            anyhow!("--shell {}, below --root {}: {error:#}", arguments.shell, arguments.root.display())
-        }
-        None => error,
-    })?;
+    let process = serde_json::to_vec(process)?;
+    let first = session.process("");
     let mut statuses = Statuses { keep_going: arguments.keep_going, failed: 0 };
     for number in 1.. {
         let line = tokio::select! {
             line = lines.recv() => line,
             signal = ending(signals) => return Ok(exit::of_signal(signal)),
+            status = session.wait(&first) => bail!("the VM, or the first process in it, has ended: status {status}"),
         };
         let Some(line) = line.transpose()? else { break };
-        let command = Command { guest, process: &spec["process"], number, verbose: arguments.verbose };
-        match interruptible(guest, signals, command.run(line)).await? {
+        let command = Command { session, bundle, process: &process, number, verbose: arguments.verbose };
+        match interruptible(session, signals, command.run(line)).await? {
             End::Signal(signal) => return Ok(exit::of_signal(signal)),
             End::Status(status) if statuses.stop_after(status) => break,
             End::Status(_) => {}
@@ -79,22 +63,14 @@ impl Statuses {
     }
 }
 
-/// Starts the container's first process, which waits for as long as what this answers lives.
-async fn start(guest: &Guest, spec: &Value) -> Result<Pumps> {
-    let numbers = Stdio { stdin: NEVER, ..Default::default() };
-    let held = Pumps::open(&guest.streams, &numbers)?;
-    container::create(guest, spec, numbers).await?;
-    container::start(guest).await?;
-    Ok(held)
-}
-
 /// A command to be run.
 struct Command<'a> {
-    guest: &'a Guest,
+    session: &'a Session,
+    bundle: &'a Bundle,
     /// The shell that runs it, as an OCI process.
-    process: &'a Value,
+    process: &'a [u8],
     /// Which one it is.
-    number: u32,
+    number: u64,
     verbose: bool,
 }
 
@@ -117,25 +93,15 @@ impl Command<'_> {
     }
 
     async fn execute(&self, line: Vec<u8>) -> Result<u8> {
-        let first = NEVER + 1 + 3 * (self.number % MANY);
-        let numbers = Stdio { stdin: first, stdout: first + 1, stderr: first + 2, ..Default::default() };
-        let mut pumps = Pumps::open(&self.guest.streams, &numbers)?;
-        let process = container::process(&self.number.to_string());
-        let mut request = ExecRequest::new();
-        request.container_id.clone_from(&process.container_id);
-        request.exec_id.clone_from(&process.exec_id);
-        request.process = serde_json::to_vec(self.process)?;
-        request.stdio = Some(numbers).into();
-        self.guest
-            .client
-            .exec(call(), &request)
-            .await
-            .map_err(CallError::from)
-            .context("starting the shell")?;
-        pumps.send([line, b"\n".to_vec()].concat());
-        let status = container::wait(self.guest, &process).await?;
-        pumps.drained().await;
-        self.guest.client.delete_exec(call(), &process).await.map_err(CallError::from)?;
+        let name = self.number.to_string();
+        let (sandbox, id) = (&self.session.sandbox, self.session.process(&name));
+        let mut fifos = Fifos::make(self.bundle, &name, true, false)?;
+        fifos.start_output();
+        sandbox.exec(&id, self.process.to_vec(), fifos.paths()).await?;
+        fifos.send(sandbox, id.clone(), [line, b"\n".to_vec()].concat());
+        let status = self.session.wait(&id).await;
+        fifos.drained().await;
+        sandbox.delete_exec(&id).await;
         Ok(status)
     }
 }
@@ -156,7 +122,7 @@ enum End {
 /// Runs `command`, and passes signals on to all that runs in the guest. A signal that ends the run leaves the command [`GRACE`],
 /// and a second one nothing.
 async fn interruptible(
-    guest: &Guest,
+    session: &Session,
     signals: &mut Signals,
     command: impl Future<Output = Result<u8>>,
 ) -> Result<End> {
@@ -167,7 +133,7 @@ async fn interruptible(
             status = &mut command => return Ok(End::Status(status?)),
             signal = signals.next() => signal,
         };
-        container::signal(guest, signal, true).await;
+        session.signal(signal, true).await;
         if ENDING.contains(&signal) {
             tokio::select! {
                 _ = timeout(GRACE, &mut command) => {}

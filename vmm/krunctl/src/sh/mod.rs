@@ -9,10 +9,23 @@ mod script;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, builder::NonEmptyStringValueParser};
 
-use crate::{env, share::Share, vm};
+use crate::{
+    bundle::Bundle,
+    console::Console,
+    env, exit,
+    root::Root,
+    session,
+    spec::{
+        self, Container, Process,
+        limits,
+        user::User,
+    },
+    stdio::Fifos,
+    vm,
+};
 use script::Script;
 
 /// The flags of `sh`.
@@ -30,9 +43,8 @@ pub struct Arguments {
     /// Print each command on stderr before it runs
     #[arg(short = 'v', long)]
     verbose: bool,
-    /// Set a variable of the commands' environment; KEY alone takes the value that it has here
-    #[arg(short = 'e', long = "env", value_name = "KEY=VAL|KEY")]
-    env: Vec<env::Variable>,
+    #[command(flatten)]
+    env: env::Arguments,
     #[command(flatten)]
     vm: vm::Arguments,
     /// The script: a command a line; blank lines and lines that begin with # are skipped. Without it, standard input is read
@@ -44,15 +56,51 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When not all commands could be run.
-pub fn run(arguments: Arguments) -> Result<u8> {
-    let env = env::with(&arguments.env)?;
+pub fn run(arguments: &Arguments) -> Result<u8> {
+    let env = env::with(&[env::PATH.to_owned(), "HOME=/root".to_owned()], &arguments.env.variables()?)?;
     // Of the host's files, not of those that the mounts below hide.
     let script = Script::open(arguments.file.as_deref())?;
-    let parts = arguments.vm.parts()?;
-    let share = Share::prepare(&arguments.root)?;
-    share.layer_root(arguments.vm.memory)?;
-    let config = arguments.vm.config(parts, &share)?;
-    vm::with_guest(config, async |guest, signals| {
-        commands::run(guest, &arguments, &env, script.lines(), signals).await
+    arguments.vm.check()?;
+    let root = Root::open(&arguments.root)?;
+    let bundle = Bundle::make()?;
+    root.cover(&bundle, arguments.vm.memory)?;
+    let container = arguments.container(&bundle, env)?;
+    bundle.describe(&container.json())?;
+    let process = container.process.json();
+    let console = Console::of(&bundle, &arguments.vm)?;
+    // Its input never comes, and it says nothing.
+    let fifos = Fifos::make(&bundle, "sh", true, false)?;
+    let options = arguments.vm.options(bundle.path())?;
+    let status = session::with_container(&bundle, options, fifos.input_only(), async |session, signals| {
+        commands::run(session, &bundle, arguments, &process, script.lines(), signals).await
+    });
+    drop(console);
+    status.map_err(|error| match exit::of_command(&error) {
+        // Not a command's: it would pass for that of the first line.
+        Some(_) => anyhow!("--shell {}, below --root {}: {error:#}", arguments.shell, root.path().display()),
+        None => error,
     })
+}
+
+impl Arguments {
+    /// The container in which all commands run.
+    fn container(&self, bundle: &Bundle, env: Vec<String>) -> Result<Container> {
+        Ok(Container {
+            process: Process {
+                args: vec![self.shell.clone()],
+                env,
+                cwd: "/".to_owned(),
+                user: User { uid: 0, gid: 0, groups: Vec::new(), home: None },
+                capabilities: limits::capabilities(&[], &[])?,
+                rlimits: limits::rlimits(&[]),
+                terminal: None,
+            },
+            hostname: spec::HOSTNAME.to_owned(),
+            read_only: false,
+            mounts: Vec::new(),
+            network: self.vm.namespace(),
+            ports: String::new(),
+            cgroup: bundle.cgroup(),
+        })
+    }
 }

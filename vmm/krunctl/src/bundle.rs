@@ -1,0 +1,169 @@
+//! The directory of a VM that this process has: the bundle of its container, with the FIFOs of its processes.
+//!
+//! It is locked for as long as the process lives. One without a lock belonged to a process that was killed, and the next run
+//! undoes what that has left.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::ErrorKind,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MntFlags, umount2},
+    sys::stat::Mode,
+    unistd::mkfifo,
+};
+use serde_json::Value;
+
+/// The parent of them all.
+pub const BASE: &str = "/run/krun/ctl";
+
+/// The container's description. Source: OCI runtime-spec, bundle.md.
+const SPEC: &str = "config.json";
+
+/// Where a layer is mounted, and what it consists of: see [`crate::layer`].
+const ROOTFS: &str = "rootfs";
+const LAYERS: &str = "layers";
+
+/// The bundle of one VM, which is removed when this is dropped.
+pub struct Bundle {
+    id: String,
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Bundle {
+    /// Makes one, after it has undone what killed processes have left.
+    pub fn make() -> Result<Bundle> {
+        let context = || format!("making a directory in {BASE}");
+        clean_abandoned();
+        for number in 0.. {
+            // In each round, because a run that ends removes it if it is empty.
+            DirBuilder::new().recursive(true).mode(0o700).create(BASE).with_context(context)?;
+            let id = format!("run-{}-{number}", std::process::id());
+            let directory = Path::new(BASE).join(&id);
+            match DirBuilder::new().mode(0o700).create(&directory) {
+                Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+                    continue;
+                }
+                result => result.with_context(context)?,
+            }
+            // Another run may remove it before it is locked.
+            let locked = File::open(&directory).ok().and_then(|file| lock(file).ok());
+            if let Some(_lock) = locked.filter(|_| directory.exists()) {
+                return Ok(Bundle { id, directory, _lock });
+            }
+        }
+        anyhow::bail!("{BASE} is full")
+    }
+
+    /// The id of its container.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The cgroup of the VM, which the sandbox makes.
+    pub fn cgroup(&self) -> String {
+        format!("/krunctl-{}", self.id)
+    }
+
+    /// Where a layer is mounted.
+    pub fn rootfs(&self) -> PathBuf {
+        self.directory.join(ROOTFS)
+    }
+
+    /// Where a layer's parts are.
+    pub fn layers(&self) -> PathBuf {
+        self.directory.join(LAYERS)
+    }
+
+    /// Writes the container's description.
+    pub fn describe(&self, spec: &Value) -> Result<()> {
+        self.write(SPEC, &serde_json::to_vec(spec)?).map(drop)
+    }
+
+    /// Writes a file, and answers where it is.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Makes a FIFO, and answers where it is.
+    pub fn fifo(&self, name: &str) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
+            .with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        for mounted in [self.rootfs(), self.layers()] {
+            // What is mounted there by several mounts goes at once. Nothing, if there is no layer.
+            let _ = umount2(&mounted, MntFlags::MNT_DETACH);
+        }
+        remove(&self.directory);
+        // Fails while another run has a directory in it.
+        let _ = fs::remove_dir(BASE);
+    }
+}
+
+/// Undoes what processes have left that were killed. Their own mounts ended with their mount namespaces.
+fn clean_abandoned() {
+    for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
+        let locked = File::open(entry.path()).ok().and_then(|file| lock(file).ok());
+        // The lock is held until it is gone, or its owner could lock it in between.
+        if let (Some(_lock), Some(id)) = (locked, entry.file_name().to_str()) {
+            if let Err(error) = shim::direct::clean(id, &entry.path()) {
+                eprintln!("krunctl: cleaning up after {id}: {error}");
+            }
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Removes a bundle. It has files and empty directories only; what is mounted there nevertheless, stays.
+fn remove(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let _ = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir(entry.path()),
+            _ => fs::remove_file(entry.path()),
+        };
+    }
+    let _ = fs::remove_dir(directory);
+}
+
+fn lock(file: File) -> Result<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_and_empty_directories_are_removed() {
+        let top = tempfile::tempdir().unwrap();
+        let bundle = top.path().join("bundle");
+        fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        fs::write(bundle.join("config.json"), "{}").unwrap();
+        std::os::unix::fs::symlink("/etc", bundle.join("link")).unwrap();
+        fs::create_dir_all(bundle.join("layers/kept")).unwrap();
+        remove(&bundle);
+        assert!(bundle.join("layers/kept").exists() && !bundle.join("rootfs").exists());
+        fs::remove_dir(bundle.join("layers/kept")).unwrap();
+        remove(&bundle);
+        assert!(!bundle.exists());
+    }
+}

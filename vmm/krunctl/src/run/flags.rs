@@ -1,0 +1,124 @@
+//! The flags of `run`, and the container that they describe.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    bundle::Bundle,
+    duration,
+    env::{self, Variable},
+    hosts::{self, Entry},
+    root::Root,
+    spec::{
+        self, Container, Process,
+        limits::{self, Ulimit},
+        mounts::{self, Tmpfs, Volume},
+        user::{self, User},
+    },
+    vm,
+};
+
+/// The flags of `run`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Directory that holds the root file system
+    #[arg(long, value_name = "DIR")]
+    pub root: PathBuf,
+    #[command(flatten)]
+    pub vm: vm::Arguments,
+    #[command(flatten)]
+    pub env: env::Arguments,
+    /// Give the command our standard input
+    #[arg(short = 'i', long)]
+    pub interactive: bool,
+    /// Allocate a terminal for the command
+    #[arg(short = 't', long = "tty")]
+    pub tty: bool,
+    /// End the VM after this time, with exit status 124: 30s, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+    /// The command's working directory
+    #[arg(short = 'w', long, value_name = "DIR", default_value = "/")]
+    workdir: String,
+    /// Who the command is: USER or USER:GROUP, names or numbers
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]", default_value = "0:0")]
+    user: String,
+    /// The name of its host
+    #[arg(long, value_name = "NAME", default_value = spec::HOSTNAME, value_parser = hosts::name)]
+    hostname: String,
+    /// A line of its /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<Entry>,
+    /// Show it a directory or file of the host
+    #[arg(short = 'v', long, value_name = "HOST:GUEST[:ro]")]
+    volume: Vec<Volume>,
+    /// Mount a file system in the VM's memory
+    #[arg(long, value_name = "GUEST[:OPTIONS]")]
+    tmpfs: Vec<Tmpfs>,
+    /// Let it write nothing in its root file system
+    #[arg(long)]
+    read_only: bool,
+    /// Give it a capability besides the usual ones, or ALL
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<String>,
+    /// Take one of the usual capabilities from it, or ALL
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<String>,
+    /// Limit what its processes use, as nofile=1024:4096
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<Ulimit>,
+    /// The command and its arguments
+    #[arg(required = true, last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl Arguments {
+    /// The container, whose root is `root`; `size` is that of its terminal.
+    ///
+    /// # Errors
+    /// When a flag names what is not there.
+    pub fn container(
+        &self,
+        bundle: &Bundle,
+        root: &Root,
+        variables: &[Variable],
+        size: Option<(u16, u16)>,
+    ) -> Result<Container> {
+        let user = user::find(root.directory(), &self.user)?;
+        let mut mounts = self.volume.iter().map(Volume::mount).collect::<Result<Vec<_>>>()?;
+        mounts.extend(self.tmpfs.iter().map(Tmpfs::mount));
+        if !self.add_host.is_empty() {
+            let hosts = bundle.write("hosts", hosts::text(&self.hostname, &self.add_host).as_bytes())?;
+            mounts.push(mounts::own_file(&hosts, "/etc/hosts"));
+        }
+        Ok(Container {
+            process: Process {
+                args: self.command.clone(),
+                env: env::with(&defaults(&user, size.is_some()), variables)?,
+                cwd: self.workdir.clone(),
+                capabilities: limits::capabilities(&self.cap_add, &self.cap_drop)?,
+                rlimits: limits::rlimits(&self.ulimit),
+                terminal: size,
+                user,
+            },
+            hostname: self.hostname.clone(),
+            read_only: self.read_only,
+            mounts,
+            network: self.vm.namespace(),
+            ports: String::new(),
+            cgroup: bundle.cgroup(),
+        })
+    }
+}
+
+/// The variables that every command has.
+fn defaults(user: &User, tty: bool) -> Vec<String> {
+    let home = user.home.as_deref().unwrap_or("/");
+    let mut all = vec![env::PATH.to_owned(), format!("HOME={home}")];
+    if tty {
+        all.extend(std::env::var("TERM").ok().map(|term| format!("TERM={term}")));
+    }
+    all
+}
