@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use containerd_shim_protos::ttrpc::{self, Code};
-use guest_protocol::failure::{CallError, Reason, command_status};
+use guest_protocol::failure::{CallError, Failure, Reason, command_status};
 
 /// The exit status of a container that was never made, and not for its command's sake.
 const NO_STATUS: u32 = 255;
@@ -65,6 +65,11 @@ impl Error {
     /// A shell's status for a command that could not be run, if that is what it is about.
     pub fn command_status(&self) -> Option<u8> {
         command_status(self.reason)
+    }
+
+    /// The answer to a client that knows of reasons, as the guest gives them.
+    pub fn with_reason(self) -> ttrpc::Error {
+        Failure { code: self.code, reason: self.reason, text: self.to_string() }.into()
     }
 
     /// Puts what was attempted before the message.
@@ -135,8 +140,6 @@ impl From<Error> for ttrpc::Error {
 
 #[cfg(test)]
 mod tests {
-    use guest_protocol::failure::Failure;
-
     use super::*;
 
     #[test]

@@ -5,12 +5,16 @@ use crate::ctx::Ctx;
 use crate::host;
 use crate::scenario::{Outcome, Scenario};
 use crate::spec;
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use std::fs;
 
 pub const WHY: &str = "it is krun's own tool";
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("krunctl-run", run).krun_only(WHY),
+    Scenario::new("krunctl-run-flags", flags).krun_only(WHY),
+    Scenario::new("krunctl-run-ends", ends).krun_only(WHY),
     Scenario::new("krunctl-check-and-refusals", check_and_refusals).krun_only(WHY),
 ];
 
@@ -20,6 +24,7 @@ fn run(ctx: &Ctx) -> Result<Outcome> {
     let command = [
         "krunctl",
         "run",
+        "-i",
         "--root",
         &root,
         "--memory",
@@ -31,6 +36,84 @@ fn run(ctx: &Ctx) -> Result<Outcome> {
     ];
     let expected = format!("{}\nhello\n", host::libkrunfw_kernel()?);
     Cmd::new(&command).stdin("hello\n").run()?.expect_status(7)?.printed(&expected)?;
+    Ok(Outcome::Passed)
+}
+
+/// The flags mean what they mean to nerdctl.
+fn flags(ctx: &Ctx) -> Result<Outcome> {
+    let root = spec::busybox_root(&ctx.work("root"))?;
+    fs::create_dir_all(root.join("etc")).context("make /etc")?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:7:8::/srv:/bin/sh\n")?;
+    fs::write(root.join("etc/group"), "adm:x:4:app\n")?;
+    let (data, file) = (ctx.work("data"), ctx.work("file"));
+    fs::create_dir(&data).context("make a volume")?;
+    fs::write(data.join("in"), "from the host\n")?;
+    fs::write(&file, "one file\n")?;
+    let variables = ctx.work("env");
+    fs::write(&variables, "# comment\nFROM_FILE=a b\nPATH\n")?;
+    let (data, file) = (data.display().to_string(), file.display().to_string());
+    let run = |flags: &[&str], script: &str| {
+        let root = root.display().to_string();
+        let words = [
+            &["krunctl", "run", "--root", &root, "--memory", "256"],
+            flags,
+            &["--", "/bin/sh", "-c", script],
+        ];
+        Cmd::new(&words.concat()).run()
+    };
+    // Without -i there is no input.
+    run(
+        &[
+            "-e", "A=1", "--env-file", &variables.display().to_string(), "-w", "/etc", "-u", "app", "--hostname", "web",
+            "--ulimit", "nofile=77:88", "--cap-drop", "ALL",
+        ],
+        "cat; echo $A $FROM_FILE $HOME; pwd; id -u; id -g; id -G; hostname; ulimit -n; grep CapBnd /proc/self/status",
+    )?
+    .ok()?
+    .printed("1 a b /srv\n/etc\n7\n8\n8 4\nweb\n77\nCapBnd:\t0000000000000000\n")?;
+
+    let (volume, read_only, single) =
+        (format!("{data}:/data"), format!("{data}:/ro:ro"), format!("{file}:/etc/single:ro"));
+    run(
+        &["-v", &volume, "-v", &read_only, "-v", &single, "--tmpfs", "/scratch:size=1m", "--add-host", "db:10.1.2.3"],
+        "cat /data/in /etc/single; echo out >/data/out; echo x 2>/dev/null >/ro/x || echo refused
+         grep -c '^tmpfs /scratch tmpfs.*noexec.*size=1024k' /proc/mounts; grep db /etc/hosts; cat /proc/uptime >/new",
+    )?
+    .ok()?
+    .printed("from the host\none file\nrefused\n1\n10.1.2.3\tdb\n")?;
+    ensure!(fs::read_to_string(format!("{data}/out"))? == "out\n", "what it wrote to a volume");
+    ensure!(root.join("new").exists(), "what it wrote to its root");
+    run(
+        &["--read-only", "--network", "none"],
+        "echo x 2>/dev/null >/x || echo refused; ls -d /sys/class/net/*/device 2>/dev/null; true",
+    )?
+    .ok()?
+    .printed("refused\n")?;
+    ensure!(!root.join("x").exists(), "it wrote to a root that is read-only");
+    Ok(Outcome::Passed)
+}
+
+/// It ends with the command's status, at a time, at a signal, or by force; nothing stays, and no secret is shown.
+fn ends(ctx: &Ctx) -> Result<Outcome> {
+    let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
+    let run = |flags: &[&str], command: &[&str]| {
+        Cmd::new(&[&["krunctl", "run", "--root", &root, "--memory", "256"], flags, &["--"], command].concat())
+    };
+    run(&[], &["/no/such"]).run()?.expect_status(127)?.refused(&["/no/such"])?;
+    run(&[], &["/etc"]).run()?.expect_status(126)?;
+    run(&["--timeout", "8s"], &["/bin/sleep", "1000"]).run()?.expect_status(124)?;
+    let script = "trap 'echo bye; exit 3' TERM; echo up; sleep 1000 & wait";
+    let mut running = run(&["-e", "SECRET=hunter2"], &["/bin/sh", "-c", script]).spawn()?;
+    running.wait_for_stdout("up\n")?;
+    running.signal(Signal::SIGTERM)?;
+    running.finish()?.expect_status(3)?.printed("up\nbye\n")?;
+
+    // The next run undoes what a killed one left.
+    let mut running = run(&[], &["/bin/sh", "-c", "echo up; sleep 1000"]).spawn()?;
+    running.wait_for_stdout("up\n")?;
+    running.signal(Signal::SIGKILL)?;
+    running.finish()?.expect_status(128 + 9)?;
+    run(&[], &["/bin/true"]).run()?.ok()?;
     Ok(Outcome::Passed)
 }
 

@@ -23,6 +23,7 @@ mod hung_volume;
 mod identity;
 mod kill_points;
 mod krunctl;
+mod krunctl_named;
 mod krunctl_sh;
 mod lifecycle;
 mod limits;
@@ -84,6 +85,7 @@ pub const ALL: &[&[Scenario]] = &[
     network_tap::SCENARIOS,
     network_many::SCENARIOS,
     krunctl::SCENARIOS,
+    krunctl_named::SCENARIOS,
     krunctl_sh::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,

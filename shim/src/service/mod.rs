@@ -30,12 +30,20 @@ use crate::{
 pub struct Service {
     tasks: Arc<Tasks>,
     exit: Arc<ExitSignal>,
+    /// Whether errors say what was wrong with a command. containerd does not know that message.
+    with_reasons: bool,
 }
 
 impl Service {
     /// A service over `tasks`, which raises `exit` when containerd says so and no task is left.
     pub fn new(tasks: Arc<Tasks>, exit: Arc<ExitSignal>) -> Self {
-        Service { tasks, exit }
+        Service { tasks, exit, with_reasons: false }
+    }
+
+    /// As [`Service::new`], for clients of ours, which are told what was wrong with a command.
+    pub fn with_reasons(tasks: Arc<Tasks>) -> Self {
+        // Whoever may call it may also end it otherwise.
+        Service { tasks, exit: Arc::default(), with_reasons: true }
     }
 
     /// Runs `call` to its end even when its caller goes away.
@@ -49,7 +57,7 @@ impl Service {
         let result = result.unwrap_or_else(|e| Err(Error::internal(format!("{what} panicked")).because(e)));
         result.map_err(|error| {
             info!("{what}: {error}");
-            error.into()
+            if self.with_reasons { error.with_reason() } else { error.into() }
         })
     }
 }

@@ -10,12 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::{
     fcntl::{Flock, FlockArg},
     mount::{MntFlags, umount2},
-    sys::stat::Mode,
-    unistd::mkfifo,
 };
 use serde_json::Value;
 
@@ -37,28 +35,42 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Makes one, after it has undone what killed processes have left.
+    /// Makes one for a run, after it has undone what killed processes have left.
     pub fn make() -> Result<Bundle> {
-        let context = || format!("making a directory in {BASE}");
         clean_abandoned();
         for number in 0.. {
+            if let Some(bundle) = Bundle::take(format!("run-{}-{number}", std::process::id()))? {
+                return Ok(bundle);
+            }
+        }
+        bail!("{BASE} is full")
+    }
+
+    /// Makes the one of this id, for a VM that others may not have at the same time.
+    pub fn of(id: String) -> Result<Bundle> {
+        clean_abandoned();
+        let taken = format!("{BASE}/{id} is taken");
+        Bundle::take(id)?.context(taken)
+    }
+
+    /// Makes the one of this id, unless it is there.
+    fn take(id: String) -> Result<Option<Bundle>> {
+        let context = || format!("making a directory in {BASE}");
+        loop {
             // In each round, because a run that ends removes it if it is empty.
             DirBuilder::new().recursive(true).mode(0o700).create(BASE).with_context(context)?;
-            let id = format!("run-{}-{number}", std::process::id());
-            let directory = Path::new(BASE).join(&id);
+            let directory = path_of(&id);
             match DirBuilder::new().mode(0o700).create(&directory) {
-                Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
-                    continue;
-                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 result => result.with_context(context)?,
             }
             // Another run may remove it before it is locked.
             let locked = File::open(&directory).ok().and_then(|file| lock(file).ok());
             if let Some(_lock) = locked.filter(|_| directory.exists()) {
-                return Ok(Bundle { id, directory, _lock });
+                return Ok(Some(Bundle { id, directory, _lock }));
             }
         }
-        anyhow::bail!("{BASE} is full")
     }
 
     /// The id of its container.
@@ -69,11 +81,6 @@ impl Bundle {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.directory
-    }
-
-    /// The cgroup of the VM, which the sandbox makes.
-    pub fn cgroup(&self) -> String {
-        format!("/krunctl-{}", self.id)
     }
 
     /// Where a layer is mounted.
@@ -97,14 +104,11 @@ impl Bundle {
         fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
+}
 
-    /// Makes a FIFO, and answers where it is.
-    pub fn fifo(&self, name: &str) -> Result<PathBuf> {
-        let path = self.directory.join(name);
-        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
-            .with_context(|| format!("making {}", path.display()))?;
-        Ok(path)
-    }
+/// Where the bundle of this id is.
+pub fn path_of(id: &str) -> PathBuf {
+    Path::new(BASE).join(id)
 }
 
 impl Drop for Bundle {
@@ -120,7 +124,7 @@ impl Drop for Bundle {
 }
 
 /// Undoes what processes have left that were killed. Their own mounts ended with their mount namespaces.
-fn clean_abandoned() {
+pub fn clean_abandoned() {
     for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
         let locked = File::open(entry.path()).ok().and_then(|file| lock(file).ok());
         // The lock is held until it is gone, or its owner could lock it in between.

@@ -15,7 +15,16 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, milliseconds)| milliseconds);
     let time = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(*unit));
     let time = time.filter(|milliseconds| *milliseconds > 0);
-    time.map(Duration::from_millis).ok_or_else(|| "it must be a number above 0 with s, m, h or ms, as 30s".to_owned())
+    time.map(Duration::from_millis)
+        .ok_or_else(|| "it must be a number above 0 with s, m, h or ms, as 30s".to_owned())
+}
+
+/// Waits for so long; for ever without a limit.
+pub async fn passed(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]
@@ -24,10 +33,14 @@ mod tests {
 
     #[test]
     fn a_time_has_a_unit() {
-        for (text, milliseconds) in [("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("20", 20_000), ("7ms", 7)] {
+        for (text, milliseconds) in
+            [("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("20", 20_000), ("7ms", 7)]
+        {
             assert_eq!(parse(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
         }
-        for text in ["", "s", "0", "0s", "-1s", "1.5s", "1 s", "1d", "99999999999999999999s", "18446744073709551615h"] {
+        for text in
+            ["", "s", "0", "0s", "-1s", "1.5s", "1 s", "1d", "99999999999999999999s", "18446744073709551615h"]
+        {
             assert!(parse(text).unwrap_err().contains("30s"), "{text}");
         }
     }

@@ -19,8 +19,7 @@ impl FromStr for Entry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (host, address) =
-            text.split_once([':', '=']).ok_or("it must be NAME:ADDRESS, as db:10.0.0.7")?;
+        let (host, address) = text.split_once([':', '=']).ok_or("it must be NAME:ADDRESS, as db:10.0.0.7")?;
         let address = address.trim_start_matches('[').trim_end_matches(']');
         let address = address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
         Ok(Entry { name: name(host)?, address })
@@ -62,7 +61,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for (text, word) in [("db", "NAME:ADDRESS"), ("db:x", "\"x\""), ("d b:1.2.3.4", "letters"), (":1.2.3.4", "letters")] {
+        for (text, word) in
+            [("db", "NAME:ADDRESS"), ("db:x", "\"x\""), ("d b:1.2.3.4", "letters"), (":1.2.3.4", "letters")]
+        {
             assert!(text.parse::<Entry>().unwrap_err().contains(word), "{text}");
         }
         assert!(name(&"x".repeat(65)).is_err());

@@ -5,12 +5,14 @@
 mod bundle;
 mod check;
 mod console;
+mod container;
 mod duration;
 mod env;
 mod exit;
 mod hosts;
 mod layer;
 mod logger;
+mod named;
 mod root;
 mod run;
 mod session;
@@ -18,6 +20,7 @@ mod sh;
 mod signals;
 mod spec;
 mod stdio;
+mod terminal;
 mod vm;
 
 use std::process::ExitCode;
@@ -38,6 +41,25 @@ enum Command {
     Check(check::Arguments),
     /// Runs a command in a microVM whose root file system is a directory
     Run(Box<run::Arguments>),
+    /// Makes a VM with a name, which `start` starts
+    Create(Box<named::create::Arguments>),
+    /// Starts a VM
+    Start(named::Name),
+    /// Runs a command in a VM that runs
+    Exec(Box<named::exec::Arguments>),
+    /// Ends what runs in a VM
+    Stop(named::stop::Arguments),
+    /// Removes a VM with all that it has written
+    Delete(named::delete::Arguments),
+    /// Lists the VMs
+    Ls(named::ls::Arguments),
+    /// Says how a VM is
+    Status(named::Name),
+    /// Prints what a VM's command has written
+    Logs(named::logs::Arguments),
+    /// Keeps a VM while it runs
+    #[command(hide = true)]
+    Keep(named::Name),
     /// Runs each line of a script as a command, all in one microVM that is thrown away
     Sh(sh::Arguments),
 }
@@ -57,6 +79,15 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check(arguments) => check::main(&arguments),
         Command::Run(arguments) => exit::of(run::run(&arguments)),
+        Command::Create(arguments) => exit::of(named::create::run(&arguments)),
+        Command::Start(name) => exit::of(named::start::run(&name)),
+        Command::Exec(arguments) => exit::of(named::exec::run(&arguments)),
+        Command::Stop(arguments) => exit::of(named::stop::run(&arguments)),
+        Command::Delete(arguments) => exit::of(named::delete::run(&arguments)),
+        Command::Ls(arguments) => exit::of(named::ls::run(&arguments)),
+        Command::Status(name) => exit::of(named::ls::status(&name)),
+        Command::Logs(arguments) => exit::of(named::logs::run(&arguments)),
+        Command::Keep(name) => exit::of(named::keeper::run(&name)),
         Command::Sh(arguments) => exit::of(sh::run(&arguments)),
     }
 }

@@ -26,6 +26,12 @@ impl Session {
         let _ = self.sandbox.signal(&self.process(""), signal as u32, all).await;
     }
 
+    /// Tells a process that its input has ended. It may have ended itself.
+    pub fn close_stdin(&self, process: ProcessId) -> impl Future<Output = ()> + Send + 'static {
+        let sandbox = self.sandbox.clone();
+        async move { drop(sandbox.close_stdin(&process).await) }
+    }
+
     /// Waits for the end of a process, and answers its exit status.
     pub async fn wait(&self, process: &ProcessId) -> u8 {
         let exit = self.sandbox.wait(process).await;
@@ -49,13 +55,8 @@ pub fn with_container(
         .thread_keep_alive(Duration::from_secs(1))
         .build()?;
     let id = bundle.id().to_owned();
-    let new = NewContainer {
-        id: id.clone(),
-        bundle: bundle.path().to_owned(),
-        rootfs: Vec::new(),
-        stdio,
-        options,
-    };
+    let new =
+        NewContainer { id: id.clone(), bundle: bundle.path().to_owned(), rootfs: Vec::new(), stdio, options };
     let status = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let session = Session { sandbox: direct::sandbox(&id), id };

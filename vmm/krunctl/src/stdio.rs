@@ -9,15 +9,13 @@ use std::{
     mem::ManuallyDrop,
     os::fd::{FromRawFd, RawFd},
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
 };
 
-use anyhow::Result;
-use shim::direct::{ProcessId, Sandbox, StdioPaths};
+use anyhow::{Context, Result};
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use shim::direct::StdioPaths;
 use tokio::sync::oneshot;
-
-use crate::bundle::Bundle;
 
 /// Bytes that are copied at once.
 const CHUNK: usize = 64 << 10;
@@ -31,9 +29,9 @@ pub struct Fifos {
 }
 
 impl Fifos {
-    /// Makes them in `bundle`, with names that begin with `name`.
-    pub fn make(bundle: &Bundle, name: &str, stdin: bool, terminal: bool) -> Result<Fifos> {
-        let fifo = |stream: &str| bundle.fifo(&format!("{name}-{stream}"));
+    /// Makes them in `directory`, with names that begin with `name`.
+    pub fn make(directory: &Path, name: &str, stdin: bool, terminal: bool) -> Result<Fifos> {
+        let fifo = |stream: &str| make(directory.join(format!("{name}-{stream}")));
         Ok(Fifos {
             stdin: stdin.then(|| fifo("stdin")).transpose()?,
             stdout: fifo("stdout")?,
@@ -75,22 +73,21 @@ impl Fifos {
         }
     }
 
-    /// Copies the input to `process`, which is running.
-    pub fn start_input(&self, sandbox: &Arc<dyn Sandbox>, process: ProcessId) {
-        self.feed(sandbox, process, |fifo| copy(&*standard(0), fifo));
+    /// Copies the input to the process, which runs; `close` then says that there will be no more.
+    pub fn start_input(&self, close: impl Future<Output = ()> + Send + 'static) {
+        self.feed(|fifo| copy(&*standard(0), fifo), close);
     }
 
-    /// Sends `bytes` to `process` as its whole input, instead of ours.
-    pub fn send(&self, sandbox: &Arc<dyn Sandbox>, process: ProcessId, bytes: Vec<u8>) {
+    /// As [`Fifos::start_input`], with `bytes` as the whole input instead of ours.
+    pub fn send(&self, bytes: Vec<u8>, close: impl Future<Output = ()> + Send + 'static) {
         // The process may end without reading it all, which is no failure.
-        self.feed(sandbox, process, move |mut fifo| drop(fifo.write_all(&bytes)));
+        self.feed(move |mut fifo| drop(fifo.write_all(&bytes)), close);
     }
 
     fn feed(
         &self,
-        sandbox: &Arc<dyn Sandbox>,
-        process: ProcessId,
         feed: impl FnOnce(File) + Send + 'static,
+        close: impl Future<Output = ()> + Send + 'static,
     ) {
         let Some(path) = self.stdin.clone() else { return };
         let (done, fed) = oneshot::channel();
@@ -100,11 +97,9 @@ impl Fifos {
             }
             let _ = done.send(());
         });
-        let sandbox = sandbox.clone();
         tokio::spawn(async move {
             let _ = fed.await;
-            // The process may have ended.
-            let _ = sandbox.close_stdin(&process).await;
+            close.await;
         });
     }
 
@@ -118,10 +113,16 @@ impl Fifos {
 
 impl Drop for Fifos {
     fn drop(&mut self) {
-        for path in [self.stdin.as_deref(), Some(&*self.stdout), self.stderr.as_deref()].into_iter().flatten() {
+        for path in [self.stdin.as_deref(), Some(&*self.stdout), self.stderr.as_deref()].into_iter().flatten()
+        {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+fn make(path: PathBuf) -> Result<PathBuf> {
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).with_context(|| format!("making {}", path.display()))?;
+    Ok(path)
 }
 
 /// A standard descriptor of this process, which stays open.

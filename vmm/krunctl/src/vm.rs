@@ -21,7 +21,7 @@ pub struct Arguments {
     /// vCPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS,
         value_parser = RangedU64ValueParser::<u8>::new().range(1..=MAX_CPUS as u64))]
-    cpus: u8,
+    pub cpus: u8,
     /// Memory of the VM in MiB, at least 128
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_RUN_MEMORY_MIB, value_parser = memory)]
     pub memory: u32,
@@ -42,7 +42,8 @@ pub struct Arguments {
 fn memory(text: &str) -> Result<u32, String> {
     let host = host_memory_mib().ok().and_then(|mib| u32::try_from(mib).ok()).unwrap_or(u32::MAX);
     let allowed = |mib: &u32| (MIN_MEMORY_MIB..=host).contains(mib);
-    let range = || format!("it must be a whole number of MiB, {MIN_MEMORY_MIB} to {host} (this host's memory)");
+    let range =
+        || format!("it must be a whole number of MiB, {MIN_MEMORY_MIB} to {host} (this host's memory)");
     text.parse().ok().filter(allowed).ok_or_else(range)
 }
 
@@ -56,8 +57,7 @@ impl Arguments {
     /// Whether this host seems able to run a VM, before anything is made.
     pub fn check(&self) -> Result<()> {
         logger::set(self.debug_console);
-        ensure!(Uid::effective().is_root(), "not root: mounting and making namespaces needs it; use sudo");
-        probe::device()?;
+        check_host()?;
         find::libkrunfw(self.libkrunfw.as_deref())?;
         find::guest_init(self.guest_init.as_deref())?;
         Ok(())
@@ -95,4 +95,23 @@ impl Arguments {
         }
         Ok(RuntimeOptions { config_path: None, config_body: Some(text) })
     }
+}
+
+/// Whether this process may make a VM.
+///
+/// # Errors
+/// When it is not root's.
+pub fn check_root() -> Result<()> {
+    ensure!(Uid::effective().is_root(), "not root: mounting and making namespaces needs it; use sudo");
+    Ok(())
+}
+
+/// Whether this host seems able to run a VM.
+///
+/// # Errors
+/// When not, with what to do.
+pub fn check_host() -> Result<()> {
+    check_root()?;
+    probe::device()?;
+    Ok(())
 }

@@ -4,12 +4,7 @@ use anyhow::{Result, anyhow};
 use tokio::signal::unix;
 
 use super::{Arguments, terminal};
-use crate::{
-    exit,
-    session::Session,
-    signals::Signals,
-    stdio::Fifos,
-};
+use crate::{duration, exit, session::Session, signals::Signals, stdio::Fifos};
 
 /// Attends to the command to its end, and returns its exit status.
 pub async fn attend(
@@ -20,19 +15,13 @@ pub async fn attend(
 ) -> Result<u8> {
     let raw = arguments.tty.then(terminal::Raw::enter).transpose()?;
     let process = session.process("");
-    fifos.start_input(&session.sandbox, process.clone());
-    let late = async {
-        match arguments.timeout {
-            Some(limit) => tokio::time::sleep(limit).await,
-            None => std::future::pending().await,
-        }
-    };
+    fifos.start_input(session.close_stdin(process.clone()));
     let status = tokio::select! {
         status = session.wait(&process) => status,
         error = forward(session, arguments.tty, signals) => {
             return Err(error.err().unwrap_or_else(|| anyhow!("no more signals")));
         }
-        () = late => return Ok(exit::TIMEOUT),
+        () = duration::passed(arguments.timeout) => return Ok(exit::TIMEOUT),
     };
     fifos.drained().await;
     drop(raw);

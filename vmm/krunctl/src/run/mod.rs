@@ -4,33 +4,63 @@
 //! cgroup are left, which the next run removes.
 
 mod command;
-mod flags;
-mod terminal;
+
+use std::time::Duration;
 
 use anyhow::Result;
+use clap::Args;
 
-use crate::{bundle::Bundle, console::Console, root::Root, session, stdio::Fifos};
-pub use flags::Arguments;
+use crate::{
+    bundle::Bundle,
+    console::Console,
+    container::{self, HOSTS},
+    duration,
+    root::Root,
+    session,
+    stdio::Fifos,
+    terminal,
+};
+
+/// The flags of `run`.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    container: container::Arguments,
+    /// Give the command our standard input
+    #[arg(short = 'i', long)]
+    interactive: bool,
+    /// Allocate a terminal for the command
+    #[arg(short = 't', long = "tty")]
+    tty: bool,
+    /// End the VM after this time, with exit status 124: 30s, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+}
 
 /// Answers the command's exit status.
 ///
 /// # Errors
 /// When it could not be run.
 pub fn run(arguments: &Arguments) -> Result<u8> {
-    let variables = arguments.env.variables()?;
-    arguments.vm.check()?;
+    let container = &arguments.container;
+    let variables = container.variables()?;
+    container.vm.check()?;
     if arguments.tty {
         terminal::require()?;
     }
-    let root = Root::open(&arguments.root)?;
+    let root = Root::open(&container.root)?;
     let bundle = Bundle::make()?;
     root.bind(&bundle)?;
     let size = arguments.tty.then(terminal::size).transpose()?;
-    bundle.describe(&arguments.container(&bundle, &root, &variables, size)?.json())?;
-    let console = Console::of(&bundle, &arguments.vm)?;
-    let mut fifos = Fifos::make(&bundle, "run", arguments.interactive, arguments.tty)?;
+    let described = container.container((bundle.id(), bundle.path()), &root, &variables, size)?;
+    bundle.describe(&described.json())?;
+    if let Some(hosts) = container.hosts() {
+        bundle.write(HOSTS, hosts.as_bytes())?;
+    }
+    let console = Console::of(&bundle, &container.vm)?;
+    let mut fifos = Fifos::make(bundle.path(), "run", arguments.interactive, arguments.tty)?;
     fifos.start_output();
-    let options = arguments.vm.options(bundle.path())?;
+    let options = container.vm.options(bundle.path())?;
     let status = session::with_container(&bundle, options, fifos.paths(), async |session, signals| {
         command::attend(session, signals, fifos, arguments).await
     });

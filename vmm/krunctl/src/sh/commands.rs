@@ -95,10 +95,10 @@ impl Command<'_> {
     async fn execute(&self, line: Vec<u8>) -> Result<u8> {
         let name = self.number.to_string();
         let (sandbox, id) = (&self.session.sandbox, self.session.process(&name));
-        let mut fifos = Fifos::make(self.bundle, &name, true, false)?;
+        let mut fifos = Fifos::make(self.bundle.path(), &name, true, false)?;
         fifos.start_output();
         sandbox.exec(&id, self.process.to_vec(), fifos.paths()).await?;
-        fifos.send(sandbox, id.clone(), [line, b"\n".to_vec()].concat());
+        fifos.send([line, b"\n".to_vec()].concat(), self.session.close_stdin(id.clone()));
         let status = self.session.wait(&id).await;
         fifos.drained().await;
         sandbox.delete_exec(&id).await;

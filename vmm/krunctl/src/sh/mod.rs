@@ -18,11 +18,7 @@ use crate::{
     env, exit,
     root::Root,
     session,
-    spec::{
-        self, Container, Process,
-        limits,
-        user::User,
-    },
+    spec::{self, Container, Process, limits, user::User},
     stdio::Fifos,
     vm,
 };
@@ -69,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let process = container.process.json();
     let console = Console::of(&bundle, &arguments.vm)?;
     // Its input never comes, and it says nothing.
-    let fifos = Fifos::make(&bundle, "sh", true, false)?;
+    let fifos = Fifos::make(bundle.path(), "sh", true, false)?;
     let options = arguments.vm.options(bundle.path())?;
     let status = session::with_container(&bundle, options, fifos.input_only(), async |session, signals| {
         commands::run(session, &bundle, arguments, &process, script.lines(), signals).await
@@ -100,7 +96,7 @@ impl Arguments {
             mounts: Vec::new(),
             network: self.vm.namespace(),
             ports: String::new(),
-            cgroup: bundle.cgroup(),
+            id: bundle.id().to_owned(),
         })
     }
 }

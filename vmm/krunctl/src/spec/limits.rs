@@ -81,7 +81,9 @@ fn named(flag: &str, names: &[String]) -> Result<Vec<&'static str>> {
         let wanted = wanted.strip_prefix("CAP_").unwrap_or(&wanted);
         match all.find(|capability| capability.strip_prefix("CAP_") == Some(wanted)) {
             Some(capability) => found.push(capability),
-            None => bail!("{flag} {name}: no such capability; it must be ALL, or one of capabilities(7), as NET_ADMIN"),
+            None => bail!(
+                "{flag} {name}: no such capability; it must be ALL, or one of capabilities(7), as NET_ADMIN"
+            ),
         }
     }
     Ok(found)
@@ -178,7 +180,9 @@ mod tests {
                 {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
             ])
         );
-        for (text, words) in [("files=1", "nofile"), ("nofile", "NAME=SOFT"), ("nofile=2:1", "more than"), ("cpu=x", "x")] {
+        for (text, words) in
+            [("files=1", "nofile"), ("nofile", "NAME=SOFT"), ("nofile=2:1", "more than"), ("cpu=x", "x")]
+        {
             assert!(text.parse::<Ulimit>().unwrap_err().contains(words), "{text}");
         }
     }

@@ -49,8 +49,8 @@ pub struct Container {
     pub network: Namespace,
     /// As the annotation lists them; empty for none.
     pub ports: String,
-    /// Its cgroup on the host.
-    pub cgroup: String,
+    /// Its id, which names its cgroup on the host.
+    pub id: String,
 }
 
 impl Process {
@@ -105,7 +105,7 @@ impl Container {
             "annotations": annotations,
             "linux": {
                 "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-                "cgroupsPath": self.cgroup,
+                "cgroupsPath": format!("/krunctl-{}", self.id),
                 "namespaces": namespaces,
                 "maskedPaths": [
                     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -118,9 +118,7 @@ impl Container {
 }
 
 fn mounts() -> Vec<Value> {
-    let mount = |destination: &str, kind: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": kind, "source": kind, "options": options })
-    };
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -157,7 +155,7 @@ mod tests {
             mounts: vec![json!({"destination": "/last"})],
             network: Namespace::Empty,
             ports: "80:80".to_owned(),
-            cgroup: "/krun/x".to_owned(),
+            id: "run-1-0".to_owned(),
         };
         container.json()
     }

@@ -34,7 +34,9 @@ impl FromStr for Volume {
             return Err(FORM.to_owned());
         }
         if !source.contains('/') && source != "." && source != ".." {
-            return Err(format!("{source:?}: there are no named volumes; a path has a / in it, as ./{source}"));
+            return Err(format!(
+                "{source:?}: there are no named volumes; a path has a / in it, as ./{source}"
+            ));
         }
         Ok(Volume { source: source.to_owned(), target: target.to_owned(), read_only })
     }

@@ -64,7 +64,9 @@ pub fn find(root: &File, named: &str) -> Result<User> {
     let number = |field: usize| entry.get(field).and_then(|text| text.parse().ok());
     let uid = match (number(2), wanted) {
         (Some(uid), _) | (None, Name::Number(uid)) => uid,
-        (None, Name::Text(name)) => bail!("-u {named}: no user {name:?} in /etc/passwd of the root file system"),
+        (None, Name::Text(name)) => {
+            bail!("-u {named}: no user {name:?} in /etc/passwd of the root file system")
+        }
     };
     let home = entry.get(5).filter(|home| home.starts_with('/')).map(|home| (*home).to_owned());
     let lists = entries(root, "etc/group");
@@ -137,7 +139,8 @@ mod tests {
 
     #[test]
     fn users_and_groups_have_names_and_numbers() {
-        let root = root("root:x:0:0::/root:/bin/sh\napp:x:7:8::/srv:/x\n", "app:x:8:\nadm:x:4:app,b\nx:x:9:b\n");
+        let root =
+            root("root:x:0:0::/root:/bin/sh\napp:x:7:8::/srv:/x\n", "app:x:8:\nadm:x:4:app,b\nx:x:9:b\n");
         assert_eq!(find_in(&root, "app").unwrap(), (7, 8, vec![4]));
         assert_eq!(find_in(&root, "7").unwrap(), (7, 8, vec![4]));
         assert_eq!(find_in(&root, "app:x").unwrap(), (7, 9, vec![]));

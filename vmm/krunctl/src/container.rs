@@ -1,13 +1,11 @@
-//! The flags of `run`, and the container that they describe.
+//! The flags that describe a container, of `run` and `create`, and the container.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    bundle::Bundle,
-    duration,
     env::{self, Variable},
     hosts::{self, Entry},
     root::Root,
@@ -20,8 +18,9 @@ use crate::{
     vm,
 };
 
-/// The flags of `run`.
+/// The flags of a container.
 #[derive(Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Directory that holds the root file system
     #[arg(long, value_name = "DIR")]
@@ -29,16 +28,7 @@ pub struct Arguments {
     #[command(flatten)]
     pub vm: vm::Arguments,
     #[command(flatten)]
-    pub env: env::Arguments,
-    /// Give the command our standard input
-    #[arg(short = 'i', long)]
-    pub interactive: bool,
-    /// Allocate a terminal for the command
-    #[arg(short = 't', long = "tty")]
-    pub tty: bool,
-    /// End the VM after this time, with exit status 124: 30s, 5m, 1h
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub timeout: Option<Duration>,
+    env: env::Arguments,
     /// The command's working directory
     #[arg(short = 'w', long, value_name = "DIR", default_value = "/")]
     workdir: String,
@@ -74,14 +64,30 @@ pub struct Arguments {
     command: Vec<String>,
 }
 
+/// The name of the file in a bundle that is the container's /etc/hosts.
+pub const HOSTS: &str = "hosts";
+
 impl Arguments {
-    /// The container, whose root is `root`; `size` is that of its terminal.
+    /// The variables that the flags set.
+    ///
+    /// # Errors
+    /// As [`env::Arguments::variables`].
+    pub fn variables(&self) -> Result<Vec<Variable>> {
+        self.env.variables()
+    }
+
+    /// The text of the container's /etc/hosts, if it is not that of its root.
+    pub fn hosts(&self) -> Option<String> {
+        (!self.add_host.is_empty()).then(|| hosts::text(&self.hostname, &self.add_host))
+    }
+
+    /// The container of this id, with its bundle in `bundle` and the root `root`; `size` is that of its terminal.
     ///
     /// # Errors
     /// When a flag names what is not there.
     pub fn container(
         &self,
-        bundle: &Bundle,
+        (id, bundle): (&str, &Path),
         root: &Root,
         variables: &[Variable],
         size: Option<(u16, u16)>,
@@ -89,9 +95,8 @@ impl Arguments {
         let user = user::find(root.directory(), &self.user)?;
         let mut mounts = self.volume.iter().map(Volume::mount).collect::<Result<Vec<_>>>()?;
         mounts.extend(self.tmpfs.iter().map(Tmpfs::mount));
-        if !self.add_host.is_empty() {
-            let hosts = bundle.write("hosts", hosts::text(&self.hostname, &self.add_host).as_bytes())?;
-            mounts.push(mounts::own_file(&hosts, "/etc/hosts"));
+        if self.hosts().is_some() {
+            mounts.push(mounts::own_file(&bundle.join(HOSTS), "/etc/hosts"));
         }
         Ok(Container {
             process: Process {
@@ -108,13 +113,13 @@ impl Arguments {
             mounts,
             network: self.vm.namespace(),
             ports: String::new(),
-            cgroup: bundle.cgroup(),
+            id: id.to_owned(),
         })
     }
 }
 
-/// The variables that every command has.
-fn defaults(user: &User, tty: bool) -> Vec<String> {
+/// The variables that every command of `user` has.
+pub fn defaults(user: &User, tty: bool) -> Vec<String> {
     let home = user.home.as_deref().unwrap_or("/");
     let mut all = vec![env::PATH.to_owned(), format!("HOME={home}")];
     if tty {

@@ -1,0 +1,173 @@
+//! `krunctl exec`: one more process in a VM that runs.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::signal::unix;
+
+use super::{client::Vm, state::State};
+use crate::{
+    container::defaults, duration, env, exit, signals::Signals, spec::user, stdio::Fifos, terminal, vm,
+};
+
+/// What runs when nobody names a command.
+const SHELL: &str = "/bin/sh";
+
+/// The flags of `exec`.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    name: super::Name,
+    #[command(flatten)]
+    env: env::Arguments,
+    /// Give the command our standard input
+    #[arg(short = 'i', long)]
+    interactive: bool,
+    /// Allocate a terminal for the command
+    #[arg(short = 't', long = "tty")]
+    tty: bool,
+    /// End the command after this time, with exit status 124: 30s, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// The command's working directory, instead of that of the VM's own command
+    #[arg(short = 'w', long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Who the command is, instead of who the VM's own command is: USER or USER:GROUP, names or numbers
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// The command and its arguments; without, on a terminal, a shell
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// How the command is run: as the flags say, or as a shell on this terminal.
+struct Plan {
+    args: Vec<String>,
+    interactive: bool,
+    tty: bool,
+}
+
+impl Plan {
+    fn of(arguments: &Arguments) -> Result<Plan> {
+        if !arguments.command.is_empty() {
+            let (interactive, tty) = (arguments.interactive, arguments.tty);
+            return Ok(Plan { args: arguments.command.clone(), interactive, tty });
+        }
+        ensure!(
+            io::stdin().is_terminal(),
+            "no command, and standard input is no terminal: give one after --"
+        );
+        Ok(Plan { args: vec![SHELL.to_owned()], interactive: true, tty: true })
+    }
+}
+
+/// Answers the command's exit status.
+///
+/// # Errors
+/// When it could not be run.
+pub fn run(arguments: &Arguments) -> Result<u8> {
+    let variables = arguments.env.variables()?;
+    let plan = Plan::of(arguments)?;
+    vm::check_root()?;
+    if plan.tty {
+        terminal::require()?;
+    }
+    let state = State::open(&arguments.name.name)?;
+    let description = state.description()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let vm = Vm::connect(&state).await?;
+        let process = process(arguments, &plan, &vm, &variables, &description.spec["process"]).await?;
+        let process = serde_json::to_vec(&process)?;
+        let name = format!("exec-{}", std::process::id());
+        let fifos = Fifos::make(&Vm::bundle(&state), &name, plan.interactive, plan.tty)?;
+        attend(&vm, &name, process, fifos, (arguments, &plan), &mut signals).await
+    });
+    // A thread may still be reading our stdin.
+    runtime.shutdown_background();
+    status
+}
+
+/// The process, as that of the container with what the flags change.
+async fn process(
+    arguments: &Arguments,
+    plan: &Plan,
+    vm: &Vm,
+    variables: &[env::Variable],
+    own: &Value,
+) -> Result<Value> {
+    let mut process = own.clone();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut defaults_: Vec<String> = own["env"].as_array().into_iter().flatten().map(text).collect();
+    if let Some(named) = &arguments.user {
+        let (_, pid) = vm.pids().await?;
+        // Its root is the container's.
+        let root = File::open(format!("/proc/{pid}/root")).context("opening the container's root")?;
+        let user = user::find(&root, named)?;
+        defaults_.retain(|pair| !pair.starts_with("HOME="));
+        defaults_.extend(defaults(&user, false).into_iter().filter(|pair| pair.starts_with("HOME=")));
+        process["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});
+        let effective = if user.uid == 0 { own["capabilities"]["bounding"].clone() } else { json!([]) };
+        process["capabilities"]["effective"] = effective.clone();
+        process["capabilities"]["permitted"] = effective;
+    }
+    if plan.tty {
+        defaults_.extend(std::env::var("TERM").ok().map(|term| format!("TERM={term}")));
+        let (columns, rows) = terminal::size()?;
+        process["consoleSize"] = json!({"width": columns, "height": rows});
+    }
+    process["terminal"] = plan.tty.into();
+    process["args"] = plan.args.clone().into();
+    process["env"] = env::with(&defaults_, variables)?.into();
+    if let Some(directory) = &arguments.workdir {
+        process["cwd"] = directory.clone().into();
+    }
+    Ok(process)
+}
+
+async fn attend(
+    vm: &Vm,
+    name: &str,
+    process: Vec<u8>,
+    mut fifos: Fifos,
+    (arguments, plan): (&Arguments, &Plan),
+    signals: &mut Signals,
+) -> Result<u8> {
+    fifos.start_output();
+    vm.exec(name, process, fifos.paths()).await?;
+    let raw = plan.tty.then(terminal::Raw::enter).transpose()?;
+    fifos.start_input(vm.close_stdin(name));
+    let status = tokio::select! {
+        status = vm.wait(name) => status?,
+        error = forward(vm, name, plan.tty, signals) => {
+            return Err(error.err().unwrap_or_else(|| anyhow!("no more signals")));
+        }
+        () = duration::passed(arguments.timeout) => {
+            vm.signal(name, nix::sys::signal::Signal::SIGKILL).await;
+            vm.wait(name).await?;
+            exit::TIMEOUT
+        }
+    };
+    fifos.drained().await;
+    drop(raw);
+    vm.forget(name).await;
+    Ok(status)
+}
+
+/// Forwards signals and, with a terminal, its sizes, for as long as it is polled.
+async fn forward(vm: &Vm, name: &str, tty: bool, signals: &mut Signals) -> Result<()> {
+    let mut resized = unix::signal(unix::SignalKind::window_change())?;
+    loop {
+        tokio::select! {
+            signal = signals.next() => vm.signal(name, signal).await,
+            _ = resized.recv(), if tty => vm.resize(name, terminal::size()?).await,
+        }
+    }
+}

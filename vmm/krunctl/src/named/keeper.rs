@@ -1,0 +1,123 @@
+//! The process that keeps a VM while it runs: the sandbox is in it, and the VM ends with it.
+
+use std::{
+    io::{self, Write},
+    os::{fd::AsFd, unix::net::UnixListener},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::Signal,
+    unistd::{dup2_stdout, setsid},
+};
+use shim::direct::{NewContainer, RuntimeOptions, Served, StdioPaths};
+use tokio::time::timeout;
+
+use super::{
+    Name, client, id_of,
+    log::Copies,
+    state::{Description, State},
+};
+use crate::{bundle::Bundle, logger, root::Root, signals::Signals, stdio::Fifos};
+
+/// What it says to who started it.
+pub const READY: &str = "ready\n";
+
+/// How long the command may take to end after the keeper was told to end. Source: `docker stop`.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Keeps the VM until its command ends.
+///
+/// # Errors
+/// When it cannot be started; that is said on standard output as well.
+pub fn run(name: &Name) -> Result<u8> {
+    logger::set(false);
+    let kept = keep(&name.name);
+    if let Err(error) = &kept {
+        // Nobody may be there to read it.
+        let _ = write!(io::stdout(), "{error:#}");
+    }
+    kept.map(|()| 0)
+}
+
+fn keep(name: &str) -> Result<()> {
+    // The terminal's end is not the VM's.
+    setsid().context("leaving the session")?;
+    let state = State::open(name)?;
+    let _kept = state.keep()?;
+    let description = state.description()?;
+    // Before the process has other threads.
+    let root = Root::open(&description.root)?;
+    let bundle = Bundle::of(id_of(name))?;
+    root.bind(&bundle)?;
+    bundle.describe(&description.spec)?;
+    for (file, text) in &description.files {
+        bundle.write(file, text.as_bytes())?;
+    }
+    state.starting()?;
+    let kept = keep_running(&state, &description, &bundle);
+    if kept.is_err() {
+        state.not_started()?;
+    }
+    kept
+}
+
+fn keep_running(state: &State, description: &Description, bundle: &Bundle) -> Result<()> {
+    let fifos = Fifos::make(bundle.path(), "vm", false, false)?;
+    let paths = fifos.paths();
+    let logged = vec![paths.stdout.clone().into(), paths.stderr.clone().into()];
+    let copies = Copies::start(&state.path("."), logged)?;
+    let socket = bundle.path().join(client::SOCKET);
+    let listener =
+        UnixListener::bind(&socket).with_context(|| format!("listening on {}", socket.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()?;
+    let ended = runtime.block_on(serve(bundle, description, paths, listener));
+    // A thread may wait for a file system that never answers.
+    runtime.shutdown_background();
+    let status = ended?;
+    copies.finish();
+    state.ended(status)
+}
+
+/// Answers the command's exit status.
+async fn serve(
+    bundle: &Bundle,
+    description: &Description,
+    stdio: StdioPaths,
+    listener: UnixListener,
+) -> Result<u32> {
+    let mut signals = Signals::listen()?;
+    let mut served = Served::new(bundle.id());
+    let options = RuntimeOptions { config_path: None, config_body: Some(description.options.clone()) };
+    let (id, path) = (bundle.id().to_owned(), bundle.path().to_owned());
+    served.start(NewContainer { id, bundle: path, rootfs: Vec::new(), stdio, options }).await?;
+    served.serve(listener).await?;
+    say_ready().context("saying that the VM runs")?;
+    let exit = tokio::select! {
+        exit = served.ended() => exit,
+        _ = signals.next() => {
+            let _ = served.signal(Signal::SIGTERM as u32).await;
+            if timeout(GRACE, served.ended()).await.is_err() {
+                let _ = served.signal(Signal::SIGKILL as u32).await;
+            }
+            served.ended().await
+        }
+    };
+    served.delete().await;
+    served.close().await;
+    Ok(exit.status)
+}
+
+/// Tells who started this, and lets go of the pipe.
+fn say_ready() -> Result<()> {
+    // Nobody may wait for it any more.
+    let _ = io::stdout().write_all(READY.as_bytes());
+    let _ = io::stdout().flush();
+    let null = std::fs::File::options().write(true).open("/dev/null")?;
+    dup2_stdout(null.as_fd())?;
+    Ok(())
+}

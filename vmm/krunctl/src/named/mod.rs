@@ -1,0 +1,30 @@
+//! VMs that stay: each has a name, a directory with its state, and while it runs a process that keeps it. There is no daemon.
+
+mod client;
+mod log;
+mod state;
+
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod keeper;
+pub mod logs;
+pub mod ls;
+pub mod start;
+pub mod stop;
+
+use clap::Args;
+
+/// The name of a VM.
+#[derive(Args)]
+#[group(skip)]
+pub struct Name {
+    /// The VM's name
+    #[arg(value_name = "NAME", value_parser = state::name)]
+    pub name: String,
+}
+
+/// The id of the sandbox and the container of the VM of this name.
+fn id_of(name: &str) -> String {
+    format!("vm-{name}")
+}
