@@ -1,6 +1,7 @@
 //! runc and krun side by side, by the box's clock: in a box with the instruction-counting clock that is virtual time,
 //! which does not depend on what else the machine does.
 
+mod krunctl;
 mod memory;
 mod network;
 mod table;
@@ -23,6 +24,8 @@ const EXIT_LINE: (&str, &str) = (" heard of ", " us after it");
 pub enum Subject {
     /// A container's life, from `ctr run` to its exit, and its memory
     Life,
+    /// krunctl's commands
+    Krunctl,
     /// Bytes and round trips between the box and a container
     Network,
 }
@@ -31,6 +34,7 @@ pub enum Subject {
 pub fn run(subject: Subject, runs: u32) -> Result<ExitCode> {
     match subject {
         Subject::Life => life(runs),
+        Subject::Krunctl => krunctl::run(runs),
         Subject::Network => network::run(runs),
     }
 }

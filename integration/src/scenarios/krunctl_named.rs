@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub const SCENARIOS: &[Scenario] = &[
 const VMS: &str = "/var/lib/krun/vms";
 
 /// It says something, and ends in a second when it is told to.
-const SERVER: &str = "echo up $A; trap 'echo bye; exit 4' TERM; sleep 1000 & wait";
+const SERVER: &str = "trap 'echo bye; exit 4' TERM; echo up $A; sleep 1000 & wait";
 
 fn krunctl(words: &[&str]) -> Result<Output> {
     Cmd::new(&[&["krunctl"], words].concat()).run()
@@ -125,8 +126,35 @@ fn execs(ctx: &Ctx) -> Result<Outcome> {
     signalled.wait_for_stdout("up 1\n")?;
     signalled.signal(Signal::SIGTERM)?;
     signalled.finish()?.expect_status(4)?.printed("up 1\nbye\n")?;
+    copies(ctx)?;
     krunctl(&["delete", "-f", "web"])?.ok()?;
     Ok(Outcome::Passed)
+}
+
+/// Files go in and out; a link in the VM leads nowhere on the host.
+fn copies(ctx: &Ctx) -> Result<()> {
+    let (file, out) = (ctx.work("file"), ctx.work("out"));
+    fs::write(&file, "from the host\n")?;
+    fs::create_dir(&out)?;
+    let (file, out) = (file.display().to_string(), out.display().to_string());
+    let inside = |script: &str| krunctl(&["exec", "web", "--", "/bin/sh", "-c", script]);
+    krunctl(&["cp", &file, "web:/tmp"])?.ok()?;
+    inside(
+        "cat /tmp/file; mkdir -p /tree/sub; echo in >/tree/sub/a; chmod 4755 /tree/sub/a; ln -s / /tree/up",
+    )?
+    .ok()?
+    .printed("from the host\n")?;
+    krunctl(&["cp", "web:/tree", &out])?.ok()?;
+    ensure!(fs::read_to_string(format!("{out}/tree/sub/a"))? == "in\n", "the copy is another");
+    let mode = fs::metadata(format!("{out}/tree/sub/a"))?.permissions().mode() & 0o7777;
+    ensure!(mode == 0o755, "a program with another's rights came out of the VM: {mode:o}");
+    krunctl(&["cp", &file, "web:/tree/up/krunctl-cp"])?.ok()?;
+    inside("cat /krunctl-cp; mkfifo /tree/fifo")?.ok()?.printed("from the host\n")?;
+    ensure!(!Path::new("/krunctl-cp").exists(), "a link in the VM led to the host's /");
+    krunctl(&["cp", "web:/tree/fifo", &out])?.expect_status(125)?.refused(&["fifo", "neither"])?;
+    krunctl(&["cp", "web:/no/such", &out])?.expect_status(125)?.refused(&["/no"])?;
+    krunctl(&["cp", &file, &out])?.expect_status(125)?.refused(&["NAME:PATH"])?;
+    Ok(())
 }
 
 /// A killed keeper, broken files and a killed client are survived.

@@ -4,6 +4,7 @@
 
 mod bundle;
 mod check;
+mod completions;
 mod console;
 mod container;
 mod duration;
@@ -25,7 +26,7 @@ mod vm;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Runs commands in microVMs, without containerd
 #[derive(Parser)]
@@ -57,6 +58,12 @@ enum Command {
     Status(named::Name),
     /// Prints what a VM's command has written
     Logs(named::logs::Arguments),
+    /// Copies files and directories between this host and a VM
+    Cp(named::cp::Arguments),
+    /// Prints a script that has a shell complete what is typed
+    Completions(completions::Completions),
+    /// Writes manual pages
+    Man(completions::Man),
     /// Keeps a VM while it runs
     #[command(hide = true)]
     Keep(named::Name),
@@ -87,6 +94,9 @@ fn main() -> ExitCode {
         Command::Ls(arguments) => exit::of(named::ls::run(&arguments)),
         Command::Status(name) => exit::of(named::ls::status(&name)),
         Command::Logs(arguments) => exit::of(named::logs::run(&arguments)),
+        Command::Cp(arguments) => exit::of(named::cp::run(&arguments)),
+        Command::Completions(arguments) => exit::of(completions::print(Cli::command(), &arguments)),
+        Command::Man(arguments) => exit::of(completions::man(Cli::command(), &arguments)),
         Command::Keep(name) => exit::of(named::keeper::run(&name)),
         Command::Sh(arguments) => exit::of(sh::run(&arguments)),
     }
@@ -94,8 +104,6 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -4,6 +4,7 @@ mod client;
 mod log;
 mod state;
 
+pub mod cp;
 pub mod create;
 pub mod delete;
 pub mod exec;

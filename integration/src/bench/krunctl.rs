@@ -1,0 +1,76 @@
+//! What krunctl costs, beside runc with as little around it.
+
+use super::{
+    table::{Table, Unit},
+    timed,
+};
+use crate::spec::busybox_root;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+/// Where the root and runc's bundle are.
+const WORK: &str = "/run/krun-scenarios/bench";
+
+/// The VM for execs.
+const NAME: &str = "bench";
+
+/// Three commands for a shell.
+const SCRIPT: &str = "true\ntrue\ntrue\n";
+
+fn quiet(words: &[&str]) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// Runs everything once unmeasured, then `runs` times, and prints the table.
+pub fn run(runs: u32) -> Result<ExitCode> {
+    let work = Path::new(WORK);
+    fs::create_dir_all(work).context("make a directory")?;
+    let root = busybox_root(&work.join("rootfs"))?.display().to_string();
+    fs::write(work.join("script"), SCRIPT).context("write a script")?;
+    let script = work.join("script").display().to_string();
+    describe(work)?;
+
+    timed(&mut quiet(&["krunctl", "create", "--name", NAME, "--root", &root, "--", "/bin/sleep", "100000"]))?;
+    timed(&mut quiet(&["krunctl", "start", NAME]))?;
+    let cases: [(&str, Command, Option<Command>); 4] = [
+        (
+            "run … true",
+            quiet(&["krunctl", "run", "--root", &root, "--", "/bin/true"]),
+            Some(quiet(&["runc", "run", "--bundle", WORK, "bench-runc"])),
+        ),
+        ("sh, three lines", quiet(&["krunctl", "sh", &script]), None),
+        ("exec … true", quiet(&["krunctl", "exec", NAME, "--", "/bin/true"]), None),
+        ("--version", quiet(&["krunctl", "--version"]), Some(quiet(&["runc", "--version"]))),
+    ];
+    let mut table = Table::new(&format!("{runs} runs"), ["runc", "krunctl"]);
+    for (what, mut ours, mut runcs) in cases {
+        let mut times = [Vec::new(), Vec::new()];
+        for round in 0..=runs {
+            for (command, times) in [runcs.as_mut(), Some(&mut ours)].into_iter().zip(&mut times) {
+                let took = command.map(timed).transpose()?;
+                times.extend(took.filter(|_| round > 0));
+            }
+        }
+        let [runc, krunctl] = &times;
+        table.row(what, Unit::Milliseconds, [runc, krunctl]);
+        eprintln!("bench: {what} done");
+    }
+    timed(&mut quiet(&["krunctl", "delete", "-f", NAME]))?;
+    print!("{table}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes `work` a bundle for runc.
+fn describe(work: &Path) -> Result<()> {
+    timed(&mut quiet(&["runc", "spec", "--bundle", WORK]))?;
+    let path = work.join("config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&path)?).context("what runc spec wrote")?;
+    spec["process"]["args"] = json!(["/bin/true"]);
+    spec["process"]["terminal"] = json!(false);
+    fs::write(&path, serde_json::to_vec(&spec)?).context("write a spec")
+}
