@@ -1,0 +1,49 @@
+//! `nft`, which changes the host's packet filter.
+
+use std::{
+    io::{self, Write},
+    process::{Command, Output, Stdio},
+};
+
+use crate::error::{Error, Result};
+
+/// Does all that the script says, or nothing.
+pub fn apply(script: &str) -> Result<()> {
+    run(&["-f", "-"], script).map(drop)
+}
+
+/// What nft prints.
+pub fn list(arguments: &[&str]) -> Result<String> {
+    run(arguments, "")
+}
+
+fn run(arguments: &[&str], script: &str) -> Result<String> {
+    let output = start(arguments, script).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::new("nft is needed for the VM's firewall: install nftables"),
+        _ => Error::new(format!("run nft: {error}")),
+    })?;
+    if !output.status.success() {
+        // Later lines quote the script.
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().next().unwrap_or("it says nothing").trim();
+        let needed = "it needs root, nftables 0.9.3 or newer, and a kernel with nf_tables";
+        return Err(Error::new(format!("nft {}: {said} ({needed})", arguments.join(" "))));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn start(arguments: &[&str], script: &str) -> io::Result<Output> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(script.as_bytes()));
+    let output = child.wait_with_output()?;
+    match written {
+        // One that failed says why itself.
+        Err(error) if output.status.success() => Err(error),
+        _ => Ok(output),
+    }
+}
