@@ -1,0 +1,471 @@
+//! The whole network on a host that the test makes, which is a thread's network namespace and mounts, beside an Internet that is
+//! another namespace. A process in the VM's namespace stands for the guest: what it sends reaches the host as a guest's frames do.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    path::Path,
+    process::Command,
+    sync::Once,
+    thread,
+    time::Duration,
+};
+
+use hickory_proto::{
+    op::{Message, Query, ResponseCode},
+    rr::{Name, RData, Record, RecordType, rdata},
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+    unistd::Uid,
+};
+use private_network::{Policy, PrivateNetwork};
+
+/// How long something waits that comes within milliseconds, unless the firewall drops it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a client waits for what the firewall drops.
+const DROPPED: Duration = Duration::from_millis(300);
+
+/// The host's address towards the Internet, and the Internet's first one.
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const INTERNET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// More of the Internet's addresses.
+const LISTED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const UNLISTED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+const NAMED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// A network namespace.
+struct Namespace(File);
+
+impl Namespace {
+    fn new() -> Namespace {
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        Namespace(made.join().unwrap())
+    }
+
+    fn of(network: &PrivateNetwork) -> Namespace {
+        Namespace(File::open(network.netns_path()).unwrap())
+    }
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    /// Connects from here, and answers which address the server sees.
+    fn connect(&self, to: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+        self.run(|| connect(to, port))
+    }
+
+    /// What the gateway's DNS server says of a name.
+    fn resolve(&self, gateway: Ipv4Addr, name: &str) -> Message {
+        let mut message = Message::query();
+        message.metadata.recursion_desired = true;
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        self.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send_to(&message.to_vec().unwrap(), (gateway, 53)).unwrap();
+            let mut buffer = [0; 512];
+            let length = socket.recv(&mut buffer).unwrap();
+            Message::from_vec(&buffer[..length]).unwrap()
+        })
+    }
+}
+
+fn connect(to: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+    let mut stream = TcpStream::connect_timeout(&(to, port).into(), DROPPED)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut seen = String::new();
+    stream.read_to_string(&mut seen)?;
+    Ok(seen.parse().unwrap())
+}
+
+/// Tells every client its address, until the test program ends.
+fn serve(port: u16) {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, from)) = listener.accept() {
+            let _ = write!(stream, "{}", from.ip());
+        }
+    });
+}
+
+/// A resolver that knows two names, until the test program ends.
+fn serve_names() {
+    let socket = UdpSocket::bind((INTERNET, 53)).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let mut message = Message::from_vec(&buffer[..length]).unwrap().into_response();
+            let name = message.queries[0].name().clone();
+            let address = if name.to_ascii() == "near.example." { HOST } else { NAMED };
+            message.add_answer(Record::from_rdata(name, 60, RData::A(rdata::A(address))));
+            let _ = socket.send_to(&message.to_vec().unwrap(), from);
+        }
+    });
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What is of a VM on this host.
+fn remains() -> Vec<String> {
+    let all = output("ip", &["-br", "link"]) + &output("nft", &["list", "tables"]);
+    all.lines().filter(|line| line.contains("krun")).map(str::to_owned).collect()
+}
+
+fn can_run() -> bool {
+    let missing = ["nft", "ip"].into_iter().find(|tool| Command::new(tool).arg("-V").output().is_err());
+    if !Uid::effective().is_root() {
+        println!("skipped: making network namespaces needs root");
+    } else if let Some(tool) = missing {
+        println!("skipped: {tool} is not installed");
+    } else {
+        return true;
+    }
+    false
+}
+
+/// Runs `test` on a new host beside a new Internet, with a directory for files.
+fn on_a_host(test: impl FnOnce(&Namespace, &Path) + Send + 'static) {
+    static LOG: Once = Once::new();
+    LOG.call_once(|| log::set_logger(&Stderr).map(|()| log::set_max_level(log::LevelFilter::Warn)).unwrap());
+    if !can_run() {
+        return;
+    }
+    let host = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
+        let internet = Namespace::new();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), internet.0.as_raw_fd());
+        ip("link set lo up");
+        ip(&format!("link add uplink type veth peer name eth0 netns {path}"));
+        ip(&format!("addr add {HOST}/24 dev uplink"));
+        ip("link set uplink up");
+        ip(&format!("route add default via {INTERNET}"));
+        internet.run(|| {
+            ip("link set lo up");
+            ip(&format!("addr add {INTERNET}/24 dev eth0"));
+            ip("link set eth0 up");
+            for address in [LISTED, UNLISTED, NAMED, METADATA] {
+                ip(&format!("addr add {address}/32 dev lo"));
+            }
+            serve(80);
+            serve(443);
+            serve_names();
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let resolv_conf = dir.path().join("resolv.conf");
+        fs::write(&resolv_conf, format!("nameserver {INTERNET}\n")).unwrap();
+        mount(Some(&resolv_conf), "/etc/resolv.conf", none, MsFlags::MS_BIND, none).unwrap();
+        test(&internet, dir.path());
+    });
+    host.join().unwrap();
+}
+
+/// Shows what the network warns of.
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record) {
+        eprintln!("{}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Does `work` while the VM's queries are answered.
+fn with_dns(network: &PrivateNetwork, work: impl FnOnce()) {
+    let serving = network.serve_dns();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    ended = serving => ended.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+        });
+        let stop = stop;
+        work();
+        drop(stop);
+    });
+}
+
+fn refused(result: io::Result<IpAddr>) {
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+}
+
+fn dropped(result: io::Result<IpAddr>) {
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+fn policy(nets: &[&str], hosts: &[&str]) -> Policy {
+    Policy {
+        deny_all: false,
+        nets: nets.iter().map(|text| text.parse().unwrap()).collect(),
+        hosts: hosts.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+#[test]
+fn without_a_policy_the_internet_is_open_and_metadata_services_are_not() {
+    on_a_host(|_, dir| {
+        let network = PrivateNetwork::create("open", &dir.join("netns"), &Policy::default()).unwrap();
+        let vm = Namespace::of(&network);
+        // The Internet sees the host.
+        assert_eq!(vm.connect(LISTED, 80).unwrap(), HOST);
+        refused(vm.connect(METADATA, 80));
+        with_dns(&network, || {
+            assert_eq!(network.resolv_conf(), format!("nameserver {}\n", network.gateway()));
+            assert_eq!(vm.resolve(network.gateway(), "any.example.").answers.len(), 1);
+        });
+    });
+}
+
+#[test]
+fn a_policy_allows_what_it_lists() {
+    on_a_host(|_, dir| {
+        let policy = policy(&["203.0.113.1:443"], &["a.example:443", "near.example"]);
+        let network = PrivateNetwork::create("listed", &dir.join("netns"), &policy).unwrap();
+        let vm = Namespace::of(&network);
+        assert_eq!(vm.connect(LISTED, 443).unwrap(), HOST);
+        refused(vm.connect(LISTED, 80));
+        refused(vm.connect(UNLISTED, 443));
+        refused(vm.connect(METADATA, 80));
+        refused(vm.connect(NAMED, 443));
+        with_dns(&network, || {
+            let code = |name| vm.resolve(network.gateway(), name).metadata.response_code;
+            assert_eq!(code("b.example."), ResponseCode::Refused);
+            // The host's own address.
+            assert_eq!(code("near.example."), ResponseCode::Refused);
+            refused(vm.connect(NAMED, 443));
+            assert_eq!(code("a.example."), ResponseCode::NoError);
+            assert_eq!(vm.connect(NAMED, 443).unwrap(), HOST);
+            refused(vm.connect(NAMED, 80));
+        });
+    });
+}
+
+#[test]
+fn nothing_is_allowed_when_all_is_denied() {
+    on_a_host(|_, dir| {
+        let policy = Policy { deny_all: true, ..Policy::default() };
+        let network = PrivateNetwork::create("denied", &dir.join("netns"), &policy).unwrap();
+        let vm = Namespace::of(&network);
+        refused(vm.connect(LISTED, 443));
+        with_dns(&network, || {
+            let answer = vm.resolve(network.gateway(), "a.example.");
+            assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+        });
+    });
+}
+
+#[test]
+fn the_host_and_other_vms_are_out_of_reach_and_nobody_comes_in() {
+    on_a_host(|internet, dir| {
+        let create = |name| PrivateNetwork::create(name, &dir.join(name), &Policy::default()).unwrap();
+        let (one, other) = (create("one"), create("other"));
+        let (vm, other_vm) = (Namespace::of(&one), Namespace::of(&other));
+        serve(80);
+        vm.run(|| serve(80));
+        other_vm.run(|| serve(80));
+        // The host itself reaches all of them.
+        assert_eq!(connect(other.address(), 80).unwrap(), other.gateway());
+        assert_eq!(connect(HOST, 80).unwrap(), HOST);
+        dropped(vm.connect(HOST, 80));
+        dropped(vm.connect(one.gateway(), 80));
+        dropped(vm.connect(other.gateway(), 80));
+        dropped(vm.connect(other.gateway(), 53));
+        dropped(vm.connect(other.address(), 80));
+        internet.run(|| ip(&format!("route add 10.213.0.0/16 via {HOST}")));
+        assert_eq!(internet.connect(HOST, 80).unwrap(), INTERNET);
+        dropped(internet.connect(one.address(), 80));
+        dropped(internet.connect(one.gateway(), 80));
+        dropped(internet.connect(one.gateway(), 53));
+    });
+}
+
+#[test]
+fn another_source_address_is_dropped() {
+    on_a_host(|internet, dir| {
+        let network = PrivateNetwork::create("spoof", &dir.join("netns"), &Policy::default()).unwrap();
+        let server = internet.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9)).unwrap());
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        Namespace::of(&network).run(|| {
+            ip("addr add 10.99.0.1/32 dev eth0");
+            // The own one comes behind, on the same way.
+            for (source, text) in [(Ipv4Addr::new(10, 99, 0, 1), "spoofed"), (network.address(), "own")] {
+                UdpSocket::bind((source, 0)).unwrap().send_to(text.as_bytes(), (LISTED, 9)).unwrap();
+            }
+        });
+        let mut buffer = [0; 16];
+        let (length, from) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from.ip()), (&b"own"[..], HOST.into()));
+    });
+}
+
+#[test]
+fn ipv6_is_dropped() {
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        println!("skipped: this kernel has no IPv6");
+        return;
+    }
+    on_a_host(|_, dir| {
+        let network = PrivateNetwork::create("six", &dir.join("netns"), &Policy::default()).unwrap();
+        // Both sides would speak it.
+        let on = |link: &str, address: &str| {
+            fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "0").unwrap();
+            ip(&format!("-6 addr add {address}/64 dev {link} nodad"));
+        };
+        on("krun0", "fd00::1");
+        let server = UdpSocket::bind("[::]:0").unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        Namespace::of(&network).run(|| {
+            on("eth0", "fd00::2");
+            let socket = UdpSocket::bind("[fd00::2]:0").unwrap();
+            let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+            // All nodes: nobody has to be looked for first.
+            let all = std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), port, 0, index);
+            socket.send_to(b"guest", SocketAddr::V6(all)).unwrap();
+        });
+        UdpSocket::bind("[::1]:0").unwrap().send_to(b"host", ("::1", port)).unwrap();
+        let mut buffer = [0; 16];
+        let length = server.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"host");
+    });
+}
+
+#[test]
+fn the_connections_of_a_vm_before_are_forgotten() {
+    on_a_host(|internet, dir| {
+        let first = PrivateNetwork::create("first", &dir.join("first"), &Policy::default()).unwrap();
+        let address = first.address();
+        let server = internet.run(|| UdpSocket::bind((LISTED, 9)).unwrap());
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let bound = || UdpSocket::bind((address, 999)).unwrap();
+        let mut buffer = [0; 16];
+        Namespace::of(&first).run(|| {
+            let client = bound();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.send_to(b"first", (LISTED, 9)).unwrap();
+            let (_, from) = server.recv_from(&mut buffer).unwrap();
+            server.send_to(b"yes", from).unwrap();
+            client.recv(&mut [0; 16]).unwrap();
+        });
+        drop(first);
+        let policy = policy(&["203.0.113.2"], &[]);
+        let second = PrivateNetwork::create("second", &dir.join("second"), &policy).unwrap();
+        assert_eq!(second.address(), address);
+        let listed = internet.run(|| UdpSocket::bind((UNLISTED, 9)).unwrap());
+        listed.set_read_timeout(Some(PATIENCE)).unwrap();
+        Namespace::of(&second).run(|| {
+            let client = bound();
+            // Neither connects the socket: the refusal of one is no error of the next.
+            client.send_to(b"second", (LISTED, 9)).unwrap();
+            client.send_to(b"second", (UNLISTED, 9)).unwrap();
+        });
+        listed.recv(&mut buffer).unwrap();
+        server.set_nonblocking(true).unwrap();
+        assert_eq!(server.recv(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    });
+}
+
+#[test]
+fn all_of_it_goes() {
+    on_a_host(|_, dir| {
+        let path = dir.join("netns");
+        let network = PrivateNetwork::create("gone", &path, &Policy::default()).unwrap();
+        assert_eq!(remains().len(), 2);
+        assert!(path.exists());
+        drop(network);
+        assert!(remains().is_empty(), "{:?}", remains());
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn what_a_killed_process_left_binds_nobody_else_and_can_be_removed() {
+    on_a_host(|_, dir| {
+        let deny_all = Policy { deny_all: true, ..Policy::default() };
+        let old = PrivateNetwork::create("old", &dir.join("old"), &deny_all).unwrap();
+        let table = dir.join("table");
+        fs::write(&table, output("nft", &["list", "table", "inet", "krunctl-old"])).unwrap();
+        drop(old);
+        // What stays of a process: the interface and the sockets go with it and its namespace.
+        output("nft", &["-f", table.to_str().unwrap()]);
+        assert!(remains()[0].ends_with("krunctl-old"));
+        let new = PrivateNetwork::create("new", &dir.join("new"), &Policy::default()).unwrap();
+        assert_eq!(Namespace::of(&new).connect(LISTED, 80).unwrap(), HOST);
+        assert_eq!(remains().len(), 2, "{:?}", remains());
+        drop(new);
+        // One whose namespace somebody still has.
+        let left = PrivateNetwork::create("left", &dir.join("left"), &Policy::default()).unwrap();
+        std::mem::forget(left);
+        PrivateNetwork::remove_left("left").unwrap();
+        assert!(remains().is_empty(), "{:?}", remains());
+        // There is nothing to remove a second time.
+        PrivateNetwork::remove_left("left").unwrap();
+    });
+}
+
+#[test]
+fn a_failure_leaves_nothing_and_no_other_vm_without_rules() {
+    on_a_host(|_, dir| {
+        let taken = UdpSocket::bind("0.0.0.0:53").unwrap();
+        let create = |path: &str| PrivateNetwork::create("failed", &dir.join(path), &Policy::default());
+        let error = create("netns").err().unwrap().to_string();
+        assert!(error.contains("10.213.0.1:53") && error.contains("DNS server"), "{error}");
+        assert!(remains().is_empty() && !dir.join("netns").exists());
+        drop(taken);
+        let error = create("absent/netns").err().unwrap().to_string();
+        assert!(error.contains("absent/netns"), "{error}");
+        assert!(remains().is_empty(), "{:?}", remains());
+        let network = create("netns").unwrap();
+        let before = output("nft", &["list", "ruleset"]);
+        let error = create("other").err().unwrap().to_string();
+        assert!(error.contains("krunctl-failed"), "{error}");
+        assert_eq!(output("nft", &["list", "ruleset"]), before);
+        drop(network);
+        assert!(remains().is_empty(), "{:?}", remains());
+    });
+}
+
+#[test]
+fn a_network_of_the_hosts_is_left_alone() {
+    on_a_host(|_, dir| {
+        ip("addr add 10.213.0.5/29 dev lo");
+        let network = PrivateNetwork::create("beside", &dir.join("netns"), &Policy::default()).unwrap();
+        assert_eq!(network.address(), Ipv4Addr::new(10, 213, 0, 10));
+    });
+}
