@@ -74,7 +74,7 @@ table inet {table} {{
   chain refuse {{
     limit rate 5/second log prefix "krunctl {name} refused: "
     meta l4proto tcp counter reject with tcp reset
-    counter reject with icmp type admin-prohibited
+    counter reject with icmpx type admin-prohibited
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;

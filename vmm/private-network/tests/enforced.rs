@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     path::Path,
     process::Command,
@@ -56,6 +56,12 @@ impl Namespace {
         Namespace(File::open(network.netns_path()).unwrap())
     }
 
+    /// Joins its eth0 to a new interface here.
+    fn join(&self, name: &str) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd());
+        ip(&format!("link add {name} type veth peer name eth0 netns {path}"));
+    }
+
     fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -69,6 +75,12 @@ impl Namespace {
     /// Connects from here, and answers which address the server sees.
     fn connect(&self, to: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
         self.run(|| connect(to, port))
+    }
+
+    /// Shows that nothing answers there.
+    fn gets_nothing(&self, to: Ipv4Addr, port: u16) {
+        let error = self.run(|| TcpStream::connect_timeout(&(to, port).into(), DROPPED)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{to}:{port}");
     }
 
     /// What the gateway's DNS server says of a name.
@@ -88,7 +100,7 @@ impl Namespace {
 }
 
 fn connect(to: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
-    let mut stream = TcpStream::connect_timeout(&(to, port).into(), DROPPED)?;
+    let mut stream = TcpStream::connect_timeout(&(to, port).into(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut seen = String::new();
     stream.read_to_string(&mut seen)?;
@@ -97,7 +109,11 @@ fn connect(to: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
 
 /// Tells every client its address, until the test program ends.
 fn serve(port: u16) {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    serve_at(Ipv4Addr::UNSPECIFIED, port);
+}
+
+fn serve_at(address: Ipv4Addr, port: u16) {
+    let listener = TcpListener::bind((address, port)).unwrap();
     thread::spawn(move || {
         while let Ok((mut stream, from)) = listener.accept() {
             let _ = write!(stream, "{}", from.ip());
@@ -160,9 +176,8 @@ fn on_a_host(test: impl FnOnce(&Namespace, &Path) + Send + 'static) {
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
         let internet = Namespace::new();
-        let path = format!("/proc/{}/fd/{}", std::process::id(), internet.0.as_raw_fd());
         ip("link set lo up");
-        ip(&format!("link add uplink type veth peer name eth0 netns {path}"));
+        internet.join("uplink");
         ip(&format!("addr add {HOST}/24 dev uplink"));
         ip("link set uplink up");
         ip(&format!("route add default via {INTERNET}"));
@@ -223,10 +238,6 @@ fn with_dns(network: &PrivateNetwork, work: impl FnOnce()) {
 
 fn refused(result: io::Result<IpAddr>) {
     assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-}
-
-fn dropped(result: io::Result<IpAddr>) {
-    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
 
 fn policy(nets: &[&str], hosts: &[&str]) -> Policy {
@@ -297,21 +308,39 @@ fn the_host_and_other_vms_are_out_of_reach_and_nobody_comes_in() {
         let (one, other) = (create("one"), create("other"));
         let (vm, other_vm) = (Namespace::of(&one), Namespace::of(&other));
         serve(80);
+        // A DNS server of the host's.
+        serve_at(HOST, 53);
         vm.run(|| serve(80));
         other_vm.run(|| serve(80));
         // The host itself reaches all of them.
         assert_eq!(connect(other.address(), 80).unwrap(), other.gateway());
         assert_eq!(connect(HOST, 80).unwrap(), HOST);
-        dropped(vm.connect(HOST, 80));
-        dropped(vm.connect(one.gateway(), 80));
-        dropped(vm.connect(other.gateway(), 80));
-        dropped(vm.connect(other.gateway(), 53));
-        dropped(vm.connect(other.address(), 80));
+        vm.gets_nothing(HOST, 80);
+        assert_eq!(connect(HOST, 53).unwrap(), HOST);
+        vm.gets_nothing(HOST, 53);
+        vm.gets_nothing(one.gateway(), 80);
+        vm.gets_nothing(other.gateway(), 80);
+        vm.gets_nothing(other.gateway(), 53);
+        vm.gets_nothing(other.address(), 80);
+        // A VM that has no rules of its own.
+        let plain = Namespace::new();
+        plain.join("krun99");
+        ip("addr add 10.77.0.1/30 dev krun99");
+        ip("link set krun99 up");
+        plain.run(|| {
+            ip("addr add 10.77.0.2/30 dev eth0");
+            ip("link set eth0 up");
+            ip("route add default via 10.77.0.1");
+            serve(80);
+        });
+        let beside = Ipv4Addr::new(10, 77, 0, 2);
+        assert_eq!(connect(beside, 80).unwrap(), Ipv4Addr::new(10, 77, 0, 1));
+        vm.gets_nothing(beside, 80);
         internet.run(|| ip(&format!("route add 10.213.0.0/16 via {HOST}")));
         assert_eq!(internet.connect(HOST, 80).unwrap(), INTERNET);
-        dropped(internet.connect(one.address(), 80));
-        dropped(internet.connect(one.gateway(), 80));
-        dropped(internet.connect(one.gateway(), 53));
+        internet.gets_nothing(one.address(), 80);
+        internet.gets_nothing(one.gateway(), 80);
+        internet.gets_nothing(one.gateway(), 53);
     });
 }
 
@@ -340,29 +369,50 @@ fn ipv6_is_dropped() {
         println!("skipped: this kernel has no IPv6");
         return;
     }
-    on_a_host(|_, dir| {
+    on_a_host(|internet, dir| {
         let network = PrivateNetwork::create("six", &dir.join("netns"), &Policy::default()).unwrap();
-        // Both sides would speak it.
+        let vm = Namespace::of(&network);
+        // All would speak it, and the host would forward it.
+        let set =
+            |name: &str, value: &str| fs::write(format!("/proc/sys/net/ipv6/conf/{name}"), value).unwrap();
         let on = |link: &str, address: &str| {
-            fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "0").unwrap();
+            set(&format!("{link}/disable_ipv6"), "0");
             ip(&format!("-6 addr add {address}/64 dev {link} nodad"));
         };
+        set("all/forwarding", "1");
         on("krun0", "fd00::1");
-        let server = UdpSocket::bind("[::]:0").unwrap();
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
-        let port = server.local_addr().unwrap().port();
-        Namespace::of(&network).run(|| {
-            on("eth0", "fd00::2");
+        on("uplink", "fd01::1");
+        internet.run(|| on("eth0", "fd01::2"));
+        vm.run(|| on("eth0", "fd00::2"));
+        // Who looks for neighbours would be dropped already.
+        let hardware = |link: &str| {
+            let shown = output("ip", &["-br", "link", "show", link]);
+            shown.split_whitespace().nth(2).unwrap().to_owned()
+        };
+        let (outer, inner) = (hardware("krun0"), vm.run(|| hardware("eth0")));
+        ip(&format!("-6 neigh replace fd00::2 lladdr {inner} dev krun0 nud permanent"));
+        let bind = || {
+            let server = UdpSocket::bind("[::]:999").unwrap();
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            server
+        };
+        let (here, there) = (bind(), internet.run(bind));
+        vm.run(|| {
+            ip(&format!("-6 neigh replace fd00::1 lladdr {outer} dev eth0 nud permanent"));
+            ip("-6 route add default via fd00::1");
             let socket = UdpSocket::bind("[fd00::2]:0").unwrap();
-            let index = nix::net::if_::if_nametoindex("eth0").unwrap();
-            // All nodes: nobody has to be looked for first.
-            let all = std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), port, 0, index);
-            socket.send_to(b"guest", SocketAddr::V6(all)).unwrap();
+            for to in ["fd00::1", "fd01::2"] {
+                socket.send_to(b"guest", (to, 999)).unwrap();
+            }
         });
-        UdpSocket::bind("[::1]:0").unwrap().send_to(b"host", ("::1", port)).unwrap();
-        let mut buffer = [0; 16];
-        let length = server.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"host");
+        // The host's own come behind, on the same ways.
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        for (server, address) in [(here, "fd00::1"), (there, "fd01::2")] {
+            socket.send_to(b"host", (address, 999)).unwrap();
+            let mut buffer = [0; 16];
+            let length = server.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"host");
+        }
     });
 }
 

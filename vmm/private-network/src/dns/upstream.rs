@@ -129,7 +129,10 @@ pub async fn read(stream: &mut TcpStream, max: usize) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 pub mod tests {
+    use hickory_proto::rr::RecordType;
+
     use super::*;
+    use crate::dns::{answer::tests as answers, query::tests::bytes};
 
     /// The resolver at 127.0.0.1 and this port. The file is removed with its directory.
     pub fn local(port: u16) -> (Upstreams, tempfile::TempDir) {
@@ -150,5 +153,50 @@ pub mod tests {
         assert_eq!(servers(text), ["10.0.0.1", "fd00::1"]);
         assert_eq!(servers(&"nameserver 10.0.0.1\n".repeat(4)).len(), MAX_SERVERS);
         assert_eq!(servers(""), ["127.0.0.1"]);
+    }
+
+    /// Answers queries that come by UDP to `address`, and then one that comes by TCP.
+    fn serve(address: Ipv4Addr) -> u16 {
+        use std::{
+            io::{Read as _, Write as _},
+            net::{TcpListener, UdpSocket},
+        };
+        let tcp = TcpListener::bind((address, 0)).unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let udp = UdpSocket::bind((address, port)).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            let (length, from) = udp.recv_from(&mut buffer).unwrap();
+            udp.send_to(&answers::answer(&buffer[..length], vec![]), from).unwrap();
+            let mut stream = tcp.accept().unwrap().0;
+            let length = stream.read(&mut buffer).unwrap();
+            let answer = answers::answer(&buffer[2..length], vec![]);
+            stream.write_all(&[&(answer.len() as u16).to_be_bytes(), answer.as_slice()].concat()).unwrap();
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn the_next_resolver_is_asked_when_one_fails() {
+        let (mut upstreams, _dir) = local(serve(Ipv4Addr::new(127, 0, 0, 2)));
+        let query = Query::read(&bytes("a.example.", RecordType::A)).ok().unwrap();
+        // Nobody listens at the first.
+        std::fs::write(&upstreams.resolv_conf, "nameserver 127.0.0.1\nnameserver 127.0.0.2\n").unwrap();
+        upstreams.ask(&query, Transport::Udp).await.unwrap();
+        upstreams.ask(&query, Transport::Tcp).await.unwrap();
+        upstreams.resolv_conf.set_file_name("absent");
+        let error = upstreams.ask(&query, Transport::Udp).await.err().unwrap().to_string();
+        assert!(error.contains("absent"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_resolver_is_not_waited_for_long() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (upstreams, _dir) = local(silent.local_addr().unwrap().port());
+        let query = Query::read(&bytes("a.example.", RecordType::A)).ok().unwrap();
+        let began = tokio::time::Instant::now();
+        let error = upstreams.ask(&query, Transport::Udp).await.err().unwrap().to_string();
+        assert!(error.contains("127.0.0.1") && error.contains("in time"), "{error}");
+        assert!(began.elapsed() <= PATIENCE + Duration::from_millis(10));
     }
 }
