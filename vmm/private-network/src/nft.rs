@@ -18,10 +18,7 @@ pub fn list(arguments: &[&str]) -> Result<String> {
 }
 
 fn run(arguments: &[&str], script: &str) -> Result<String> {
-    let output = start(arguments, script).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::new("nft is needed for the VM's firewall: install nftables"),
-        _ => Error::new(format!("run nft: {error}")),
-    })?;
+    let output = start("nft", arguments, script).map_err(not_run)?;
     if !output.status.success() {
         // Later lines quote the script.
         let said = String::from_utf8_lossy(&output.stderr);
@@ -32,18 +29,43 @@ fn run(arguments: &[&str], script: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn start(arguments: &[&str], script: &str) -> io::Result<Output> {
-    let mut child = Command::new("nft")
+fn not_run(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::new("nft is needed for the VM's firewall: install nftables"),
+        _ => Error::new(format!("run nft: {error}")),
+    }
+}
+
+fn start(program: &str, arguments: &[&str], script: &str) -> io::Result<Output> {
+    let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
+    // nft reads all of it before it says anything.
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(script.as_bytes()));
     let output = child.wait_with_output()?;
     match written {
         // One that failed says why itself.
         Err(error) if output.status.success() => Err(error),
         _ => Ok(output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = start("/nonexistent/nft", &[], "").map_err(not_run).unwrap_err().to_string();
+        assert!(error.contains("install nftables"), "{error}");
+    }
+
+    #[test]
+    fn one_that_ends_early_says_why_itself() {
+        let script = "x".repeat(1 << 20);
+        assert!(!start("false", &[], &script).unwrap().status.success());
     }
 }

@@ -512,6 +512,28 @@ fn a_failure_leaves_nothing_and_no_other_vm_without_rules() {
 }
 
 #[test]
+fn many_are_made_and_removed_at_once() {
+    on_a_host(|_, dir| {
+        let (round, made) =
+            (std::sync::Barrier::new(8), std::sync::Mutex::new(std::collections::HashSet::new()));
+        thread::scope(|scope| {
+            for name in (0..8).map(|number| format!("many-{number}")) {
+                let (round, made) = (&round, &made);
+                scope.spawn(move || {
+                    round.wait();
+                    let network =
+                        PrivateNetwork::create(&name, &dir.join(&name), &Policy::default()).unwrap();
+                    assert_eq!(Namespace::of(&network).connect(LISTED, 80).unwrap(), HOST);
+                    assert!(made.lock().unwrap().insert(network.address()));
+                    round.wait();
+                });
+            }
+        });
+        assert!(remains().is_empty(), "{:?}", remains());
+    });
+}
+
+#[test]
 fn a_network_of_the_hosts_is_left_alone() {
     on_a_host(|_, dir| {
         ip("addr add 10.213.0.5/29 dev lo");
