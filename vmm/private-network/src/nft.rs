@@ -1,11 +1,16 @@
 //! `nft`, which changes the host's packet filter.
 
 use std::{
+    env,
     io::{self, Write},
+    os::unix::process::CommandExt as _,
     process::{Command, Output, Stdio},
 };
 
 use crate::error::{Error, Result};
+
+/// Where it is, which is not in every root's `PATH`.
+const SBIN: &str = "/usr/sbin:/sbin";
 
 /// Does all that the script says, or nothing.
 pub fn apply(script: &str) -> Result<()> {
@@ -37,8 +42,12 @@ fn not_run(error: io::Error) -> Error {
 }
 
 fn start(program: &str, arguments: &[&str], script: &str) -> io::Result<Output> {
+    let path = env::var("PATH").unwrap_or_default() + ":" + SBIN;
     let mut child = Command::new(program)
         .args(arguments)
+        .env("PATH", path)
+        // A Ctrl-C is for the VM's command: rules are changed to the end.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
