@@ -9,7 +9,9 @@ const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 
 /// A name that a VM may resolve and connect to: `example.com`, or `*.example.com` for all names below that one; and a TCP and
-/// UDP port if only that is allowed (`example.com:443`).
+/// UDP port if only that is allowed (`example.com:443`). What is opened is the address that the name leads to, for 1 minute to 1
+/// hour as its record says: whatever else is served at that address is reached too. A name that leads to a private address or
+/// one of the host's is refused, unless a network is allowed that has it; then that says which ports are open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowHost {
     /// In lower case; of a wildcard what follows its `*`.

@@ -13,12 +13,14 @@ pub use net::AllowNet;
 pub(crate) const METADATA: AllowNet = AllowNet::new(Ipv4Addr::new(169, 254, 0, 0), 16);
 
 /// Where a VM may connect to. Nothing in it: everywhere but 169.254.0.0/16, where clouds have their metadata services.
-/// Anything in it: only to what is listed.
+/// Anything in it: only to what is listed. The host itself and other VMs are out of reach, listed or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Nowhere, but to what the others list. No name is resolved, but those of `hosts`.
+    /// Nowhere, but to what the others list. No name is resolved, but those of `hosts`: a query can carry a message to whoever
+    /// answers it.
     pub deny_all: bool,
-    /// Networks that the VM may connect to. Only one that is within 169.254.0.0/16 allows an address there.
+    /// Networks that the VM may connect to. Only one that is within 169.254.0.0/16 allows an address there. Without the two
+    /// others, every name is resolved.
     pub nets: Vec<AllowNet>,
     /// Names that the VM may connect to. When there is one, no other name is resolved.
     pub hosts: Vec<AllowHost>,
