@@ -24,7 +24,7 @@ pub use crate::{
     config::RuntimeOptions,
     error::{Error, Result},
     id::ProcessId,
-    network::ports::{Port, parse as parse_ports},
+    network::ports::{Port, Protocol, parse as parse_ports},
     sandbox::{Exit, NewContainer, Sandbox},
     stdio::StdioPaths,
 };

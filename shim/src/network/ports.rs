@@ -7,7 +7,9 @@ use crate::error::{Error, Result};
 /// The protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
+    /// A connection each.
     Tcp,
+    /// Datagrams.
     Udp,
 }
 

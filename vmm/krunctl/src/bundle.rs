@@ -17,6 +17,8 @@ use nix::{
 };
 use serde_json::Value;
 
+use crate::network;
+
 /// The parent of them all.
 pub const BASE: &str = "/run/krun/ctl";
 
@@ -129,6 +131,7 @@ pub fn clean_abandoned() {
         let locked = File::open(entry.path()).ok().and_then(|file| lock(file).ok());
         // The lock is held until it is gone, or its owner could lock it in between.
         if let (Some(_lock), Some(id)) = (locked, entry.file_name().to_str()) {
+            network::clean(id, &entry.path());
             if let Err(error) = shim::direct::clean(id, &entry.path()) {
                 eprintln!("krunctl: cleaning up after {id}: {error}");
             }

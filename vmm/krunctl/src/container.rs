@@ -8,6 +8,7 @@ use clap::Args;
 use crate::{
     env::{self, Variable},
     hosts::{self, Entry},
+    network::{Plan, Ports, RESOLV_CONF},
     root::Root,
     spec::{
         self, Container, Process,
@@ -35,6 +36,8 @@ pub struct Arguments {
     /// Who the command is: USER or USER:GROUP, names or numbers
     #[arg(short = 'u', long, value_name = "USER[:GROUP]", default_value = "0:0")]
     user: String,
+    #[command(flatten)]
+    ports: Ports,
     /// The name of its host
     #[arg(long, value_name = "NAME", default_value = spec::HOSTNAME, value_parser = hosts::name)]
     hostname: String,
@@ -76,6 +79,22 @@ impl Arguments {
         self.env.variables()
     }
 
+    /// Its network.
+    ///
+    /// # Errors
+    /// When flags contradict each other.
+    pub fn network(&self) -> Result<Plan> {
+        self.vm.network.plan(!self.ports.list()?.is_empty())
+    }
+
+    /// Its published ports, as the annotation lists them.
+    ///
+    /// # Errors
+    /// When one is there twice.
+    pub fn published(&self) -> Result<String> {
+        self.ports.list()
+    }
+
     /// The text of the container's /etc/hosts, if it is not that of its root.
     pub fn hosts(&self) -> Option<String> {
         (!self.add_host.is_empty()).then(|| hosts::text(&self.hostname, &self.add_host))
@@ -88,13 +107,16 @@ impl Arguments {
     pub fn container(
         &self,
         (id, bundle): (&str, &Path),
-        root: &Root,
+        (root, network): (&Root, &Plan),
         variables: &[Variable],
         size: Option<(u16, u16)>,
     ) -> Result<Container> {
         let user = user::find(root.directory(), &self.user)?;
         let mut mounts = self.volume.iter().map(Volume::mount).collect::<Result<Vec<_>>>()?;
         mounts.extend(self.tmpfs.iter().map(Tmpfs::mount));
+        if network.has_resolver() {
+            mounts.push(mounts::own_file(&bundle.join(RESOLV_CONF), "/etc/resolv.conf"));
+        }
         if self.hosts().is_some() {
             mounts.push(mounts::own_file(&bundle.join(HOSTS), "/etc/hosts"));
         }
@@ -111,8 +133,8 @@ impl Arguments {
             hostname: self.hostname.clone(),
             read_only: self.read_only,
             mounts,
-            network: self.vm.namespace(),
-            ports: String::new(),
+            network: network.namespace(bundle),
+            ports: self.ports.list()?,
             id: id.to_owned(),
         })
     }

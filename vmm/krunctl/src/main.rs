@@ -14,6 +14,8 @@ mod hosts;
 mod layer;
 mod logger;
 mod named;
+mod network;
+mod notify;
 mod root;
 mod run;
 mod session;
@@ -119,7 +121,7 @@ mod tests {
             (&["run", "--root", "/", "--memory", "much", "--", "x"], &["--memory", "much", "MiB", "128"]),
             (&["sh", "-e", "=x"], &["KEY=VAL", "=x"]),
             (&["sh", "--shell", ""], &["--shell"]),
-            (&["sh", "--network", "tap"], &["tap", "tsi", "none"]),
+            (&["sh", "--network", "wifi"], &["wifi", "tsi", "tap", "none"]),
             (&["sh", "a", "b"], &["'b'"]),
             (&["sh", "--nonsense"], &["--nonsense"]),
         ] {

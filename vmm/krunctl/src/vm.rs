@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
+use clap::{Args, builder::RangedU64ValueParser};
 use nix::unistd::Uid;
 use shim::direct::RuntimeOptions;
 use vm_launcher::{
@@ -11,7 +11,10 @@ use vm_launcher::{
     find, probe,
 };
 
-use crate::{logger, spec::Namespace};
+use crate::{
+    logger,
+    network::{self, Plan},
+};
 
 /// The flags that describe a VM.
 #[derive(Args)]
@@ -25,9 +28,8 @@ pub struct Arguments {
     /// Memory of the VM in MiB, at least 128
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_RUN_MEMORY_MIB, value_parser = memory)]
     pub memory: u32,
-    /// How commands reach the network: through sockets of this host, or not at all
-    #[arg(long, value_enum, default_value = "tsi")]
-    network: Network,
+    #[command(flatten)]
+    pub network: network::Arguments,
     /// Log what the vmm and the guest do, and write the guest kernel's console to stderr
     #[arg(long)]
     pub debug_console: bool,
@@ -47,12 +49,6 @@ fn memory(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(allowed).ok_or_else(range)
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Network {
-    Tsi,
-    None,
-}
-
 impl Arguments {
     /// Whether this host seems able to run a VM, before anything is made.
     pub fn check(&self) -> Result<()> {
@@ -63,20 +59,9 @@ impl Arguments {
         Ok(())
     }
 
-    /// The VM's network namespace.
-    pub fn namespace(&self) -> Namespace {
-        match self.network {
-            Network::Tsi => Namespace::Host,
-            Network::None => Namespace::Empty,
-        }
-    }
-
     /// The configuration, whatever the administrator's files say; `console` is a directory for the console's output.
-    pub fn options(&self, console: &Path) -> Result<RuntimeOptions> {
-        let network = match self.network {
-            Network::Tsi => "tsi",
-            Network::None => "none",
-        };
+    pub fn options(&self, network: &Plan, console: &Path) -> Result<RuntimeOptions> {
+        let network = network.mode();
         let mut text = format!(
             "default_cpus = {}\ndefault_memory_mib = {}\nmax_cpus = {0}\nnetwork = \"{network}\"\n",
             self.cpus, self.memory

@@ -32,19 +32,21 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8> {
     let container = &arguments.container;
     let variables = container.variables()?;
+    let plan = container.network()?;
     container.vm.check()?;
     let root = Root::open(&container.root)?;
     let id = id_of(&arguments.name);
     let bundle = bundle::path_of(&id);
-    let described = container.container((&id, &bundle), &root, &variables, None)?;
+    let described = container.container((&id, &bundle), (&root, &plan), &variables, None)?;
     let hosts = container.hosts().map(|text| (HOSTS.to_owned(), text));
-    let options = container.vm.options(&bundle)?.config_body.unwrap_or_default();
+    let options = container.vm.options(&plan, &bundle)?.config_body.unwrap_or_default();
     let description = Description {
         version: 1,
         root: std::path::absolute(root.path())?,
         cpus: container.vm.cpus,
         memory: container.vm.memory,
         options,
+        network: plan,
         spec: described.json(),
         files: hosts.into_iter().collect::<BTreeMap<_, _>>(),
         created: state::now(),

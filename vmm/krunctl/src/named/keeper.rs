@@ -19,7 +19,7 @@ use super::{
     log::Copies,
     state::{Description, State},
 };
-use crate::{bundle::Bundle, logger, root::Root, signals::Signals, stdio::Fifos};
+use crate::{bundle::Bundle, logger, network, root::Root, signals::Signals, stdio::Fifos};
 
 /// What it says to who started it.
 pub const READY: &str = "ready\n";
@@ -64,6 +64,7 @@ fn keep(name: &str) -> Result<()> {
 }
 
 fn keep_running(state: &State, description: &Description, bundle: &Bundle) -> Result<()> {
+    let network = description.network.make(bundle)?;
     let fifos = Fifos::make(bundle.path(), "vm", false, false)?;
     let paths = fifos.paths();
     let logged = vec![paths.stdout.clone().into(), paths.stderr.clone().into()];
@@ -75,7 +76,12 @@ fn keep_running(state: &State, description: &Description, bundle: &Bundle) -> Re
         .enable_all()
         .thread_keep_alive(Duration::from_secs(1))
         .build()?;
-    let ended = runtime.block_on(serve(bundle, description, paths, listener));
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = serve(bundle, description, paths, listener) => ended,
+            () = network::attend(network.as_ref()) => unreachable!("it never ends"),
+        }
+    });
     // A thread may wait for a file system that never answers.
     runtime.shutdown_background();
     let status = ended?;

@@ -28,6 +28,8 @@ use nix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::network::Plan;
+
 /// Where the state is unless `$XDG_STATE_HOME` says where.
 const STATE: &str = "/var/lib";
 
@@ -60,6 +62,8 @@ pub struct Description {
     pub memory: u32,
     /// The configuration of its sandbox, in TOML.
     pub options: String,
+    /// Its network.
+    pub network: Plan,
     /// The OCI spec of its container.
     pub spec: Value,
     /// Files of its bundle besides, by name.
@@ -102,11 +106,11 @@ pub struct State {
 /// # Errors
 /// When it is none, saying what is allowed.
 pub fn name(text: &str) -> Result<String, String> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if !begins || text.len() > MAX_NAME || !text.bytes().all(is_plain) {
         return Err(format!(
-            "a name has 1 to {MAX_NAME} letters, digits, -, . and _, and begins with a letter or a digit"
+            "a name has 1 to {MAX_NAME} letters, digits, - and _, and begins with a letter or a digit"
         ));
     }
     Ok(text.to_owned())
@@ -348,6 +352,10 @@ mod tests {
             cpus: 1,
             memory: 512,
             options: String::new(),
+            network: serde_json::from_value(serde_json::json!({
+                "mode": "tsi", "own": false, "allow_net": [], "allow_host": [], "deny_all": false
+            }))
+            .unwrap(),
             spec: Value::Null,
             files: BTreeMap::new(),
             created: now(),
@@ -356,10 +364,10 @@ mod tests {
 
     #[test]
     fn names_are_plain() {
-        for good in ["web", "7", "a.b_c-d"] {
+        for good in ["web", "7", "a-b_c-d"] {
             assert!(name(good).is_ok(), "{good}");
         }
-        for bad in ["", ".x", "-x", "a/b", "a b", "ä", &"x".repeat(MAX_NAME + 1)] {
+        for bad in ["", ".x", "x.y", "-x", "a/b", "a b", "ä", &"x".repeat(MAX_NAME + 1)] {
             assert!(name(bad).unwrap_err().contains("1 to 48"), "{bad}");
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     bundle::Bundle,
     console::Console,
     container::{self, HOSTS},
-    duration,
+    duration, network, notify,
     root::Root,
     session,
     stdio::Fifos,
@@ -44,6 +44,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8> {
     let container = &arguments.container;
     let variables = container.variables()?;
+    let (plan, ports) = (container.network()?, container.published()?);
     container.vm.check()?;
     if arguments.tty {
         terminal::require()?;
@@ -52,17 +53,23 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let bundle = Bundle::make()?;
     root.bind(&bundle)?;
     let size = arguments.tty.then(terminal::size).transpose()?;
-    let described = container.container((bundle.id(), bundle.path()), &root, &variables, size)?;
+    let described = container.container((bundle.id(), bundle.path()), (&root, &plan), &variables, size)?;
     bundle.describe(&described.json())?;
     if let Some(hosts) = container.hosts() {
         bundle.write(HOSTS, hosts.as_bytes())?;
     }
+    let network = plan.make(&bundle)?;
     let console = Console::of(&bundle, &container.vm)?;
     let mut fifos = Fifos::make(bundle.path(), "run", arguments.interactive, arguments.tty)?;
     fifos.start_output();
-    let options = container.vm.options(bundle.path())?;
+    let options = container.vm.options(&plan, bundle.path())?;
+    let network = network.as_ref();
     let status = session::with_container(&bundle, options, fifos.paths(), async |session, signals| {
-        command::attend(session, signals, fifos, arguments).await
+        tokio::select! {
+            status = command::attend(session, signals, fifos, arguments) => status,
+            () = network::attend(network) => unreachable!("it never ends"),
+            () = notify::ready(network, &ports) => unreachable!("it never ends"),
+        }
     });
     drop(console);
     status

@@ -16,9 +16,10 @@ use crate::{
     bundle::Bundle,
     console::Console,
     env, exit,
+    network::{self, Plan, RESOLV_CONF},
     root::Root,
     session,
-    spec::{self, Container, Process, limits, user::User},
+    spec::{self, Container, Process, limits, mounts, user::User},
     stdio::Fifos,
     vm,
 };
@@ -56,19 +57,24 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let env = env::with(&[env::PATH.to_owned(), "HOME=/root".to_owned()], &arguments.env.variables()?)?;
     // Of the host's files, not of those that the mounts below hide.
     let script = Script::open(arguments.file.as_deref())?;
+    let plan = arguments.vm.network.plan(false)?;
     arguments.vm.check()?;
     let root = Root::open(&arguments.root)?;
     let bundle = Bundle::make()?;
     root.cover(&bundle, arguments.vm.memory)?;
-    let container = arguments.container(&bundle, env)?;
+    let container = arguments.container(&bundle, &plan, env)?;
     bundle.describe(&container.json())?;
     let process = container.process.json();
+    let network = plan.make(&bundle)?;
     let console = Console::of(&bundle, &arguments.vm)?;
     // Its input never comes, and it says nothing.
     let fifos = Fifos::make(bundle.path(), "sh", true, false)?;
-    let options = arguments.vm.options(bundle.path())?;
+    let options = arguments.vm.options(&plan, bundle.path())?;
     let status = session::with_container(&bundle, options, fifos.input_only(), async |session, signals| {
-        commands::run(session, &bundle, arguments, &process, script.lines(), signals).await
+        tokio::select! {
+            status = commands::run(session, &bundle, arguments, &process, script.lines(), signals) => status,
+            () = network::attend(network.as_ref()) => unreachable!("it never ends"),
+        }
     });
     drop(console);
     status.map_err(|error| match exit::of_command(&error) {
@@ -80,7 +86,9 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 
 impl Arguments {
     /// The container in which all commands run.
-    fn container(&self, bundle: &Bundle, env: Vec<String>) -> Result<Container> {
+    fn container(&self, bundle: &Bundle, plan: &Plan, env: Vec<String>) -> Result<Container> {
+        let resolver = plan.has_resolver().then(|| bundle.path().join(RESOLV_CONF));
+        let mounts = resolver.iter().map(|path| mounts::own_file(path, "/etc/resolv.conf")).collect();
         Ok(Container {
             process: Process {
                 args: vec![self.shell.clone()],
@@ -93,8 +101,8 @@ impl Arguments {
             },
             hostname: spec::HOSTNAME.to_owned(),
             read_only: false,
-            mounts: Vec::new(),
-            network: self.vm.namespace(),
+            mounts,
+            network: plan.namespace(bundle.path()),
             ports: String::new(),
             id: bundle.id().to_owned(),
         })
