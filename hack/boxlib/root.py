@@ -8,7 +8,8 @@ from .errors import BoxError, run
 
 PACKAGES = (
     "apparmor", "busybox-static", "ca-certificates", "containernetworking-plugins", "dbus", "iproute2", "iptables",
-    "kmod", "libkrunfw5", "openssh-server", "procps", "python3", "redis-tools", "runc", "socat", "strace", "systemd",
+    "kmod", "libkrunfw5", "nftables", "openssh-server", "procps", "python3", "redis-tools", "runc", "socat", "strace",
+    "systemd",
 )
 DISK_SIZE = "6G"  # sparse
 FILES = cache.HACK / "box-root"
