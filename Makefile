@@ -16,7 +16,7 @@ STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-
 	RUSTFLAGS="-C target-feature=+crt-static"
 
 # What is built here, as against what is fetched.
-PACKAGES := $(addprefix -p ,shim vmm krunctl vm-launcher private-network guest-init guest-protocol linux integration runtimetest hostile-init hostile-vmm fuzz-targets)
+PACKAGES := $(addprefix -p ,shim vmm krunctl vm-launcher private-network guest-init guest-protocol linux integration runtimetest hostile-init hostile-vmm images fuzz-targets)
 
 .PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes demo bench clean
 

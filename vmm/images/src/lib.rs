@@ -1,0 +1,21 @@
+//! Images of containers: imported from a file, unpacked once, and kept for `krunctl`.
+//!
+//! An archive and all that it names are hostile. Its bytes count only once their digest is right, and no more
+//! of them are read than was declared and allowed. A layer is unpacked by root, but never outside its directory.
+
+mod config;
+mod digest;
+mod error;
+mod import;
+mod limits;
+mod manifest;
+mod store;
+#[cfg(test)]
+mod testing;
+mod unpack;
+
+pub use config::ImageConfig;
+pub use digest::Digest;
+pub use error::{Error, Result};
+pub use limits::{DEFAULT_UNPACKED, MAX_DOCUMENT, MAX_ENTRIES, MAX_LAYERS};
+pub use store::{DEFAULT_PATH, Image, Layer, Record, Removed, Store};
