@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use clap::Args;
+use images::ImageConfig;
 
 use crate::{
     env::{self, Variable},
     hosts::{self, Entry},
+    image,
     network::{Plan, Ports, RESOLV_CONF},
-    root::Root,
+    root::{Origin, Root, Writes},
     spec::{
         self, Container, Process,
         limits::{self, Ulimit},
@@ -24,18 +26,26 @@ use crate::{
 #[group(skip)]
 pub struct Arguments {
     /// Directory that holds the root file system
-    #[arg(long, value_name = "DIR")]
-    pub root: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "image")]
+    root: Option<PathBuf>,
+    /// Image that holds it: a reference, an archive (docker save, OCI), or the directory of an OCI layout
+    #[arg(long, value_name = "IMAGE", conflicts_with = "root")]
+    image: Option<String>,
+    #[command(flatten)]
+    source: image::Source,
+    /// The first words of the command, instead of the image's entry point
+    #[arg(long, value_name = "CMD")]
+    entrypoint: Option<String>,
     #[command(flatten)]
     pub vm: vm::Arguments,
     #[command(flatten)]
     env: env::Arguments,
-    /// The command's working directory
-    #[arg(short = 'w', long, value_name = "DIR", default_value = "/")]
-    workdir: String,
-    /// Who the command is: USER or USER:GROUP, names or numbers
-    #[arg(short = 'u', long, value_name = "USER[:GROUP]", default_value = "0:0")]
-    user: String,
+    /// The command's working directory, instead of the image's or /
+    #[arg(short = 'w', long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Who the command is, instead of the image's user or root: USER or USER:GROUP, names or numbers
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
     #[command(flatten)]
     ports: Ports,
     /// The name of its host
@@ -62,8 +72,8 @@ pub struct Arguments {
     /// Limit what its processes use, as nofile=1024:4096
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<Ulimit>,
-    /// The command and its arguments
-    #[arg(required = true, last = true, value_name = "CMD")]
+    /// The command and its arguments, instead of the image's
+    #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
@@ -95,9 +105,34 @@ impl Arguments {
         self.ports.list()
     }
 
+    /// Where its root file system comes from. An image is in the store then.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn origin(&self) -> Result<Origin> {
+        match (&self.image, &self.root) {
+            (Some(image), _) => Ok(Origin::Image(image::obtain(image, &self.source)?)),
+            (None, Some(root)) => Ok(Origin::Directory(std::path::absolute(root)?)),
+            // The command line has one of them.
+            (None, None) => bail!("--root or --image is needed"),
+        }
+    }
+
+    /// Where what is written goes in a run.
+    pub fn writes(&self) -> Writes<'static> {
+        if self.image.is_some() { Writes::Memory(self.vm.memory) } else { Writes::Through }
+    }
+
     /// The text of the container's /etc/hosts, if it is not that of its root.
     pub fn hosts(&self) -> Option<String> {
-        (!self.add_host.is_empty()).then(|| hosts::text(&self.hostname, &self.add_host))
+        let is_own = self.image.is_some() || !self.add_host.is_empty();
+        is_own.then(|| hosts::text(&self.hostname, &self.add_host))
+    }
+
+    fn args(&self, config: &ImageConfig) -> Result<Vec<String>> {
+        let args = config.argv(self.entrypoint.as_deref(), &self.command);
+        ensure!(!args.is_empty(), "no command: give one after --; the image, if there is one, names none");
+        Ok(args)
     }
 
     /// The container of this id, with its bundle in `bundle` and the root `root`; `size` is that of its terminal.
@@ -111,7 +146,10 @@ impl Arguments {
         variables: &[Variable],
         size: Option<(u16, u16)>,
     ) -> Result<Container> {
-        let user = user::find(root.directory(), &self.user)?;
+        let config = root.config();
+        let named = self.user.as_deref().or(config.user.as_deref()).unwrap_or("0:0");
+        let user = user::find(root.directory(), named)?;
+        let cwd = self.workdir.as_deref().or(config.working_dir.as_deref()).unwrap_or("/");
         let mut mounts = self.volume.iter().map(Volume::mount).collect::<Result<Vec<_>>>()?;
         mounts.extend(self.tmpfs.iter().map(Tmpfs::mount));
         if network.has_resolver() {
@@ -122,9 +160,9 @@ impl Arguments {
         }
         Ok(Container {
             process: Process {
-                args: self.command.clone(),
-                env: env::with(&defaults(&user, size.is_some()), variables)?,
-                cwd: self.workdir.clone(),
+                args: self.args(config)?,
+                env: env::with(&defaults(&user, &config.env, size.is_some()), variables)?,
+                cwd: cwd.to_owned(),
                 capabilities: limits::capabilities(&self.cap_add, &self.cap_drop)?,
                 rlimits: limits::rlimits(&self.ulimit),
                 terminal: size,
@@ -140,12 +178,17 @@ impl Arguments {
     }
 }
 
-/// The variables that every command of `user` has.
-pub fn defaults(user: &User, tty: bool) -> Vec<String> {
+/// The variables that every command of `user` has, unless the image has others.
+pub fn defaults(user: &User, image: &[String], tty: bool) -> Vec<String> {
     let home = user.home.as_deref().unwrap_or("/");
     let mut all = vec![env::PATH.to_owned(), format!("HOME={home}")];
     if tty {
         all.extend(std::env::var("TERM").ok().map(|term| format!("TERM={term}")));
+    }
+    for pair in image {
+        let key = pair.split_inclusive('=').next().unwrap_or_default();
+        all.retain(|other| !other.starts_with(key));
+        all.push(pair.clone());
     }
     all
 }

@@ -4,11 +4,11 @@
 //! An overlay does not show what is mounted below its lower layer: each of these mounts gets one of its own.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, DirBuilder, File, Permissions},
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
 };
@@ -38,7 +38,7 @@ pub fn cover(rootfs: &File, target: &Path, layers: &Path, hidden: &Path) -> Resu
             File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(target)?;
         beneath(&directory, below)
     };
-    overlay(rootfs, &place(Path::new("."))?, &layers.join("0"))
+    cover_one(rootfs, &place(Path::new("."))?, &layers.join("0"))
         .with_context(|| format!("a layer over {} (this host's kernel needs overlayfs)", path.display()))?;
     for (number, below) in mounts.enumerate().skip(1) {
         // Another mount hides it, or its file system is broken: the host cannot use it either.
@@ -46,7 +46,7 @@ pub fn cover(rootfs: &File, target: &Path, layers: &Path, hidden: &Path) -> Resu
         // A mount point that the file system below does not have any more, or a link by now.
         let Ok(empty) = place(&below) else { continue };
         let layered = source.metadata().is_ok_and(|found| found.is_dir())
-            && overlay(&source, &empty, &layers.join(number.to_string())).is_ok();
+            && cover_one(&source, &empty, &layers.join(number.to_string())).is_ok();
         if !layered {
             // A single file, or a file system that cannot be below an overlay.
             read_only(&source, &empty, || place(&below))
@@ -86,24 +86,32 @@ fn below(
     found.into_iter()
 }
 
-fn overlay(source: &File, place: &File, layer: &Path) -> Result<()> {
-    let (upper, work) = (layer.join("upper"), layer.join("work"));
-    for directory in [layer, &upper, &work] {
-        fs::create_dir(directory).with_context(|| format!("making {}", directory.display()))?;
-    }
+fn cover_one(source: &File, place: &File, layer: &Path) -> Result<()> {
+    fs::create_dir(layer).with_context(|| format!("making {}", layer.display()))?;
     // The top directory is the upper layer's.
     let found = source.metadata()?;
+    let upper = layer.join(UPPER);
+    fs::create_dir(&upper).with_context(|| format!("making {}", upper.display()))?;
     chown(&upper, Some(found.uid()), Some(found.gid()))?;
     fs::set_permissions(&upper, Permissions::from_mode(found.mode() & 0o7777))?;
+    overlay(&path_of(source).display().to_string(), &path_of(place), layer)
+}
+
+/// The parts of a layer. Source: the kernel's overlayfs.rst.
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+
+/// Shows the layers of `lower`, as overlayfs takes them, on `place`. What is written goes to `layer`.
+pub fn overlay(lower: &str, place: &Path, layer: &Path) -> Result<()> {
+    let (upper, work) = (layer.join(UPPER), layer.join(WORK));
+    for directory in [&upper, &work] {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(directory);
+        made.with_context(|| format!("making {}", directory.display()))?;
+    }
     // With xino a file keeps its inode number when it is first written.
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={},xino=on",
-        path_of(source).display(),
-        upper.display(),
-        work.display()
-    );
+    let options = format!("lowerdir={lower},upperdir={},workdir={},xino=on", upper.display(), work.display());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("krun-layer"), &path_of(place), Some("overlay"), flags, Some(options.as_str()))?;
+    mount(Some("krun-layer"), place, Some("overlay"), flags, Some(options.as_str()))?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod duration;
 mod env;
 mod exit;
 mod hosts;
+mod image;
 mod layer;
 mod logger;
 mod named;
@@ -42,8 +43,11 @@ struct Cli {
 enum Command {
     /// Says whether this host can run microVMs
     Check(check::Arguments),
-    /// Runs a command in a microVM whose root file system is a directory
+    /// Runs a command in a microVM whose root file system is a directory or an image
     Run(Box<run::Arguments>),
+    /// Pulls, lists and removes images
+    #[command(subcommand)]
+    Image(image::Command),
     /// Makes a VM with a name, which `start` starts
     Create(Box<named::create::Arguments>),
     /// Starts a VM
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check(arguments) => check::main(&arguments),
         Command::Run(arguments) => exit::of(run::run(&arguments)),
+        Command::Image(command) => exit::of(image::run(&command)),
         Command::Create(arguments) => exit::of(named::create::run(&arguments)),
         Command::Start(name) => exit::of(named::start::run(&name)),
         Command::Exec(arguments) => exit::of(named::exec::run(&arguments)),

@@ -8,6 +8,18 @@ use tokio::{signal::unix, sync::mpsc};
 const FORWARDED: [Signal; 6] =
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
 
+/// The signal of this name or number, as an image has it: SIGQUIT, QUIT or 3.
+///
+/// # Errors
+/// When there is none.
+pub fn named(text: &str) -> Result<Signal> {
+    let number = text.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
+    let upper = text.to_ascii_uppercase();
+    let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    let signal = number.or_else(|| full.parse().ok());
+    signal.with_context(|| format!("the image's stop signal {text:?} is none"))
+}
+
 /// The signals of [`FORWARDED`] that we get.
 pub struct Signals(mpsc::UnboundedReceiver<Signal>);
 

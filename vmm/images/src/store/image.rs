@@ -87,4 +87,25 @@ impl Store {
         let gone = Error::Reference { reference: record.reference.clone(), why: "removed meanwhile".into() };
         Image::open(self, record)?.ok_or(gone)
     }
+
+    /// Gives an image that is in use one more reference.
+    ///
+    /// # Errors
+    /// When the reference is none, or the disk's.
+    pub fn tag(&self, image: &Image, reference: &str) -> Result<Image> {
+        let gone = |reference: &str| Error::Reference {
+            reference: reference.to_owned(),
+            why: "removed meanwhile".into(),
+        };
+        let record = Record { reference: refs::parse(reference)?.whole(), ..image.record.clone() };
+        {
+            let _lock = self.lock(FlockOperation::LockShared)?;
+            // Layers in use stay, and the configuration of an image whose last reference was removed does not.
+            if !self.config_path(&record.config).exists() {
+                return Err(gone(&image.record.reference));
+            }
+            refs::write(self, &record)?;
+        }
+        Image::open(self, record)?.ok_or_else(|| gone(reference))
+    }
 }

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use clap::Args;
+use nix::sys::signal::Signal;
 
 use super::{
     id_of,
     state::{self, Description, State},
 };
 use crate::{
-    bundle,
+    bundle::Bundle,
     container::{self, HOSTS},
-    root::Root,
+    image,
+    root::{self, Origin, Root},
+    signals,
 };
 
 /// The flags of `create`.
@@ -34,15 +37,27 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let variables = container.variables()?;
     let plan = container.network()?;
     container.vm.check()?;
-    let root = Root::open(&container.root)?;
-    let id = id_of(&arguments.name);
-    let bundle = bundle::path_of(&id);
-    let described = container.container((&id, &bundle), (&root, &plan), &variables, None)?;
+    State::check_free(&arguments.name)?;
+    let origin = container.origin()?;
+    root::enter()?;
+    let bundle = Bundle::of(id_of(&arguments.name))?;
+    // To look into it. It is mounted anew at each start.
+    let root = Root::mount(&origin, container.writes(), &bundle)?;
+    let described = container.container((bundle.id(), bundle.path()), (&root, &plan), &variables, None)?;
     let hosts = container.hosts().map(|text| (HOSTS.to_owned(), text));
-    let options = container.vm.options(&plan, &bundle)?.config_body.unwrap_or_default();
+    let options = container.vm.options(&plan, bundle.path())?.config_body.unwrap_or_default();
+    let stop_signal = root.config().stop_signal.as_deref().map(signals::named).transpose()?;
+    let (shown, root) = match origin {
+        Origin::Image(reference) => {
+            (reference.clone(), Origin::Image(image::keep(&reference, &arguments.name)?))
+        }
+        origin => (origin.to_string(), origin),
+    };
     let description = Description {
         version: 1,
-        root: std::path::absolute(root.path())?,
+        root,
+        shown,
+        stop_signal: stop_signal.unwrap_or(Signal::SIGTERM) as i32,
         cpus: container.vm.cpus,
         memory: container.vm.memory,
         options,
@@ -51,7 +66,12 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         files: hosts.into_iter().collect::<BTreeMap<_, _>>(),
         created: state::now(),
     };
-    let state = State::create(&arguments.name, &description)?;
+    let state = State::create(&arguments.name, &description).inspect_err(|_| {
+        // Unless it is another VM's by now.
+        if State::check_free(&arguments.name).is_ok() {
+            let _ = image::release(&arguments.name);
+        }
+    })?;
     println!("{}", state.name());
     Ok(0)
 }

@@ -9,7 +9,7 @@ use super::{
     state::{Condition, State},
     stop,
 };
-use crate::{bundle, vm};
+use crate::{bundle, image, vm};
 
 /// The flags of `delete`.
 #[derive(Args)]
@@ -38,5 +38,6 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     }
     bundle::clean_abandoned();
     state.delete()?;
+    image::release(&arguments.name.name)?;
     Ok(0)
 }

@@ -112,7 +112,7 @@ async fn process(
         let root = File::open(format!("/proc/{pid}/root")).context("opening the container's root")?;
         let user = user::find(&root, named)?;
         defaults_.retain(|pair| !pair.starts_with("HOME="));
-        defaults_.extend(defaults(&user, false).into_iter().filter(|pair| pair.starts_with("HOME=")));
+        defaults_.extend(defaults(&user, &[], false).into_iter().filter(|pair| pair.starts_with("HOME=")));
         process["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});
         let effective = if user.uid == 0 { own["capabilities"]["bounding"].clone() } else { json!([]) };
         process["capabilities"]["effective"] = effective.clone();

@@ -19,10 +19,19 @@ use super::{
     log::Copies,
     state::{Description, State},
 };
-use crate::{bundle::Bundle, logger, network, root::Root, signals::Signals, stdio::Fifos};
+use crate::{
+    bundle::Bundle,
+    logger, network,
+    root::{self, Origin, Root, Writes},
+    signals::Signals,
+    stdio::Fifos,
+};
 
 /// What it says to who started it.
 pub const READY: &str = "ready\n";
+
+/// What was written to an image, in the VM's directory.
+const LAYER: &str = "layer";
 
 /// How long the command may take to end after the keeper was told to end. Source: `docker stop`.
 const GRACE: Duration = Duration::from_secs(10);
@@ -48,9 +57,14 @@ fn keep(name: &str) -> Result<()> {
     let _kept = state.keep()?;
     let description = state.description()?;
     // Before the process has other threads.
-    let root = Root::open(&description.root)?;
+    root::enter()?;
     let bundle = Bundle::of(id_of(name))?;
-    root.bind(&bundle)?;
+    let layer = state.path(LAYER);
+    let writes = match &description.root {
+        Origin::Directory(_) => Writes::Through,
+        Origin::Image(_) => Writes::Disk(&layer),
+    };
+    let _root = Root::mount(&description.root, writes, &bundle)?;
     bundle.describe(&description.spec)?;
     for (file, text) in &description.files {
         bundle.write(file, text.as_bytes())?;
@@ -106,7 +120,7 @@ async fn serve(
     let exit = tokio::select! {
         exit = served.ended() => exit,
         _ = signals.next() => {
-            let _ = served.signal(Signal::SIGTERM as u32).await;
+            let _ = served.signal(description.stop_signal.unsigned_abs()).await;
             if timeout(GRACE, served.ended()).await.is_err() {
                 let _ = served.signal(Signal::SIGKILL as u32).await;
             }

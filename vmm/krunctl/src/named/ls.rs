@@ -81,7 +81,7 @@ fn show(state: &State) -> Value {
         Ok(description) => {
             shown["cpus"] = description.cpus.into();
             shown["memory"] = description.memory.into();
-            shown["root"] = description.root.display().to_string().into();
+            shown["root"] = description.shown.into();
             shown["command"] = description.spec["process"]["args"].clone();
             shown["created"] = description.created.into();
         }

@@ -28,7 +28,7 @@ use nix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::network::Plan;
+use crate::{network::Plan, root::Origin};
 
 /// Where the state is unless `$XDG_STATE_HOME` says where.
 const STATE: &str = "/var/lib";
@@ -55,7 +55,11 @@ pub struct Description {
     /// [`VERSION`].
     pub version: u32,
     /// Its root file system.
-    pub root: PathBuf,
+    pub root: Origin,
+    /// What to call that.
+    pub shown: String,
+    /// What asks its command to end.
+    pub stop_signal: i32,
     /// vCPUs.
     pub cpus: u8,
     /// MiB.
@@ -152,7 +156,7 @@ impl State {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) =>
                 {
-                    bail!("the name is taken; `krunctl delete {name}` removes that VM")
+                    bail!("{}", taken(name))
                 }
                 renamed => Ok(renamed?),
             }
@@ -162,6 +166,17 @@ impl State {
             return Err(error.context(failed()));
         }
         Ok(State { name: name.to_owned(), directory: vms.join(name) })
+    }
+
+    /// Refuses a name that is taken.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn check_free(name: &str) -> Result<()> {
+        match all_vms().join(name).exists() {
+            true => bail!("{}", taken(name)),
+            false => Ok(()),
+        }
     }
 
     /// The state of the VM of this name.
@@ -316,6 +331,10 @@ impl State {
     }
 }
 
+fn taken(name: &str) -> String {
+    format!("the name {name} is taken; `krunctl delete {name}` removes that VM")
+}
+
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -348,7 +367,9 @@ mod tests {
     fn description() -> Description {
         Description {
             version: VERSION,
-            root: "/".into(),
+            root: Origin::Directory("/".into()),
+            shown: "/".to_owned(),
+            stop_signal: 15,
             cpus: 1,
             memory: 512,
             options: String::new(),

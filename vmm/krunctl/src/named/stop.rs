@@ -49,12 +49,14 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 /// # Errors
 /// When it does not end.
 pub fn stop(state: &State, grace: Duration) -> Result<()> {
+    let signal = state.description().ok().and_then(|known| Signal::try_from(known.stop_signal).ok());
+    let signal = signal.unwrap_or(Signal::SIGTERM);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stopped = runtime.block_on(async {
         // It may just have ended.
         let Ok(vm) = Vm::connect(state).await else { return gone(state, CLEAN).await };
         if !grace.is_zero() {
-            vm.signal("", Signal::SIGTERM).await;
+            vm.signal("", signal).await;
             let _ = timeout(grace, vm.wait("")).await;
         }
         vm.signal("", Signal::SIGKILL).await;

@@ -1,4 +1,4 @@
-//! `krunctl run`: runs a command in a microVM whose root file system is a directory. It needs no containerd.
+//! `krunctl run`: runs a command in a microVM whose root file system is a directory or an image. It needs no containerd.
 //!
 //! It mounts in a mount namespace of its own, and the vmm ends when it ends. So even when it is killed, only a directory and a
 //! cgroup are left, which the next run removes.
@@ -15,7 +15,7 @@ use crate::{
     console::Console,
     container::{self, HOSTS},
     duration, network, notify,
-    root::Root,
+    root::{self, Root},
     session,
     stdio::Fifos,
     terminal,
@@ -49,9 +49,10 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     if arguments.tty {
         terminal::require()?;
     }
-    let root = Root::open(&container.root)?;
+    let origin = container.origin()?;
+    root::enter()?;
     let bundle = Bundle::make()?;
-    root.bind(&bundle)?;
+    let root = Root::mount(&origin, container.writes(), &bundle)?;
     let size = arguments.tty.then(terminal::size).transpose()?;
     let described = container.container((bundle.id(), bundle.path()), (&root, &plan), &variables, size)?;
     bundle.describe(&described.json())?;

@@ -17,7 +17,7 @@ use crate::{
     console::Console,
     env, exit,
     network::{self, Plan, RESOLV_CONF},
-    root::Root,
+    root::{self, Origin, Root, Writes},
     session,
     spec::{self, Container, Process, limits, mounts, user::User},
     stdio::Fifos,
@@ -59,9 +59,10 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let script = Script::open(arguments.file.as_deref())?;
     let plan = arguments.vm.network.plan(false)?;
     arguments.vm.check()?;
-    let root = Root::open(&arguments.root)?;
+    let origin = Origin::Directory(std::path::absolute(&arguments.root)?);
+    root::enter()?;
     let bundle = Bundle::make()?;
-    root.cover(&bundle, arguments.vm.memory)?;
+    let _root = Root::mount(&origin, Writes::Memory(arguments.vm.memory), &bundle)?;
     let container = arguments.container(&bundle, &plan, env)?;
     bundle.describe(&container.json())?;
     let process = container.process.json();
@@ -79,7 +80,9 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     drop(console);
     status.map_err(|error| match exit::of_command(&error) {
         // Not a command's: it would pass for that of the first line.
-        Some(_) => anyhow!("--shell {}, below --root {}: {error:#}", arguments.shell, root.path().display()),
+        Some(_) => {
+            anyhow!("--shell {}, below --root {}: {error:#}", arguments.shell, arguments.root.display())
+        }
         None => error,
     })
 }

@@ -20,7 +20,7 @@ use super::{
     client::Vm,
     state::{self, Condition, State},
 };
-use crate::vm;
+use crate::{root::Origin, vm};
 
 /// The flags of `cp`.
 #[derive(Args)]
@@ -94,13 +94,19 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 /// The root of a VM's container: as its processes see it, or where its files are while it does not run.
 fn root(name: &str) -> Result<File> {
     let state = State::open(name)?;
-    let mut path = state.description()?.root;
-    if state.condition()? == Condition::Running {
+    let path: PathBuf = if state.condition()? == Condition::Running {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (_, pid) = runtime.block_on(async { Vm::connect(&state).await?.pids().await })?;
-        path = format!("/proc/{pid}/root").into();
-    }
-    directory(&path).with_context(|| format!("opening the root of {name}"))
+        format!("/proc/{pid}/root").into()
+    } else {
+        match state.description()?.root {
+            Origin::Directory(path) => path,
+            Origin::Image(_) => {
+                bail!("{name} does not run: only then are the files of an image's VM in one place")
+            }
+        }
+    };
+    directory(&path as &Path).with_context(|| format!("opening the root of {name}"))
 }
 
 fn directory(path: &Path) -> Result<File> {

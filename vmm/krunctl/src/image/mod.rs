@@ -1,0 +1,179 @@
+//! Images: `krunctl image`, and finding the one that `--image` names.
+
+mod progress;
+
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use images::{DEFAULT_PATH, DEFAULT_UNPACKED, Image, PullOptions, Removed, Store};
+
+use crate::vm;
+use progress::Bar;
+
+/// The host of the references that keep the images of VMs with names. No registry has it.
+const KEPT: &str = "vm.krunctl.invalid";
+
+/// Flags about where images come from.
+#[derive(Args, Clone)]
+#[group(skip)]
+pub struct Source {
+    /// Pull without TLS, as from a registry on this machine
+    #[arg(long)]
+    plain_http: bool,
+}
+
+/// The commands of `image`.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Pulls an image from a registry
+    Pull {
+        /// The image, as alpine:3.22 or registry.example.com/app@sha256:…
+        reference: String,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Lists the images that are here
+    Ls,
+    /// Removes an image; what a VM uses stays as long as it does
+    Rm {
+        /// The image
+        reference: String,
+    },
+    /// Imports the images of an archive (docker save, OCI) or of an OCI layout
+    Import {
+        /// The archive, or the layout's directory
+        path: PathBuf,
+        /// What to call it, if there is one image in it
+        #[arg(long, value_name = "REFERENCE")]
+        name: Option<String>,
+    },
+    /// Removes what no image needs any more
+    Prune,
+}
+
+/// Answers 0 when it is done.
+///
+/// # Errors
+/// What could not be done.
+pub fn run(command: &Command) -> Result<u8> {
+    vm::check_root()?;
+    let store = Store::open(DEFAULT_PATH)?;
+    match command {
+        Command::Pull { reference, source } => {
+            let image = pull(&store, reference, source)?;
+            println!("{} {}", image.record().reference, image.record().config);
+        }
+        Command::Ls => {
+            for record in store.list()? {
+                if !record.reference.starts_with(KEPT) {
+                    println!("{} {}", record.reference, record.config);
+                }
+            }
+        }
+        Command::Rm { reference } => {
+            let removed = store.remove(reference)?;
+            if removed.references == 0 {
+                bail!("{reference} is not here; `krunctl image ls` shows what is");
+            }
+            say(&removed);
+        }
+        Command::Import { path, name } => {
+            for image in store.import(path, name.as_deref(), DEFAULT_UNPACKED)? {
+                println!("{} {}", image.record().reference, image.record().config);
+            }
+        }
+        Command::Prune => say(&store.prune()?),
+    }
+    Ok(0)
+}
+
+fn say(removed: &Removed) {
+    println!("{} layers removed, {} in use", removed.layers, removed.in_use);
+}
+
+/// Answers the reference of the image that `--image` names, which is in the store then: it is imported if that is a path,
+/// and pulled if it is not here.
+///
+/// # Errors
+/// What could not be done.
+pub fn obtain(name: &str, source: &Source) -> Result<String> {
+    let store = Store::open(DEFAULT_PATH)?;
+    if is_path(name) {
+        let imported = store.import(Path::new(name), None, DEFAULT_UNPACKED)?;
+        let [image] = imported.as_slice() else {
+            bail!("--image {name}: there are {} images in it, and one is needed", imported.len());
+        };
+        return Ok(image.record().reference.clone());
+    }
+    let image = match store.find(name)? {
+        Some(image) => image,
+        None => pull(&store, name, source).with_context(|| format!("--image {name}"))?,
+    };
+    Ok(image.record().reference.clone())
+}
+
+/// Whether this names a file rather than an image: no registry's host is empty or only dots.
+fn is_path(name: &str) -> bool {
+    ["/", "./", "../"].iter().any(|begin| name.starts_with(begin)) || name.ends_with(".tar")
+}
+
+fn pull(store: &Store, reference: &str, source: &Source) -> Result<Image> {
+    // Its threads have ended when it is dropped: the process may enter namespaces afterwards.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let options = PullOptions { plain_http: source.plain_http, ..PullOptions::default() };
+    let bar = Bar::new(io::stderr().is_terminal());
+    let pulled = runtime.block_on(store.pull(reference, &options, |progress| bar.show(&progress)));
+    bar.end();
+    Ok(pulled?)
+}
+
+/// The reference that keeps the image of the VM of this name.
+fn kept(vm: &str) -> String {
+    let hex: String = vm.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{KEPT}/{hex}:kept")
+}
+
+/// Keeps the image of this reference, as it is now, for a VM with a name. Answers the reference that stays.
+///
+/// # Errors
+/// When it is gone, or the disk's.
+pub fn keep(reference: &str, vm: &str) -> Result<String> {
+    let store = Store::open(DEFAULT_PATH)?;
+    let image = store.find(reference)?.with_context(|| format!("the image {reference} is gone"))?;
+    Ok(store.tag(&image, &kept(vm))?.record().reference.clone())
+}
+
+/// Lets go of the image of a VM that is removed.
+///
+/// # Errors
+/// The disk's.
+pub fn release(vm: &str) -> Result<()> {
+    if Path::new(DEFAULT_PATH).exists() {
+        Store::open(DEFAULT_PATH)?.remove(&kept(vm))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_told_from_a_reference() {
+        for path in ["/srv/image", "./layout", "../x", "alpine.tar"] {
+            assert!(is_path(path), "{path}");
+        }
+        for reference in ["alpine", "alpine:3", "localhost:5000/a/b", "example.com/x@sha256:00"] {
+            assert!(!is_path(reference), "{reference}");
+        }
+    }
+
+    #[test]
+    fn every_name_of_a_vm_makes_a_reference() {
+        assert_eq!(kept("Web_-1"), format!("{KEPT}/5765625f2d31:kept"));
+    }
+}
