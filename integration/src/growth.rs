@@ -30,8 +30,8 @@ const MAX: Held = Held {
 /// After how many cycles one more look is printed, so that a run that is ended by hand has shown something.
 const LOOK: u64 = 50;
 
-/// Bytes that may be logged each time.
-const MAX_LOG: u64 = 64 << 10;
+/// Bytes that may be logged each time: a box's containerd and its shims log everything, some 70 KiB for a pod.
+const MAX_LOG: u64 = 128 << 10;
 
 /// What the host holds: numbers of things, and bytes.
 #[derive(Debug)]

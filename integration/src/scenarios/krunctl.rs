@@ -13,8 +13,8 @@ pub const WHY: &str = "it is krun's own tool";
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("krunctl-run", run).krun_only(WHY),
-    Scenario::new("krunctl-run-flags", flags).krun_only(WHY),
-    Scenario::new("krunctl-run-ends", ends).krun_only(WHY),
+    Scenario::new("krunctl-run-flags", flags).long().krun_only(WHY),
+    Scenario::new("krunctl-run-ends", ends).long().krun_only(WHY),
     Scenario::new("krunctl-check-and-refusals", check_and_refusals).krun_only(WHY),
 ];
 

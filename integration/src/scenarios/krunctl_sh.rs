@@ -19,7 +19,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("krunctl-sh-lines", lines).long().krun_only(WHY),
     Scenario::new("krunctl-sh-host", host_is_unchanged).long().krun_only(WHY),
     Scenario::new("krunctl-sh-signals", signals).long().krun_only(WHY),
-    Scenario::new("krunctl-sh-refusals", refusals).krun_only(WHY),
+    Scenario::new("krunctl-sh-refusals", refusals).long().krun_only(WHY),
 ];
 
 /// Larger than an argument can be: MAX_ARG_STRLEN of linux/binfmts.h is 128 KiB.

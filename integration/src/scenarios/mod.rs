@@ -23,7 +23,9 @@ mod hung_volume;
 mod identity;
 mod kill_points;
 mod krunctl;
+mod krunctl_image;
 mod krunctl_named;
+mod krunctl_network;
 mod krunctl_sh;
 mod lifecycle;
 mod limits;
@@ -85,7 +87,9 @@ pub const ALL: &[&[Scenario]] = &[
     network_tap::SCENARIOS,
     network_many::SCENARIOS,
     krunctl::SCENARIOS,
+    krunctl_image::SCENARIOS,
     krunctl_named::SCENARIOS,
+    krunctl_network::SCENARIOS,
     krunctl_sh::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,

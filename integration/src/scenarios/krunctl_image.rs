@@ -1,0 +1,158 @@
+//! krunctl's images: imported, pulled from a registry in the box, and refused from one that lies.
+
+use crate::command::{Cmd, Output, Running};
+use crate::ctx::{BUSYBOX, Ctx};
+use crate::scenario::{Outcome, Scenario};
+use crate::wait::until_true;
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::krunctl::WHY;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("krunctl-image", image).krun_only(WHY),
+    Scenario::new("krunctl-image-liars", liars).long().krun_only(WHY),
+];
+
+const STORE: &str = "/var/lib/krun/images";
+const REGISTRY: &str = include_str!("files/registry.py");
+
+fn krunctl(words: &[&str]) -> Result<Output> {
+    Cmd::new(&[&["krunctl"], words].concat()).run()
+}
+
+/// The box's image as an archive, whose configuration says more than it did.
+fn archive(ctx: &Ctx) -> Result<String> {
+    let archive = ctx.work("busybox.tar").display().to_string();
+    ctx.ctr(&["image", "export", &archive, BUSYBOX]).run()?.ok()?;
+    crate::undo::remember(&[
+        "sh",
+        "-c",
+        "krunctl image rm localhost/busybox:1; krunctl image prune; rm -rf /var/lib/krun/images",
+    ])?;
+    Ok(archive)
+}
+
+/// A layout with a configuration of its own, made from the archive.
+fn layout(ctx: &Ctx) -> Result<String> {
+    let layout = ctx.work("layout");
+    fs::create_dir(&layout).context("make a directory")?;
+    let at = layout.display().to_string();
+    Cmd::new(&["busybox", "tar", "-xf", &archive(ctx)?, "-C", &at]).run()?.ok()?;
+    let read = |path: &Path| -> Result<serde_json::Value> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    let blob = |digest: &serde_json::Value| {
+        layout.join("blobs").join(digest.as_str().unwrap_or_default().replace(':', "/"))
+    };
+    let mut index = read(&layout.join("index.json"))?;
+    let mut manifest = read(&blob(&index["manifests"][0]["digest"]))?;
+    let mut config = read(&blob(&manifest["config"]["digest"]))?;
+    config["config"] = json!({
+        "Env": ["FROM_IMAGE=yes", "PATH=/bin"], "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["echo cmd $FROM_IMAGE; pwd; id -u"],
+        "User": "7:8", "WorkingDir": "/tmp", "StopSignal": "SIGUSR1",
+    });
+    let put = |content: &serde_json::Value| -> Result<(String, usize)> {
+        let bytes = serde_json::to_vec(content)?;
+        let path = ctx.work("blob");
+        fs::write(&path, &bytes)?;
+        let sum = Cmd::new(&["sha256sum", &path.display().to_string()]).run()?.ok()?.stdout_text();
+        let hex = sum.split_whitespace().next().unwrap_or_default().to_owned();
+        fs::rename(&path, layout.join("blobs/sha256").join(&hex))?;
+        Ok((format!("sha256:{hex}"), bytes.len()))
+    };
+    let (digest, size) = put(&config)?;
+    manifest["config"]["digest"] = digest.into();
+    manifest["config"]["size"] = size.into();
+    let (digest, size) = put(&manifest)?;
+    index["manifests"][0]["digest"] = digest.into();
+    index["manifests"][0]["size"] = size.into();
+    fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
+    Ok(at)
+}
+
+/// A registry that serves the layout, and its address.
+fn registry(ctx: &Ctx, layout: &str, lie: &[&str]) -> Result<(Running, String)> {
+    let script = ctx.work("registry.py");
+    fs::write(&script, REGISTRY).context("write the registry")?;
+    let script = script.display().to_string();
+    let words = [&["python3", &script, layout], lie].concat();
+    let mut registry = Cmd::new(&words).timeout(600).spawn()?;
+    registry.wait_for_stdout("\n")?;
+    let port = String::from_utf8(registry.stdout_now())?.trim().to_owned();
+    Ok((registry, format!("127.0.0.1:{port}/app:1")))
+}
+
+/// An image says what runs; its files are written, and stay as they are; a named VM keeps what it wrote.
+fn image(ctx: &Ctx) -> Result<Outcome> {
+    let layout = layout(ctx)?;
+    let (_registry, reference) = registry(ctx, &layout, &[])?;
+    let run = |flags: &[&str], args: &[&str]| {
+        let words =
+            [&["run", "--memory", "256", "--plain-http", "--image", &reference], flags, &["--"], args]
+                .concat();
+        krunctl(&words)
+    };
+    run(&[], &[])?.ok()?.printed("cmd yes\n/tmp\n7\n")?;
+    let script =
+        "echo $A; cat /etc/hostname 2>/dev/null; echo x >/new; ls /new; grep -c localhost /etc/hosts";
+    run(&["-u", "0", "-w", "/", "-e", "A=b"], &[script])?.ok()?.printed("b\n/new\n2\n")?;
+    run(&["--entrypoint", "/bin/ls"], &["/new"])?.expect_status(1)?;
+    ensure!(krunctl(&["image", "ls"])?.ok()?.stdout_text().starts_with(&reference), "it is not listed");
+
+    let script =
+        "cat /kept 2>/dev/null; echo more >>/kept; trap 'echo bye; exit 3' USR1; echo up; sleep 1000 & wait";
+    let create =
+        ["create", "--name", "kept", "--memory", "256", "-u", "0", "--image", &reference, "--", script];
+    krunctl(&create)?.ok()?;
+    crate::undo::remember(&["sh", "-c", "krunctl delete -f kept || true"])?;
+    // It is kept for the VM, whatever becomes of its name.
+    krunctl(&["image", "rm", &reference])?.ok()?;
+    krunctl(&["image", "prune"])?.ok()?;
+    for round in 1..=2 {
+        krunctl(&["start", "kept"])?.ok()?;
+        let ups = || Ok(krunctl(&["logs", "kept"])?.ok()?.stdout_text().matches("up").count() == round);
+        until_true("it to be up", Duration::from_secs(60), ups)?;
+        krunctl(&["stop", "kept"])?.ok()?;
+    }
+    krunctl(&["logs", "kept"])?.ok()?.printed("up\nbye\nmore\nup\nbye\n")?;
+    krunctl(&["delete", "kept"])?.ok()?;
+    krunctl(&["image", "prune"])?.ok()?;
+    for directory in ["layers", "refs", "tmp"] {
+        let path = Path::new(STORE).join(directory);
+        ensure!(fs::read_dir(&path)?.count() == 0, "{} is not empty", path.display());
+    }
+
+    let archive = ctx.work("busybox.tar").display().to_string();
+    krunctl(&["run", "--memory", "256", "--image", &archive, "--", "/bin/echo", "imported"])?
+        .ok()?
+        .printed("imported\n")?;
+    krunctl(&["image", "rm", BUSYBOX])?.ok()?;
+    Ok(Outcome::Passed)
+}
+
+/// A registry that lies, or is not there, gives nothing, and leaves nothing.
+fn liars(ctx: &Ctx) -> Result<Outcome> {
+    let layout = layout(ctx)?;
+    for (lie, words) in [("blob", "sha256:"), ("endless", "bytes")] {
+        let (_registry, reference) = registry(ctx, &layout, &[lie])?;
+        let run = krunctl(&["run", "--plain-http", "--image", &reference, "--", "true"])?;
+        run.expect_status(125)?.refused(&["--image", words])?;
+    }
+    for (reference, words) in [
+        ("127.0.0.1:1/app:1", "127.0.0.1:1"),
+        ("Not A Reference", "Not A Reference"),
+        ("/no/such.tar", "/no/such.tar"),
+        ("/etc/passwd", "/etc/passwd"),
+    ] {
+        krunctl(&["run", "--plain-http", "--image", reference, "--", "true"])?
+            .expect_status(125)?
+            .refused(&[words])?;
+    }
+    for directory in ["layers", "refs", "tmp"] {
+        let path = Path::new(STORE).join(directory);
+        ensure!(fs::read_dir(&path)?.count() == 0, "{} is not empty", path.display());
+    }
+    Ok(Outcome::Passed)
+}
