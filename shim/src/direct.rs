@@ -21,7 +21,7 @@ use containerd_shim_protos::{
 pub use guest_protocol::failure::CallError;
 
 pub use crate::{
-    config::RuntimeOptions,
+    config::{OptionsAuthor as Author, RuntimeOptions},
     error::{Error, Result},
     id::ProcessId,
     network::ports::{Port, Protocol, parse as parse_ports},

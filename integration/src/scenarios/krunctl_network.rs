@@ -89,7 +89,7 @@ fn policy(ctx: &Ctx) -> Result<Outcome> {
     drop(server);
     for (flags, words) in [
         (&["--network", "none", "-p", "8125:80"][..], &["--network none", "-p"][..]),
-        (&["-p", "80"], &["-p", "80", "HOST:TASK"]),
+        (&["-p", "80"], &["-p", "80", "HOST:GUEST"]),
         (&["--allow-net", "10.0.0.0/33"], &["--allow-net", "10.0.0.0/33"]),
         (&["--allow-host", "a b"], &["--allow-host", "a b"]),
     ] {

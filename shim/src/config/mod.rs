@@ -21,7 +21,7 @@ use serde::Deserialize;
 use vm_launcher::config::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 
 use annotations::Author;
-pub use options::RuntimeOptions;
+pub use options::{Author as OptionsAuthor, RuntimeOptions};
 pub use sizing::{Limits, Size, host_memory_mib};
 
 use crate::{
@@ -132,14 +132,20 @@ impl Config {
     /// `INVALID_ARGUMENT` that names the file, the key, and what is allowed.
     pub fn load(options: &RuntimeOptions) -> Result<Config> {
         let mut config = Config::default();
-        for file in files(Path::new(FILE), Path::new(DROP_INS))? {
+        let (files, whose) = match options.author {
+            options::Author::Containerd => {
+                (files(Path::new(FILE), Path::new(DROP_INS))?, "containerd's runtime options")
+            }
+            options::Author::Krunctl => (Vec::new(), "krunctl's flags"),
+        };
+        for file in files {
             config.read(&file)?;
         }
         if let Some(file) = &options.config_path {
             config.read(file)?;
         }
         if let Some(text) = &options.config_body {
-            config.apply(text, "containerd's runtime options")?;
+            config.apply(text, whose)?;
         }
         Ok(config)
     }

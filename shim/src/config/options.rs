@@ -22,6 +22,18 @@ pub struct RuntimeOptions {
     pub config_path: Option<PathBuf>,
     /// The text of one (CRI's runtime options, TOML).
     pub config_body: Option<String>,
+    /// Who says it.
+    pub author: Author,
+}
+
+/// Whose options they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Author {
+    /// containerd's, or its client's: they change what the administrator's files say.
+    #[default]
+    Containerd,
+    /// krunctl's, by its flags: they stand alone.
+    Krunctl,
 }
 
 /// CRI's and `ctr`'s message. Source: containerd `api/types/runtimeoptions/v1/api.proto`.
@@ -60,6 +72,7 @@ impl RuntimeOptions {
         Ok(RuntimeOptions {
             config_path: Some(options.config_path).filter(|path| !path.is_empty()).map(PathBuf::from),
             config_body: Some(text).filter(|text| !text.is_empty()),
+            author: Author::Containerd,
         })
     }
 }

@@ -6,6 +6,9 @@ use crate::{Error, Result};
 
 /// The longest manifest, index or configuration, in bytes.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
+/// Images that a file may have: all their documents are read before the first is unpacked.
+pub(crate) const MAX_IMAGES: usize = 64;
+
 /// The most layers of an image.
 pub const MAX_LAYERS: usize = 128;
 /// The most files and directories of an image, in all its layers.

@@ -41,7 +41,7 @@ impl Bundle {
     pub fn make() -> Result<Bundle> {
         clean_abandoned();
         for number in 0.. {
-            if let Some(bundle) = Bundle::take(format!("run-{}-{number}", std::process::id()))? {
+            if let Some(bundle) = Bundle::take(format!("run_{}_{number}", std::process::id()))? {
                 return Ok(bundle);
             }
         }
@@ -131,11 +131,13 @@ pub fn clean_abandoned() {
         let locked = File::open(entry.path()).ok().and_then(|file| lock(file).ok());
         // The lock is held until it is gone, or its owner could lock it in between.
         if let (Some(_lock), Some(id)) = (locked, entry.file_name().to_str()) {
-            network::clean(id, &entry.path());
-            if let Err(error) = shim::direct::clean(id, &entry.path()) {
-                eprintln!("krunctl: cleaning up after {id}: {error}");
+            let cleaned = network::clean(id, &entry.path());
+            let cleaned = cleaned.and_then(|()| Ok(shim::direct::clean(id, &entry.path())?));
+            match cleaned {
+                Ok(()) => remove(&entry.path()),
+                // The next one tries again.
+                Err(error) => eprintln!("krunctl: cleaning up after {id}: {error:#}"),
             }
-            remove(&entry.path());
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{bundle::Bundle, vm};
+use crate::bundle::Bundle;
 
 /// How often the file is looked at.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -21,8 +21,8 @@ pub struct Console(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Console {
     /// That of the VM of `bundle`, if it is wanted.
-    pub fn of(bundle: &Bundle, vm: &vm::Arguments) -> Result<Console> {
-        if !vm.debug_console {
+    pub fn of(bundle: &Bundle, is_wanted: bool) -> Result<Console> {
+        if !is_wanted {
             return Ok(Console(None));
         }
         let path = bundle.write(&format!("{}.log", bundle.id()), b"")?;

@@ -10,6 +10,7 @@ use crate::{
     env::{self, Variable},
     hosts::{self, Entry},
     image,
+    inject::Injection,
     network::{Plan, Ports, RESOLV_CONF},
     root::{Origin, Root, Writes},
     spec::{
@@ -57,6 +58,9 @@ pub struct Arguments {
     /// Show it a directory or file of the host
     #[arg(short = 'v', long, value_name = "HOST:GUEST[:ro]")]
     volume: Vec<Volume>,
+    /// Put a file or directory of the host into the image before the command runs
+    #[arg(long, value_name = "SOURCE:TARGET[:MODE]", requires = "image")]
+    inject: Vec<Injection>,
     /// Mount a file system in the VM's memory
     #[arg(long, value_name = "GUEST[:OPTIONS]")]
     tmpfs: Vec<Tmpfs>,
@@ -94,7 +98,7 @@ impl Arguments {
     /// # Errors
     /// When flags contradict each other.
     pub fn network(&self) -> Result<Plan> {
-        self.vm.network.plan(!self.ports.list()?.is_empty())
+        self.vm.network.plan(!self.ports.list()?.is_empty(), self.image.is_some())
     }
 
     /// Its published ports, as the annotation lists them.
@@ -121,6 +125,11 @@ impl Arguments {
     /// Where what is written goes in a run.
     pub fn writes(&self) -> Writes<'static> {
         if self.image.is_some() { Writes::Memory(self.vm.memory) } else { Writes::Through }
+    }
+
+    /// What is put into its image.
+    pub fn injections(&self) -> &[Injection] {
+        &self.inject
     }
 
     /// The text of the container's /etc/hosts, if it is not that of its root.
@@ -186,8 +195,8 @@ pub fn defaults(user: &User, image: &[String], tty: bool) -> Vec<String> {
         all.extend(std::env::var("TERM").ok().map(|term| format!("TERM={term}")));
     }
     for pair in image {
-        let key = pair.split_inclusive('=').next().unwrap_or_default();
-        all.retain(|other| !other.starts_with(key));
+        let key = pair.split('=').next();
+        all.retain(|other| other.split('=').next() != key);
         all.push(pair.clone());
     }
     all

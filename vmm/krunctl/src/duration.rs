@@ -19,6 +19,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "it must be a number above 0 with s, m, h or ms, as 30s".to_owned())
 }
 
+/// As [`parse`], where no time at all is one.
+///
+/// # Errors
+/// As there.
+pub fn parse_or_zero(text: &str) -> Result<Duration, String> {
+    if ["0", "0s"].contains(&text) { Ok(Duration::ZERO) } else { parse(text) }
+}
+
 /// Waits for so long; for ever without a limit.
 pub async fn passed(limit: Option<Duration>) {
     match limit {

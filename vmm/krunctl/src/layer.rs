@@ -88,13 +88,22 @@ fn below(
 
 fn cover_one(source: &File, place: &File, layer: &Path) -> Result<()> {
     fs::create_dir(layer).with_context(|| format!("making {}", layer.display()))?;
-    // The top directory is the upper layer's.
-    let found = source.metadata()?;
-    let upper = layer.join(UPPER);
-    fs::create_dir(&upper).with_context(|| format!("making {}", upper.display()))?;
-    chown(&upper, Some(found.uid()), Some(found.gid()))?;
-    fs::set_permissions(&upper, Permissions::from_mode(found.mode() & 0o7777))?;
+    make_upper(layer, source)?;
     overlay(&path_of(source).display().to_string(), &path_of(place), layer)
+}
+
+/// Makes the upper part of a layer, unless it is there: the top directory is the upper layer's, and is to be as that of the one
+/// below it.
+pub fn make_upper(layer: &Path, below: &File) -> Result<()> {
+    let upper = layer.join(UPPER);
+    let failed = || format!("making {}", upper.display());
+    match DirBuilder::new().mode(0o700).create(&upper) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made.with_context(failed)?,
+    }
+    let found = below.metadata()?;
+    chown(&upper, Some(found.uid()), Some(found.gid())).with_context(failed)?;
+    fs::set_permissions(&upper, Permissions::from_mode(found.mode() & 0o7777)).with_context(failed)
 }
 
 /// The parts of a layer. Source: the kernel's overlayfs.rst.

@@ -6,6 +6,9 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Stderr;
 
+/// The crates whose warnings are for the user.
+const OURS: [&str; 4] = ["krunctl", "shim", "private_network", "images"];
+
 static EVERYTHING: OnceLock<bool> = OnceLock::new();
 
 fn everything() -> bool {
@@ -15,7 +18,8 @@ fn everything() -> bool {
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // What the vmm and the guest say may be of any kind.
-        everything() || metadata.target().starts_with("shim") && metadata.level() <= Level::Warn
+        let is_ours = OURS.iter().any(|ours| metadata.target().starts_with(ours));
+        everything() || is_ours && metadata.level() <= Level::Warn
     }
 
     fn log(&self, record: &Record<'_>) {

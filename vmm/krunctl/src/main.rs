@@ -9,9 +9,11 @@ mod console;
 mod container;
 mod duration;
 mod env;
+mod examples;
 mod exit;
 mod hosts;
 mod image;
+mod inject;
 mod layer;
 mod logger;
 mod named;
@@ -44,15 +46,18 @@ enum Command {
     /// Says whether this host can run microVMs
     Check(check::Arguments),
     /// Runs a command in a microVM whose root file system is a directory or an image
+    #[command(after_help = examples::RUN)]
     Run(Box<run::Arguments>),
     /// Pulls, lists and removes images
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::IMAGE)]
     Image(image::Command),
     /// Makes a VM with a name, which `start` starts
+    #[command(after_help = examples::CREATE)]
     Create(Box<named::create::Arguments>),
     /// Starts a VM
     Start(named::Name),
     /// Runs a command in a VM that runs
+    #[command(after_help = examples::EXEC)]
     Exec(Box<named::exec::Arguments>),
     /// Ends what runs in a VM
     Stop(named::stop::Arguments),
@@ -65,6 +70,7 @@ enum Command {
     /// Prints what a VM's command has written
     Logs(named::logs::Arguments),
     /// Copies files and directories between this host and a VM
+    #[command(after_help = examples::CP)]
     Cp(named::cp::Arguments),
     /// Prints a script that has a shell complete what is typed
     Completions(completions::Completions),
@@ -74,6 +80,7 @@ enum Command {
     #[command(hide = true)]
     Keep(named::Name),
     /// Runs each line of a script as a command, all in one microVM that is thrown away
+    #[command(after_help = examples::SH)]
     Sh(sh::Arguments),
 }
 

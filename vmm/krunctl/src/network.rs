@@ -3,7 +3,7 @@
 //! A network of its own is a namespace with a way out by NAT, where ports are published from and the host enforces a policy, whatever
 //! the guest does.
 
-use std::{fs, path::Path};
+use std::{fs::File, io::Read, net::IpAddr, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -12,6 +12,16 @@ use serde::{Deserialize, Serialize};
 use shim::direct::parse_ports;
 
 use crate::{bundle::Bundle, spec::Namespace};
+
+/// This host's list of name servers, and the one that systemd-resolved asks itself. Source: systemd-resolved(8).
+const HOSTS_LIST: &str = "/etc/resolv.conf";
+const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Bytes of a list that are read.
+const MAX_LIST: u64 = 64 << 10;
+
+/// The file in a bundle whose VM has a network of its own, or is about to.
+const MARK: &str = "network";
 
 /// The namespace's file in a bundle.
 const NETNS: &str = "netns";
@@ -69,7 +79,10 @@ fn checked<T: std::str::FromStr<Err = String>>(text: &str) -> Result<String, Str
 fn port(text: &str) -> Result<String, String> {
     match text.contains(',') {
         true => Err("it must be one port, as 8080:80".to_owned()),
-        false => parse_ports(text).map(|_| text.to_owned()).map_err(|error| error.to_string()),
+        false => {
+            let parsed = parse_ports(text).map_err(|error| error.to_string().replace("TASK", "GUEST"));
+            parsed.map(|_| text.to_owned())
+        }
     }
 }
 
@@ -91,14 +104,17 @@ pub struct Plan {
     allow_net: Vec<String>,
     allow_host: Vec<String>,
     deny_all: bool,
+    /// Whether the container gets a list of name servers where it has this host's network.
+    resolver: bool,
 }
 
 impl Arguments {
-    /// What the flags ask for, for a VM that publishes ports or does not.
+    /// What the flags ask for, for a VM that publishes ports or does not, and whose root has a list of name servers of its own or
+    /// `needs` one.
     ///
     /// # Errors
     /// When they contradict each other.
-    pub fn plan(&self, publishes: bool) -> Result<Plan> {
+    pub fn plan(&self, publishes: bool, needs: bool) -> Result<Plan> {
         let has_policy = self.deny_all || !self.allow_net.is_empty() || !self.allow_host.is_empty();
         let wants_own = publishes || has_policy;
         let (mode, own) = match self.network {
@@ -116,6 +132,7 @@ impl Arguments {
             allow_net: self.allow_net.clone(),
             allow_host: self.allow_host.clone(),
             deny_all: self.deny_all,
+            resolver: own || needs && mode == Mode::Tsi,
         })
     }
 }
@@ -130,9 +147,9 @@ impl Plan {
         }
     }
 
-    /// Whether the VM asks a server of ours for names.
+    /// Whether the container gets a list of name servers: [`RESOLV_CONF`].
     pub fn has_resolver(&self) -> bool {
-        self.own
+        self.resolver
     }
 
     /// The VM's network namespace, whose bundle is in this directory.
@@ -150,6 +167,9 @@ impl Plan {
     /// What is missing or could not be done; nothing is left then.
     pub fn make(&self, bundle: &Bundle) -> Result<Option<PrivateNetwork>> {
         if !self.own {
+            if self.resolver {
+                bundle.write(RESOLV_CONF, &resolv_conf())?;
+            }
             return Ok(None);
         }
         let policy = Policy {
@@ -157,11 +177,37 @@ impl Plan {
             nets: parsed(&self.allow_net)?,
             hosts: parsed(&self.allow_host)?,
         };
+        // It says that there may be something to remove.
+        bundle.write(MARK, b"")?;
         let network = PrivateNetwork::create(bundle.id(), &bundle.path().join(NETNS), &policy)
             .context("making the VM's network")?;
         bundle.write(RESOLV_CONF, network.resolv_conf().as_bytes())?;
         Ok(Some(network))
     }
+}
+
+/// This host's list of name servers; empty where there is none.
+fn resolv_conf() -> Vec<u8> {
+    let read = |path: &str| {
+        let mut text = Vec::new();
+        File::open(path).and_then(|file| file.take(MAX_LIST).read_to_end(&mut text)).map(|_| text)
+    };
+    let list = read(HOSTS_LIST).unwrap_or_default();
+    // A stub on this host's loopback interface takes no sockets that are connected (docs/networking.md).
+    if is_local(&list)
+        && let Ok(behind) = read(BEHIND_STUB)
+    {
+        return behind;
+    }
+    list
+}
+
+/// Whether all servers of a list are this host.
+fn is_local(list: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(list);
+    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let addresses = servers.filter_map(|address| address.trim().parse::<IpAddr>().ok());
+    addresses.into_iter().all(|address| address.is_loopback())
 }
 
 fn parsed<T: std::str::FromStr<Err = String>>(texts: &[String]) -> Result<Vec<T>> {
@@ -179,14 +225,14 @@ pub async fn attend(network: Option<&PrivateNetwork>) {
 }
 
 /// Removes what a killed process has left of the network of the VM with this bundle. Its links went with its namespace.
-pub fn clean(id: &str, bundle: &Path) {
-    let netns = bundle.join(NETNS);
-    if netns.exists() {
-        if let Err(error) = PrivateNetwork::remove_left(id) {
-            eprintln!("krunctl: removing the network of {id}: {error}");
-        }
-        let _ = fs::remove_file(netns);
+///
+/// # Errors
+/// When it cannot be removed, with what is left.
+pub fn clean(id: &str, bundle: &Path) -> Result<()> {
+    if bundle.join(MARK).exists() {
+        PrivateNetwork::remove_left(id).with_context(|| format!("removing the network of {id}"))?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -205,7 +251,7 @@ mod tests {
 
     fn plan(flags: &[&str]) -> Result<Plan> {
         let flags = Flags::try_parse_from([&["x"], flags].concat())?;
-        flags.network.plan(!flags.ports.list()?.is_empty())
+        flags.network.plan(!flags.ports.list()?.is_empty(), false)
     }
 
     fn of(flags: &[&str]) -> (Mode, bool) {
@@ -227,7 +273,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (flags, words) in [
-            (&["-p", "80"][..], "HOST:TASK"),
+            (&["-p", "80"][..], "HOST:GUEST"),
             (&["-p", "127.0.0.1:80:80"], "80:80"),
             (&["-p", "8080:80", "-p", "8080:81"], "twice"),
             (&["-p", "8080:80,81:81"], "one port"),
@@ -237,6 +283,12 @@ mod tests {
             let error = format!("{:#}", plan(flags).unwrap_err());
             assert!(error.contains(words), "{flags:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_list_of_this_hosts_own_servers_is_told() {
+        assert!(is_local(b"# x\nnameserver 127.0.0.53\noptions edns0\nnameserver ::1\n"));
+        assert!(!is_local(b"nameserver 127.0.0.53\nnameserver 192.0.2.1\n"));
     }
 
     #[test]

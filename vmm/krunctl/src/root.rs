@@ -100,6 +100,14 @@ impl Root {
             .with_context(|| format!("the image {reference} is not in {} any more", images::DEFAULT_PATH))?;
         let place = make(&bundle.rootfs())?;
         let layers = layers(writes, bundle)?.context("an image is not written itself")?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&layers)
+            .with_context(|| format!("making {}", layers.display()))?;
+        if let Some(top) = image.layers().last() {
+            layer::make_upper(&layers, top.directory())?;
+        }
         // An image without layers is an empty directory.
         let lower = match image.layers() {
             [] => make_in(&layers, "empty")?.display().to_string(),

@@ -26,6 +26,12 @@ impl Session {
         let _ = self.sandbox.signal(&self.process(""), signal as u32, all).await;
     }
 
+    /// Sends the container's own process a signal, and does not wait for the guest.
+    pub fn send(&self, signal: Signal) {
+        let (sandbox, init) = (self.sandbox.clone(), self.process(""));
+        tokio::spawn(async move { drop(sandbox.signal(&init, signal as u32, false).await) });
+    }
+
     /// Tells a process that its input has ended. It may have ended itself.
     pub fn close_stdin(&self, process: ProcessId) -> impl Future<Output = ()> + Send + 'static {
         let sandbox = self.sandbox.clone();
@@ -87,11 +93,16 @@ async fn start_and_go(
 }
 
 impl Session {
-    async fn end(&self) {
+    /// Kills all of the container, and waits for its end.
+    pub async fn kill(&self) {
         let init = self.process("");
-        // It has ended already, unless something went wrong.
         let _ = self.sandbox.signal(&init, Signal::SIGKILL as u32, true).await;
         self.sandbox.wait(&init).await;
+    }
+
+    /// Ends it, and removes all that was made for it.
+    async fn end(&self) {
+        self.kill().await;
         self.sandbox.delete(&self.id).await;
     }
 }

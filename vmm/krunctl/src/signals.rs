@@ -12,12 +12,20 @@ const FORWARDED: [Signal; 6] =
 ///
 /// # Errors
 /// When there is none.
-pub fn named(text: &str) -> Result<Signal> {
-    let number = text.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
+pub fn named(text: &str) -> Result<i32> {
     let upper = text.to_ascii_uppercase();
-    let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    let signal = number.or_else(|| full.parse().ok());
-    signal.with_context(|| format!("the image's stop signal {text:?} is none"))
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = |from: &str| name.strip_prefix(from)?.parse::<i32>().ok();
+    let number = name.parse().ok().or_else(|| match name {
+        "RTMIN" => Some(libc::SIGRTMIN()),
+        "RTMAX" => Some(libc::SIGRTMAX()),
+        _ => offset("RTMIN+")
+            .map(|more| libc::SIGRTMIN().saturating_add(more))
+            .or_else(|| offset("RTMAX-").map(|less| libc::SIGRTMAX().saturating_sub(less)))
+            .or_else(|| format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32)),
+    });
+    let number = number.filter(|number| (1..=libc::SIGRTMAX()).contains(number));
+    number.with_context(|| format!("the image's stop signal {text:?} is none"))
 }
 
 /// The signals of [`FORWARDED`] that we get.
@@ -41,6 +49,21 @@ impl Signals {
         match self.0.recv().await {
             Some(signal) => signal,
             None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_images_signal_has_a_name_or_a_number() {
+        for (text, number) in [("SIGQUIT", 3), ("quit", 3), ("9", 9), ("SIGRTMIN+3", libc::SIGRTMIN() + 3)] {
+            assert_eq!(named(text).unwrap(), number, "{text}");
+        }
+        for text in ["", "0", "SIGNONE", "65", "-1", "SIGRTMIN+99", "RTMAX-x"] {
+            assert!(named(text).is_err(), "{text}");
         }
     }
 }

@@ -9,13 +9,18 @@ use std::{
     mem::ManuallyDrop,
     os::fd::{FromRawFd, RawFd},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use shim::direct::StdioPaths;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 /// Bytes that are copied at once.
 const CHUNK: usize = 64 << 10;
@@ -25,19 +30,44 @@ pub struct Fifos {
     stdin: Option<PathBuf>,
     stdout: PathBuf,
     stderr: Option<PathBuf>,
-    outputs: Vec<oneshot::Receiver<()>>,
+    outputs: Vec<Copying>,
 }
+
+/// A copy of one output.
+struct Copying {
+    done: oneshot::Receiver<()>,
+    progress: Arc<Progress>,
+}
+
+/// How far a copy is.
+#[derive(Default)]
+struct Progress {
+    /// Chunks that were read.
+    chunks: AtomicU64,
+    /// Whether one is being written: its reader has all the time that it wants.
+    is_writing: AtomicBool,
+}
+
+/// How long an output may be silent after its process has ended.
+const SILENCE: Duration = Duration::from_secs(2);
 
 impl Fifos {
     /// Makes them in `directory`, with names that begin with `name`.
     pub fn make(directory: &Path, name: &str, stdin: bool, terminal: bool) -> Result<Fifos> {
-        let fifo = |stream: &str| make(directory.join(format!("{name}-{stream}")));
-        Ok(Fifos {
-            stdin: stdin.then(|| fifo("stdin")).transpose()?,
-            stdout: fifo("stdout")?,
-            stderr: (!terminal).then(|| fifo("stderr")).transpose()?,
+        let path = |stream: &str| directory.join(format!("{name}-{stream}"));
+        // Its drop removes those that were made.
+        let fifos = Fifos {
+            stdin: stdin.then(|| path("stdin")),
+            stdout: path("stdout"),
+            stderr: (!terminal).then(|| path("stderr")),
             outputs: Vec::new(),
-        })
+        };
+        for path in
+            [fifos.stdin.as_deref(), Some(&*fifos.stdout), fifos.stderr.as_deref()].into_iter().flatten()
+        {
+            make(path)?;
+        }
+        Ok(fifos)
     }
 
     /// Their paths, for the sandbox.
@@ -62,20 +92,21 @@ impl Fifos {
         let outputs = [(Some(self.stdout.clone()), 1), (self.stderr.clone(), 2)];
         for (path, fd) in outputs.into_iter().filter_map(|(path, fd)| Some((path?, fd))) {
             let (done, copied) = oneshot::channel();
+            let progress = Arc::new(Progress::default());
+            self.outputs.push(Copying { done: copied, progress: progress.clone() });
             thread::spawn(move || {
                 // It waits for the sandbox to open its end.
                 if let Ok(fifo) = File::open(path) {
-                    copy(fifo, &*standard(fd));
+                    copy(fifo, &*standard(fd), &progress);
                 }
                 let _ = done.send(());
             });
-            self.outputs.push(copied);
         }
     }
 
     /// Copies the input to the process, which runs; `close` then says that there will be no more.
     pub fn start_input(&self, close: impl Future<Output = ()> + Send + 'static) {
-        self.feed(|fifo| copy(&*standard(0), fifo), close);
+        self.feed(|fifo| copy(&*standard(0), fifo, &Progress::default()), close);
     }
 
     /// As [`Fifos::start_input`], with `bytes` as the whole input instead of ours.
@@ -104,10 +135,27 @@ impl Fifos {
     }
 
     /// Waits until all output is written, or its reader is gone. The process must have ended.
-    pub async fn drained(mut self) {
-        for output in std::mem::take(&mut self.outputs) {
-            let _ = output.await;
+    pub async fn drained(&mut self) {
+        for output in &mut self.outputs {
+            let _ = (&mut output.done).await;
         }
+        self.outputs.clear();
+    }
+
+    /// As [`Fifos::drained`], but for no longer than there is output to write, and then [some time](SILENCE).
+    pub async fn idle(&mut self) {
+        for output in &mut self.outputs {
+            let seen = |progress: &Progress| progress.chunks.load(Ordering::Acquire);
+            let mut before = seen(&output.progress);
+            while timeout(SILENCE, &mut output.done).await.is_err() {
+                let now = seen(&output.progress);
+                if now == before && !output.progress.is_writing.load(Ordering::Acquire) {
+                    break;
+                }
+                before = now;
+            }
+        }
+        self.outputs.clear();
     }
 }
 
@@ -120,9 +168,8 @@ impl Drop for Fifos {
     }
 }
 
-fn make(path: PathBuf) -> Result<PathBuf> {
-    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).with_context(|| format!("making {}", path.display()))?;
-    Ok(path)
+fn make(path: &Path) -> Result<()> {
+    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).with_context(|| format!("making {}", path.display()))
 }
 
 /// A standard descriptor of this process, which stays open.
@@ -132,13 +179,17 @@ fn standard(fd: RawFd) -> ManuallyDrop<File> {
 }
 
 /// Copies until the input ends, or nobody reads what is copied any more.
-fn copy(mut from: impl Read, mut to: impl Write) {
+fn copy(mut from: impl Read, mut to: impl Write, progress: &Progress) {
     let mut buffer = vec![0; CHUNK];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return,
             Ok(count) => {
-                if to.write_all(&buffer[..count]).is_err() {
+                progress.is_writing.store(true, Ordering::Release);
+                progress.chunks.fetch_add(1, Ordering::AcqRel);
+                let written = to.write_all(&buffer[..count]);
+                progress.is_writing.store(false, Ordering::Release);
+                if written.is_err() {
                     return;
                 }
             }

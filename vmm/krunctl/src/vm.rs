@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::{Args, builder::RangedU64ValueParser};
 use nix::unistd::Uid;
-use shim::direct::RuntimeOptions;
+use shim::direct::{Author, RuntimeOptions};
 use vm_launcher::{
     config::{DEFAULT_CPUS, DEFAULT_RUN_MEMORY_MIB, MAX_CPUS, MIN_MEMORY_MIB, host_memory_mib},
     find, probe,
@@ -59,7 +59,7 @@ impl Arguments {
         Ok(())
     }
 
-    /// The configuration, whatever the administrator's files say; `console` is a directory for the console's output.
+    /// The configuration of the sandbox; `console` is a directory for the console's output.
     pub fn options(&self, network: &Plan, console: &Path) -> Result<RuntimeOptions> {
         let network = network.mode();
         let mut text = format!(
@@ -78,7 +78,7 @@ impl Arguments {
                 text.push_str(&format!("{key} = {path}\n"));
             }
         }
-        Ok(RuntimeOptions { config_path: None, config_body: Some(text) })
+        Ok(RuntimeOptions { config_body: Some(text), author: Author::Krunctl, ..RuntimeOptions::default() })
     }
 }
 

@@ -45,6 +45,8 @@ fn start(program: &str, arguments: &[&str], script: &str) -> io::Result<Output> 
     let path = env::var("PATH").unwrap_or_default() + ":" + SBIN;
     let mut child = Command::new(program)
         .args(arguments)
+        // Our own may have secrets.
+        .env_clear()
         .env("PATH", path)
         // A Ctrl-C is for the VM's command: rules are changed to the end.
         .process_group(0)

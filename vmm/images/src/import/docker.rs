@@ -5,10 +5,7 @@
 use serde::Deserialize;
 
 use super::{Found, Source};
-use crate::{Digest, Result, manifest::json};
-
-/// The most images of one archive.
-const MAX_IMAGES: usize = 64;
+use crate::{Digest, Result, limits::MAX_IMAGES, manifest::json};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -7,6 +7,7 @@ use oci_spec::image::{Arch, Descriptor, ImageIndex, Os};
 use super::{Found, Source};
 use crate::{
     Result,
+    limits::MAX_IMAGES,
     manifest::{Blob, Document, Manifest, json, select},
 };
 
@@ -23,7 +24,7 @@ pub(super) fn images(source: &Source) -> Result<Vec<Found>> {
         None => true,
     };
     let mut found = Vec::new();
-    for descriptor in index.manifests().iter().filter(ours) {
+    for descriptor in index.manifests().iter().filter(ours).take(MAX_IMAGES + 1) {
         let top = Blob::document(descriptor)?;
         let (blob, manifest) = manifest(source, top)?;
         let config = checked(source, &manifest.config)?;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::{
     Digest, Error, Image, Layer, Record, Result, Store,
-    limits::{Budget, MAX_LAYERS},
+    limits::{Budget, MAX_IMAGES, MAX_LAYERS},
     manifest::{Blob, configuration},
     store::{Fetched, parse},
 };
@@ -27,7 +27,7 @@ struct Found {
 }
 
 impl Store {
-    /// Imports the images in the file or directory `path`, for linux/amd64, each with at most `unpacked` bytes when unpacked.
+    /// Imports the images in the file or directory `path`, for linux/amd64, with at most `unpacked` bytes together when unpacked.
     ///
     /// They get the names that the file has for them, or else `name`, which is then for the only image. One that has no name
     /// at all is called `localhost/imported:` and the first digits of its id.
@@ -39,20 +39,25 @@ impl Store {
             (false, true) => docker::images(&source)?,
             (false, false) => return Err(source.no_image("neither oci-layout nor manifest.json is in it")),
         };
+        if found.len() > MAX_IMAGES {
+            return Err(source.no_image(&format!("{} images; at most {MAX_IMAGES} are allowed", found.len())));
+        }
         if let (Some(_), [_, _, ..]) = (name, found.as_slice()) {
             return Err(source.no_image(&format!("{} images, but one name is given", found.len())));
         }
         let mut images = Vec::new();
+        let budget = Budget::new(unpacked);
         for mut found in found {
-            if let Some(name) = name {
-                found.names = vec![name.to_owned()];
+            match name {
+                Some(name) => found.names = vec![name.to_owned()],
+                None => found.names.iter().try_for_each(|name| may_name(name))?,
             }
-            images.extend(self.import_one(&source, found, unpacked)?);
+            images.extend(self.import_one(&source, found, &budget)?);
         }
         Ok(images)
     }
 
-    fn import_one(&self, source: &Source, found: Found, unpacked: u64) -> Result<Vec<Image>> {
+    fn import_one(&self, source: &Source, found: Found, budget: &Budget) -> Result<Vec<Image>> {
         let config = Digest::of(&found.config);
         let names = match found.names.as_slice() {
             [] => &[format!("localhost/imported:{}", &config.hex()[..12])],
@@ -64,7 +69,6 @@ impl Store {
         }
         let what = format!("the configuration {config}");
         let (_, diff_ids) = configuration(&found.config, found.layers.len(), &what)?;
-        let budget = Budget::new(unpacked);
         let mut layers: Vec<Layer> = Vec::new();
         for (diff_id, (name, blob)) in diff_ids.iter().zip(found.layers) {
             if layers.iter().any(|layer| layer.digest() == diff_id) {
@@ -77,7 +81,7 @@ impl Store {
                     if let Some(blob) = &blob {
                         blob.check_size(size)?;
                     }
-                    self.unpack(diff_id, Fetched { packed, blob }, &budget)?
+                    self.unpack(diff_id, Fetched { packed, blob }, budget)?
                 }
             });
         }
@@ -89,4 +93,16 @@ impl Store {
         };
         names.into_iter().map(|name| self.add(record(name), &found.config, &layers)).collect()
     }
+}
+
+/// Refuses a name that a file must not give: one with a digest, which is not looked at here, and one of a host that no registry
+/// has, with which our users name images of their own. Source: RFC 2606, section 2.
+fn may_name(name: &str) -> Result<()> {
+    let parsed = parse(name)?;
+    let why = match (parsed.digest(), parsed.registry().rsplit('.').next()) {
+        (Some(_), _) => "a file must not give an image a name with a digest",
+        (None, Some("invalid")) => "a file must not give an image the name of a host in .invalid",
+        _ => return Ok(()),
+    };
+    Err(Error::Reference { reference: name.chars().take(300).collect(), why: why.to_owned() })
 }

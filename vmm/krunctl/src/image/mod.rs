@@ -9,13 +9,16 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use images::{DEFAULT_PATH, DEFAULT_UNPACKED, Image, PullOptions, Removed, Store};
+use images::{DEFAULT_PATH, DEFAULT_UNPACKED, Digest, Image, PullOptions, Removed, Store};
 
-use crate::vm;
+use crate::{named, vm};
 use progress::Bar;
 
 /// The host of the references that keep the images of VMs with names. No registry has it.
 const KEPT: &str = "vm.krunctl.invalid";
+
+/// What an image is called that was imported for a run, with a tag for its path.
+const IMPORTED: &str = "localhost/imported-from";
 
 /// Flags about where images come from.
 #[derive(Args, Clone)]
@@ -51,7 +54,7 @@ pub enum Command {
         #[arg(long, value_name = "REFERENCE")]
         name: Option<String>,
     },
-    /// Removes what no image needs any more
+    /// Removes what no image and no VM needs any more
     Prune,
 }
 
@@ -86,7 +89,10 @@ pub fn run(command: &Command) -> Result<u8> {
                 println!("{} {}", image.record().reference, image.record().config);
             }
         }
-        Command::Prune => say(&store.prune()?),
+        Command::Prune => {
+            release_deleted(&store)?;
+            say(&store.prune()?);
+        }
     }
     Ok(0)
 }
@@ -103,10 +109,12 @@ fn say(removed: &Removed) {
 pub fn obtain(name: &str, source: &Source) -> Result<String> {
     let store = Store::open(DEFAULT_PATH)?;
     if is_path(name) {
-        let imported = store.import(Path::new(name), None, DEFAULT_UNPACKED)?;
-        let [image] = imported.as_slice() else {
-            bail!("--image {name}: there are {} images in it, and one is needed", imported.len());
-        };
+        // Whatever the archive calls it: no name of a registry's may mean it later.
+        let path = std::path::absolute(name)?;
+        let reference =
+            format!("{IMPORTED}:{}", &Digest::of(path.as_os_str().as_encoded_bytes()).hex()[..12]);
+        let imported = store.import(&path, Some(&reference), DEFAULT_UNPACKED)?;
+        let image = imported.first().with_context(|| format!("--image {name}: there is no image in it"))?;
         return Ok(image.record().reference.clone());
     }
     let image = match store.find(name)? {
@@ -134,7 +142,7 @@ fn pull(store: &Store, reference: &str, source: &Source) -> Result<Image> {
 /// The reference that keeps the image of the VM of this name.
 fn kept(vm: &str) -> String {
     let hex: String = vm.bytes().map(|byte| format!("{byte:02x}")).collect();
-    format!("{KEPT}/{hex}:kept")
+    format!("{KEPT}/{hex}:kept{}", named::place())
 }
 
 /// Keeps the image of this reference, as it is now, for a VM with a name. Answers the reference that stays.
@@ -145,6 +153,26 @@ pub fn keep(reference: &str, vm: &str) -> Result<String> {
     let store = Store::open(DEFAULT_PATH)?;
     let image = store.find(reference)?.with_context(|| format!("the image {reference} is gone"))?;
     Ok(store.tag(&image, &kept(vm))?.record().reference.clone())
+}
+
+/// Lets go of the images of VMs of which nothing is left: their removal was cut short.
+fn release_deleted(store: &Store) -> Result<()> {
+    for record in store.list()? {
+        let Some(vm) = record.reference.strip_prefix(KEPT).and_then(kept_for) else { continue };
+        // Of this directory of VMs. Of another one nothing is known.
+        if record.reference == kept(&vm) && !named::exists(&vm) {
+            store.remove(&record.reference)?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of the VM in the rest of a reference that keeps its image.
+fn kept_for(rest: &str) -> Option<String> {
+    let (hex, _) = rest.strip_prefix('/')?.split_once(':')?;
+    let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
+    String::from_utf8(bytes?).ok()
 }
 
 /// Lets go of the image of a VM that is removed.
@@ -174,6 +202,11 @@ mod tests {
 
     #[test]
     fn every_name_of_a_vm_makes_a_reference() {
-        assert_eq!(kept("Web_-1"), format!("{KEPT}/5765625f2d31:kept"));
+        let kept = kept("Web_-1");
+        assert!(kept.starts_with(&format!("{KEPT}/5765625f2d31:kept")), "{kept}");
+        assert_eq!(kept_for(kept.strip_prefix(KEPT).unwrap()).as_deref(), Some("Web_-1"));
+        for other in ["", "/", "/zz:kept", "/5:kept", "/57"] {
+            assert_eq!(kept_for(other), None, "{other}");
+        }
     }
 }

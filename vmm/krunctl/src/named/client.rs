@@ -96,12 +96,12 @@ impl Vm {
     }
 
     /// Sends a signal to a process. One that has ended meanwhile needs none.
-    pub async fn signal(&self, exec: &str, signal: Signal) {
+    pub async fn signal(&self, exec: &str, signal: i32) {
         let request = KillRequest {
             id: self.id.clone(),
             exec_id: exec.to_owned(),
-            signal: signal as u32,
-            all: exec.is_empty() && signal == Signal::SIGKILL,
+            signal: signal.unsigned_abs(),
+            all: exec.is_empty() && signal == Signal::SIGKILL as i32,
             ..Default::default()
         };
         let _ = self.client.kill(call(), &request).await;

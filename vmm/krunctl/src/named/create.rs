@@ -13,7 +13,7 @@ use super::{
 use crate::{
     bundle::Bundle,
     container::{self, HOSTS},
-    image,
+    image, inject,
     root::{self, Origin, Root},
     signals,
 };
@@ -41,8 +41,12 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let origin = container.origin()?;
     root::enter()?;
     let bundle = Bundle::of(id_of(&arguments.name))?;
+    // Another may have made it while this one pulled.
+    State::check_free(&arguments.name)?;
     // To look into it. It is mounted anew at each start.
     let root = Root::mount(&origin, container.writes(), &bundle)?;
+    // What is missing is found now.
+    inject::all(container.injections(), &root)?;
     let described = container.container((bundle.id(), bundle.path()), (&root, &plan), &variables, None)?;
     let hosts = container.hosts().map(|text| (HOSTS.to_owned(), text));
     let options = container.vm.options(&plan, bundle.path())?.config_body.unwrap_or_default();
@@ -57,10 +61,12 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         version: 1,
         root,
         shown,
-        stop_signal: stop_signal.unwrap_or(Signal::SIGTERM) as i32,
+        stop_signal: stop_signal.unwrap_or(Signal::SIGTERM as i32),
         cpus: container.vm.cpus,
         memory: container.vm.memory,
         options,
+        debug: container.vm.debug_console,
+        inject: container.injections().to_vec(),
         network: plan,
         spec: described.json(),
         files: hosts.into_iter().collect::<BTreeMap<_, _>>(),

@@ -6,10 +6,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{
+    id_of,
     state::{Condition, State},
     stop,
 };
-use crate::{bundle, image, vm};
+use crate::{bundle::Bundle, image, vm};
 
 /// The flags of `delete`.
 #[derive(Args)]
@@ -36,8 +37,10 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         }
         stop::stop(&state, Duration::ZERO)?;
     }
-    bundle::clean_abandoned();
-    state.delete()?;
+    // Nobody makes one of the same name until all is gone.
+    let _bundle = Bundle::of(id_of(state.name()))?;
+    let deleted = state.delete();
     image::release(&arguments.name.name)?;
+    deleted?;
     Ok(0)
 }

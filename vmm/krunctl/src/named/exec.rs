@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -86,7 +86,9 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         let vm = Vm::connect(&state).await?;
         let process = process(arguments, &plan, &vm, &variables, &description.spec["process"]).await?;
         let process = serde_json::to_vec(&process)?;
-        let name = format!("exec-{}", std::process::id());
+        // No other exec had it, nor left a FIFO with it.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let name = format!("exec-{}-{}", std::process::id(), since.as_nanos());
         let fifos = Fifos::make(&Vm::bundle(&state), &name, plan.interactive, plan.tty)?;
         attend(&vm, &name, process, fifos, (arguments, &plan), &mut signals).await
     });
@@ -105,27 +107,28 @@ async fn process(
 ) -> Result<Value> {
     let mut process = own.clone();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut defaults_: Vec<String> = own["env"].as_array().into_iter().flatten().map(text).collect();
+    let mut inherited: Vec<String> = own["env"].as_array().into_iter().flatten().map(text).collect();
     if let Some(named) = &arguments.user {
         let (_, pid) = vm.pids().await?;
         // Its root is the container's.
         let root = File::open(format!("/proc/{pid}/root")).context("opening the container's root")?;
         let user = user::find(&root, named)?;
-        defaults_.retain(|pair| !pair.starts_with("HOME="));
-        defaults_.extend(defaults(&user, &[], false).into_iter().filter(|pair| pair.starts_with("HOME=")));
+        inherited.retain(|pair| !pair.starts_with("HOME="));
+        inherited.extend(defaults(&user, &[], false).into_iter().filter(|pair| pair.starts_with("HOME=")));
         process["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});
         let effective = if user.uid == 0 { own["capabilities"]["bounding"].clone() } else { json!([]) };
         process["capabilities"]["effective"] = effective.clone();
         process["capabilities"]["permitted"] = effective;
     }
     if plan.tty {
-        defaults_.extend(std::env::var("TERM").ok().map(|term| format!("TERM={term}")));
+        inherited.retain(|pair| !pair.starts_with("TERM="));
+        inherited.extend(std::env::var("TERM").ok().map(|term| format!("TERM={term}")));
         let (columns, rows) = terminal::size()?;
         process["consoleSize"] = json!({"width": columns, "height": rows});
     }
     process["terminal"] = plan.tty.into();
     process["args"] = plan.args.clone().into();
-    process["env"] = env::with(&defaults_, variables)?.into();
+    process["env"] = env::with(&inherited, variables)?.into();
     if let Some(directory) = &arguments.workdir {
         process["cwd"] = directory.clone().into();
     }
@@ -142,23 +145,30 @@ async fn attend(
 ) -> Result<u8> {
     fifos.start_output();
     vm.exec(name, process, fifos.paths()).await?;
-    let raw = plan.tty.then(terminal::Raw::enter).transpose()?;
+    let is_raw = plan.tty && plan.interactive;
+    let raw = is_raw.then(terminal::Raw::enter).transpose()?;
     fifos.start_input(vm.close_stdin(name));
+    let finished = async {
+        let status = vm.wait(name).await;
+        // A process that it has left behind may have the output open.
+        fifos.idle().await;
+        status
+    };
     let status = tokio::select! {
-        status = vm.wait(name) => status?,
+        status = finished => status,
         error = forward(vm, name, plan.tty, signals) => {
-            return Err(error.err().unwrap_or_else(|| anyhow!("no more signals")));
+            Err(error.err().unwrap_or_else(|| anyhow!("no more signals")))
         }
         () = duration::passed(arguments.timeout) => {
-            vm.signal(name, nix::sys::signal::Signal::SIGKILL).await;
-            vm.wait(name).await?;
-            exit::TIMEOUT
+            vm.signal(name, nix::sys::signal::Signal::SIGKILL as i32).await;
+            let ended = vm.wait(name).await;
+            fifos.idle().await;
+            ended.map(|_| exit::TIMEOUT)
         }
     };
-    fifos.drained().await;
     drop(raw);
     vm.forget(name).await;
-    Ok(status)
+    status
 }
 
 /// Forwards signals and, with a terminal, its sizes, for as long as it is polled.
@@ -166,7 +176,7 @@ async fn forward(vm: &Vm, name: &str, tty: bool, signals: &mut Signals) -> Resul
     let mut resized = unix::signal(unix::SignalKind::window_change())?;
     loop {
         tokio::select! {
-            signal = signals.next() => vm.signal(name, signal).await,
+            signal = signals.next() => vm.signal(name, signal as i32).await,
             _ = resized.recv(), if tty => vm.resize(name, terminal::size()?).await,
         }
     }

@@ -11,7 +11,7 @@ use nix::{
     sys::signal::Signal,
     unistd::{dup2_stdout, setsid},
 };
-use shim::direct::{NewContainer, RuntimeOptions, Served, StdioPaths};
+use shim::direct::{Author, NewContainer, RuntimeOptions, Served, StdioPaths};
 use tokio::time::timeout;
 
 use super::{
@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     bundle::Bundle,
-    logger, network,
+    console::Console,
+    inject, logger, network,
     root::{self, Origin, Root, Writes},
     signals::Signals,
     stdio::Fifos,
@@ -41,7 +42,6 @@ const GRACE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot be started; that is said on standard output as well.
 pub fn run(name: &Name) -> Result<u8> {
-    logger::set(false);
     let kept = keep(&name.name);
     if let Err(error) = &kept {
         // Nobody may be there to read it.
@@ -56,6 +56,7 @@ fn keep(name: &str) -> Result<()> {
     let state = State::open(name)?;
     let _kept = state.keep()?;
     let description = state.description()?;
+    logger::set(description.debug);
     // Before the process has other threads.
     root::enter()?;
     let bundle = Bundle::of(id_of(name))?;
@@ -64,7 +65,8 @@ fn keep(name: &str) -> Result<()> {
         Origin::Directory(_) => Writes::Through,
         Origin::Image(_) => Writes::Disk(&layer),
     };
-    let _root = Root::mount(&description.root, writes, &bundle)?;
+    let root = Root::mount(&description.root, writes, &bundle)?;
+    inject::all(&description.inject, &root)?;
     bundle.describe(&description.spec)?;
     for (file, text) in &description.files {
         bundle.write(file, text.as_bytes())?;
@@ -82,6 +84,7 @@ fn keep_running(state: &State, description: &Description, bundle: &Bundle) -> Re
     let fifos = Fifos::make(bundle.path(), "vm", false, false)?;
     let paths = fifos.paths();
     let logged = vec![paths.stdout.clone().into(), paths.stderr.clone().into()];
+    let _console = Console::of(bundle, description.debug)?;
     let copies = Copies::start(&state.path("."), logged)?;
     let socket = bundle.path().join(client::SOCKET);
     let listener =
@@ -112,24 +115,41 @@ async fn serve(
 ) -> Result<u32> {
     let mut signals = Signals::listen()?;
     let mut served = Served::new(bundle.id());
-    let options = RuntimeOptions { config_path: None, config_body: Some(description.options.clone()) };
+    let options = RuntimeOptions {
+        config_body: Some(description.options.clone()),
+        author: Author::Krunctl,
+        ..RuntimeOptions::default()
+    };
     let (id, path) = (bundle.id().to_owned(), bundle.path().to_owned());
     served.start(NewContainer { id, bundle: path, rootfs: Vec::new(), stdio, options }).await?;
-    served.serve(listener).await?;
-    say_ready().context("saying that the VM runs")?;
-    let exit = tokio::select! {
-        exit = served.ended() => exit,
-        _ = signals.next() => {
-            let _ = served.signal(description.stop_signal.unsigned_abs()).await;
-            if timeout(GRACE, served.ended()).await.is_err() {
-                let _ = served.signal(Signal::SIGKILL as u32).await;
-            }
-            served.ended().await
-        }
-    };
+    let attended = attend(&mut served, description, listener, &mut signals).await;
+    if attended.is_err() {
+        let _ = served.signal(Signal::SIGKILL as u32).await;
+        served.ended().await;
+    }
     served.delete().await;
     served.close().await;
-    Ok(exit.status)
+    attended
+}
+
+/// Answers calls until the command ends, or this process is told to end; answers the command's exit status.
+async fn attend(
+    served: &mut Served,
+    description: &Description,
+    listener: UnixListener,
+    signals: &mut Signals,
+) -> Result<u32> {
+    served.serve(listener).await?;
+    say_ready().context("saying that the VM runs")?;
+    tokio::select! {
+        exit = served.ended() => return Ok(exit.status),
+        _ = signals.next() => {}
+    }
+    let _ = served.signal(description.stop_signal.unsigned_abs()).await;
+    if timeout(GRACE, served.ended()).await.is_err() {
+        let _ = served.signal(Signal::SIGKILL as u32).await;
+    }
+    Ok(served.ended().await.status)
 }
 
 /// Tells who started this, and lets go of the pipe.

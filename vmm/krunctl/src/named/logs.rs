@@ -38,6 +38,19 @@ pub struct Arguments {
 /// # Errors
 /// When it cannot be read.
 pub fn run(arguments: &Arguments) -> Result<u8> {
+    match print(arguments) {
+        // Whoever read it has enough.
+        Err(error) if is_unread(&error) => Ok(0),
+        printed => printed,
+    }
+}
+
+fn is_unread(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+fn print(arguments: &Arguments) -> Result<u8> {
     vm::check_root()?;
     let state = State::open(&arguments.name.name)?;
     let path = state.path(NAME);

@@ -99,11 +99,16 @@ fn keeper(state: &State) -> Result<u32> {
     Ok(pids.context("asking the VM's keeper")?.0)
 }
 
+/// A text in one line that moves no cursor: an image chose it.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 fn print_table(columns: &[&str], all: &[Value]) {
     let cell = |value: &Value| match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+        Value::String(text) => plain(text),
+        Value::Array(words) => plain(&words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
         other => other.to_string(),
     };
     let heads = columns.iter().map(|column| column.to_uppercase()).collect();

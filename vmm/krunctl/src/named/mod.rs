@@ -16,6 +16,8 @@ pub mod stop;
 
 use clap::Args;
 
+pub use state::{exists, name, place};
+
 /// The name of a VM.
 #[derive(Args)]
 #[group(skip)]
@@ -27,5 +29,5 @@ pub struct Name {
 
 /// The id of the sandbox and the container of the VM of this name.
 fn id_of(name: &str) -> String {
-    format!("vm-{name}")
+    format!("vm-{name}{}", state::place())
 }

@@ -41,6 +41,11 @@ pub fn run(name: &Name) -> Result<u8> {
         return Ok(0);
     }
     let status = keeper.wait().context("waiting for the VM's keeper")?;
+    // It could not run its command, as a shell says it.
+    if let Some(code @ (126 | 127)) = status.code() {
+        eprintln!("krunctl: {}", answer.trim_end());
+        return Ok(code as u8);
+    }
     match answer.trim_end() {
         "" => bail!("{}: its keeper ended: {status}; {}", state.name(), state.path("keeper.log").display()),
         why => bail!("{why}"),

@@ -17,10 +17,12 @@ use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use images::Digest;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -28,7 +30,7 @@ use nix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{network::Plan, root::Origin};
+use crate::{inject::Injection, network::Plan, root::Origin};
 
 /// Where the state is unless `$XDG_STATE_HOME` says where.
 const STATE: &str = "/var/lib";
@@ -66,6 +68,10 @@ pub struct Description {
     pub memory: u32,
     /// The configuration of its sandbox, in TOML.
     pub options: String,
+    /// Whether all is logged, and the kernel's console with it.
+    pub debug: bool,
+    /// What is put into its image at each start.
+    pub inject: Vec<Injection>,
     /// Its network.
     pub network: Plan,
     /// The OCI spec of its container.
@@ -131,6 +137,20 @@ fn all_vms() -> PathBuf {
     base.unwrap_or_else(|| STATE.into()).join(VMS)
 }
 
+/// Whether there is a VM of this name.
+pub fn exists(name: &str) -> bool {
+    all_vms().join(name).exists()
+}
+
+/// What makes the name of a VM one of the host's: VMs in another directory than the usual one may have the same names.
+pub fn place() -> String {
+    let vms = all_vms();
+    if vms == Path::new(STATE).join(VMS) {
+        return String::new();
+    }
+    format!("-{}", &Digest::of(vms.as_os_str().as_encoded_bytes()).hex()[..8])
+}
+
 impl State {
     /// Makes the state of a new VM.
     ///
@@ -173,7 +193,7 @@ impl State {
     /// # Errors
     /// When it is.
     pub fn check_free(name: &str) -> Result<()> {
-        match all_vms().join(name).exists() {
+        match exists(name) {
             true => bail!("{}", taken(name)),
             false => Ok(()),
         }
@@ -259,7 +279,15 @@ impl State {
     /// # Errors
     /// When it was deleted meanwhile.
     pub fn keep(&self) -> Result<Flock<File>> {
-        self.take(KEEPER, FlockArg::LockExclusive)?.with_context(|| self.gone())
+        let mut kept = self.take(KEEPER, FlockArg::LockExclusive)?.with_context(|| self.gone())?;
+        kept.set_len(0)?;
+        write!(kept, "{}", std::process::id())?;
+        Ok(kept)
+    }
+
+    /// The pid of the process that keeps it, or kept it.
+    pub fn keeper(&self) -> Option<i32> {
+        fs::read_to_string(self.path(KEEPER)).ok()?.trim().parse().ok()
     }
 
     /// Waits until no process keeps it.
@@ -272,7 +300,10 @@ impl State {
 
     /// Takes a lock; none when another has it, and this is not to wait.
     fn take(&self, lock: &str, how: FlockArg) -> Result<Option<Flock<File>>> {
-        let file = File::open(self.path(lock)).with_context(|| self.gone())?;
+        // It is made anew where somebody removed it: a VM that is broken is to be deleted.
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).write(true).open(self.path(lock));
+        let file = file.with_context(|| self.gone())?;
         match Flock::lock(file, how) {
             Ok(locked) => Ok(Some(locked)),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
@@ -286,8 +317,7 @@ impl State {
 
     /// Notes that it is started.
     pub fn starting(&self) -> Result<()> {
-        self.write(STARTED, &now())?;
-        remove(&self.path(END))
+        self.write(STARTED, &now())
     }
 
     /// Notes how it ended.
@@ -306,7 +336,7 @@ impl State {
         let unfinished = self.directory.with_file_name(unfinished_name());
         let failed = || format!("removing {}", self.directory.display());
         fs::rename(&self.directory, &unfinished).with_context(failed)?;
-        fs::remove_dir_all(&unfinished).with_context(failed)
+        remove_tree(&unfinished).with_context(failed)
     }
 
     fn read<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
@@ -354,10 +384,21 @@ fn remove_unfinished(vms: &Path) {
     for entry in fs::read_dir(vms).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some((pid, _)) = name.strip_prefix('.').and_then(|rest| rest.split_once('-')) else { continue };
-        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
-            let _ = fs::remove_dir_all(entry.path());
+        if pid.parse::<u32>().is_ok()
+            && !Path::new("/proc").join(pid).exists()
+            && let Err(error) = remove_tree(&entry.path())
+        {
+            eprintln!("krunctl: removing what is left of a VM: {error:#}");
         }
     }
+}
+
+/// Removes what a VM may have written: rm goes down any number of directories with few descriptors, and through no link.
+fn remove_tree(path: &Path) -> Result<()> {
+    let mut rm = Command::new("rm");
+    let status = rm.args(["-rf", "--one-file-system", "--"]).arg(path).status().context("starting rm")?;
+    ensure!(status.success(), "rm -rf {}: {status}", path.display());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -373,8 +414,10 @@ mod tests {
             cpus: 1,
             memory: 512,
             options: String::new(),
+            debug: false,
+            inject: Vec::new(),
             network: serde_json::from_value(serde_json::json!({
-                "mode": "tsi", "own": false, "allow_net": [], "allow_host": [], "deny_all": false
+                "mode": "tsi", "own": false, "allow_net": [], "allow_host": [], "deny_all": false, "resolver": false
             }))
             .unwrap(),
             spec: Value::Null,

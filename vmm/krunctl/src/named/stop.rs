@@ -25,7 +25,7 @@ pub struct Arguments {
     #[command(flatten)]
     name: super::Name,
     /// How long the command may take to end before it is killed: 30s, 5m, 1h
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse_or_zero)]
     timeout: Duration,
 }
 
@@ -49,22 +49,24 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 /// # Errors
 /// When it does not end.
 pub fn stop(state: &State, grace: Duration) -> Result<()> {
-    let signal = state.description().ok().and_then(|known| Signal::try_from(known.stop_signal).ok());
-    let signal = signal.unwrap_or(Signal::SIGTERM);
+    let signal = state.description().map_or(Signal::SIGTERM as i32, |known| known.stop_signal);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stopped = runtime.block_on(async {
-        // It may just have ended.
-        let Ok(vm) = Vm::connect(state).await else { return gone(state, CLEAN).await };
-        if !grace.is_zero() {
-            vm.signal("", signal).await;
-            let _ = timeout(grace, vm.wait("")).await;
+        // It may just have ended, or not answer.
+        if let Ok(vm) = Vm::connect(state).await {
+            if !grace.is_zero() {
+                vm.signal("", signal).await;
+                let _ = timeout(grace, vm.wait("")).await;
+            }
+            vm.signal("", Signal::SIGKILL as i32).await;
         }
-        vm.signal("", Signal::SIGKILL).await;
         if gone(state, CLEAN).await.is_ok() {
             return Ok(());
         }
-        let (keeper, _) = vm.pids().await?;
-        kill(Pid::from_raw(i32::try_from(keeper)?), Signal::SIGKILL)?;
+        // It still holds its lock, so the pid is its own.
+        if let Some(keeper) = state.keeper() {
+            kill(Pid::from_raw(keeper), Signal::SIGKILL)?;
+        }
         gone(state, CLEAN).await
     });
     runtime.shutdown_background();

@@ -12,50 +12,83 @@ use tokio::{
 use super::{Arguments, terminal};
 use crate::{duration, exit, session::Session, signals::Signals, stdio::Fifos};
 
-/// How long a command that was sent SIGTERM may take to end. Source: `docker stop`.
+/// How long a command that was sent SIGTERM or SIGHUP may take to end. Source: `docker stop`.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// The signals that are meant to end it, and how many of them do in any case. Source: `docker run`.
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+const MANY: u32 = 3;
 
 /// Attends to the command to its end, and returns its exit status.
 pub async fn attend(
     session: &Session,
     signals: &mut Signals,
-    fifos: Fifos,
+    mut fifos: Fifos,
     arguments: &Arguments,
 ) -> Result<u8> {
-    let raw = arguments.tty.then(terminal::Raw::enter).transpose()?;
+    // Without our input, nobody would read the terminal's Ctrl-C.
+    let is_raw = arguments.tty && arguments.interactive;
+    let raw = is_raw.then(terminal::Raw::enter).transpose()?;
     let process = session.process("");
     fifos.start_input(session.close_stdin(process.clone()));
-    let status = tokio::select! {
-        status = session.wait(&process) => status,
-        unheeded = forward(session, arguments.tty, signals) => return Ok(exit::of_signal(unheeded?)),
-        () = duration::passed(arguments.timeout) => return Ok(exit::TIMEOUT),
+    let finished = async {
+        let status = session.wait(&process).await;
+        fifos.drained().await;
+        status
     };
-    fifos.drained().await;
+    let status = tokio::select! {
+        status = finished => status,
+        unheeded = forward(session, arguments.tty, signals) => {
+            let signal = unheeded?;
+            session.kill().await;
+            exit::of_signal(signal)
+        }
+        () = duration::passed(arguments.timeout) => {
+            session.kill().await;
+            exit::TIMEOUT
+        }
+    };
+    // What was written before.
+    fifos.idle().await;
     drop(raw);
     Ok(status)
 }
 
-/// Forwards signals and, with a terminal, its sizes, for as long as it is polled. Answers SIGTERM when the command did not heed
-/// that: a first process of a container has to handle it, or it is not ended by it.
+/// Forwards signals and, with a terminal, its sizes, for as long as it is polled. Answers a signal that was to end the command and
+/// did not: the first process of a container is ended only by signals that it handles.
 async fn forward(session: &Session, tty: bool, signals: &mut Signals) -> Result<Signal> {
     let mut resized = unix::signal(unix::SignalKind::window_change())?;
     let mut limit = None;
+    let mut ending = 0;
     loop {
         tokio::select! {
             signal = signals.next() => {
-                session.signal(signal, false).await;
-                if signal == Signal::SIGTERM {
-                    limit.get_or_insert_with(|| Instant::now() + GRACE);
+                session.send(signal);
+                ending += u32::from(ENDING.contains(&signal));
+                if ending == MANY {
+                    return Ok(signal);
+                }
+                if matches!(signal, Signal::SIGTERM | Signal::SIGHUP) {
+                    limit.get_or_insert_with(|| (signal, Instant::now() + GRACE));
                 }
             }
-            () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {
-                return Ok(Signal::SIGTERM);
-            }
+            signal = passed(limit) => return Ok(signal),
             _ = resized.recv(), if tty => {
                 let (columns, rows) = terminal::size()?;
                 let process = session.process("");
                 let _ = session.sandbox.resize(&process, columns.into(), rows.into()).await;
             }
         }
+    }
+}
+
+/// Waits until the time for a signal has passed, and answers the signal; for ever when there is none.
+async fn passed(limit: Option<(Signal, Instant)>) -> Signal {
+    match limit {
+        Some((signal, at)) => {
+            sleep_until(at).await;
+            signal
+        }
+        None => std::future::pending().await,
     }
 }

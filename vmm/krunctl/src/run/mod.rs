@@ -1,7 +1,7 @@
 //! `krunctl run`: runs a command in a microVM whose root file system is a directory or an image. It needs no containerd.
 //!
-//! It mounts in a mount namespace of its own, and the vmm ends when it ends. So even when it is killed, only a directory and a
-//! cgroup are left, which the next run removes.
+//! It mounts in a mount namespace of its own, and the vmm ends when it ends. So even when it is killed, only a directory, a
+//! cgroup and firewall rules are left, which the next run removes.
 
 mod command;
 
@@ -14,7 +14,7 @@ use crate::{
     bundle::Bundle,
     console::Console,
     container::{self, HOSTS},
-    duration, network, notify,
+    duration, inject, named, network, notify,
     root::{self, Root},
     session,
     stdio::Fifos,
@@ -32,6 +32,12 @@ pub struct Arguments {
     /// Allocate a terminal for the command
     #[arg(short = 't', long = "tty")]
     tty: bool,
+    /// A name that no other run has at the same time
+    #[arg(long, value_name = "NAME", value_parser = named::name)]
+    name: Option<String>,
+    /// For who is used to it: what is left of a run is always removed
+    #[arg(long)]
+    rm: bool,
     /// End the VM after this time, with exit status 124: 30s, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
@@ -51,8 +57,12 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     }
     let origin = container.origin()?;
     root::enter()?;
-    let bundle = Bundle::make()?;
+    let bundle = match &arguments.name {
+        Some(name) => Bundle::of(format!("run-{name}"))?,
+        None => Bundle::make()?,
+    };
     let root = Root::mount(&origin, container.writes(), &bundle)?;
+    inject::all(container.injections(), &root)?;
     let size = arguments.tty.then(terminal::size).transpose()?;
     let described = container.container((bundle.id(), bundle.path()), (&root, &plan), &variables, size)?;
     bundle.describe(&described.json())?;
@@ -60,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         bundle.write(HOSTS, hosts.as_bytes())?;
     }
     let network = plan.make(&bundle)?;
-    let console = Console::of(&bundle, &container.vm)?;
+    let console = Console::of(&bundle, container.vm.debug_console)?;
     let mut fifos = Fifos::make(bundle.path(), "run", arguments.interactive, arguments.tty)?;
     fifos.start_output();
     let options = container.vm.options(&plan, bundle.path())?;

@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let env = env::with(&[env::PATH.to_owned(), "HOME=/root".to_owned()], &arguments.env.variables()?)?;
     // Of the host's files, not of those that the mounts below hide.
     let script = Script::open(arguments.file.as_deref())?;
-    let plan = arguments.vm.network.plan(false)?;
+    let plan = arguments.vm.network.plan(false, true)?;
     arguments.vm.check()?;
     let origin = Origin::Directory(std::path::absolute(&arguments.root)?);
     root::enter()?;
@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     bundle.describe(&container.json())?;
     let process = container.process.json();
     let network = plan.make(&bundle)?;
-    let console = Console::of(&bundle, &arguments.vm)?;
+    let console = Console::of(&bundle, arguments.vm.debug_console)?;
     // Its input never comes, and it says nothing.
     let fifos = Fifos::make(bundle.path(), "sh", true, false)?;
     let options = arguments.vm.options(&plan, bundle.path())?;

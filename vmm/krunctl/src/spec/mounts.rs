@@ -58,9 +58,9 @@ impl Volume {
     }
 }
 
-/// A file of ours in the container.
+/// A file of ours in the container, which it cannot write: that would fill the host's /run.
 pub fn own_file(source: &Path, target: &str) -> Value {
-    json!({"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", "rw"]})
+    json!({"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", "ro"]})
 }
 
 /// A file system in the VM's memory, as `--tmpfs` names it.

@@ -3,7 +3,7 @@
 //! The VM's files are its command's, who may put links and FIFOs anywhere, at any time. So what is in the VM is resolved inside of
 //! its root, once, and below that through no link.
 
-mod tree;
+pub mod tree;
 
 use std::{
     fs::File,
@@ -80,6 +80,10 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             let parent = path.parent().unwrap_or(Path::new("/"));
             let source = beneath(&root, parent, OFlag::O_DIRECTORY)
                 .with_context(|| format!("{vm}:{}", parent.display()))?;
+            // As a link of this host's, it would lead the next copy where the VM likes.
+            if tree::is_link((&source, Path::new(name)))? {
+                bail!("{vm}:{}: it is a link; name what it leads to", path.display());
+            }
             let to = std::path::absolute(to)?;
             let target = target(directory, &to, Path::new(name))?;
             // A program of the VM's must not be another user's here.

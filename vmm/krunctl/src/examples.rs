@@ -1,0 +1,28 @@
+//! Examples that `--help` shows.
+
+pub const RUN: &str = "Examples:
+  krunctl run --root /srv/alpine -- /bin/sh -c 'uname -r; exit 42'
+  krunctl run --image alpine:3 -it -- /bin/sh
+  krunctl run --image ./app.tar -p 8080:80 -v /srv/data:/data -e TOKEN --timeout 5m
+  krunctl run --image alpine:3 --allow-host example.com:443 -- wget -qO- https://example.com";
+
+pub const SH: &str = "Examples:
+  printf 'echo hello\\nuname -r\\n' | krunctl sh
+  krunctl sh -v --keep-going -e TOKEN build.txt";
+
+pub const CREATE: &str = "Examples:
+  krunctl create --name web --image nginx:1 -p 8080:80
+  krunctl start web";
+
+pub const EXEC: &str = "Examples:
+  krunctl exec web -- nginx -t
+  krunctl exec web                      a shell, on a terminal
+  krunctl exec -i web -- tee /tmp/file <file";
+
+pub const CP: &str = "Examples:
+  krunctl cp ./index.html web:/usr/share/nginx/html
+  krunctl cp web:/var/log/nginx .";
+
+pub const IMAGE: &str = "Examples:
+  krunctl image pull registry.example.com/app:1
+  krunctl image import ./app.tar --name app:1";
