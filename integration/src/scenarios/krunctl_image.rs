@@ -99,6 +99,15 @@ fn image(ctx: &Ctx) -> Result<Outcome> {
         "echo $A; cat /etc/hostname 2>/dev/null; echo x >/new; ls /new; grep -c localhost /etc/hosts";
     run(&["-u", "0", "-w", "/", "-e", "A=b"], &[script])?.ok()?.printed("b\n/new\n2\n")?;
     run(&["--entrypoint", "/bin/ls"], &["/new"])?.expect_status(1)?;
+    // The box's name servers, and a file that is put there first; the guest can write neither list of ours.
+    let key = ctx.work("key");
+    fs::write(&key, "secret\n")?;
+    let inject = format!("{}:/keys/new/key:0600", key.display());
+    let script = "cat /keys/new/key; stat -c %a /keys/new/key; cat /etc/resolv.conf; echo x 2>/dev/null >/etc/hosts || echo kept";
+    let servers = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    run(&["-u", "0", "--inject", &inject], &[script])?
+        .ok()?
+        .printed(&format!("secret\n600\n{servers}kept\n"))?;
     ensure!(krunctl(&["image", "ls"])?.ok()?.stdout_text().starts_with(&reference), "it is not listed");
 
     let script =

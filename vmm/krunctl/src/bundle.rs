@@ -51,7 +51,8 @@ impl Bundle {
     /// Makes the one of this id, for a VM that others may not have at the same time.
     pub fn of(id: String) -> Result<Bundle> {
         clean_abandoned();
-        let taken = format!("{BASE}/{id} is taken");
+        let taken =
+            format!("{id} runs, or could not be cleaned up after, which was said then: {BASE}/{id} is there");
         Bundle::take(id)?.context(taken)
     }
 

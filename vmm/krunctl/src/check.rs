@@ -13,7 +13,6 @@ use clap::Args;
 use nix::{
     sys::statfs::{CGROUP2_SUPER_MAGIC, statfs},
     sys::utsname::uname,
-    unistd::Uid,
 };
 use vm_launcher::{
     config::{MIN_MEMORY_MIB, host_memory_mib},
@@ -21,6 +20,8 @@ use vm_launcher::{
     parts::{self, Libkrunfw},
     probe,
 };
+
+use crate::vm;
 
 /// The oldest kernel that works: mount_setattr came with 5.12 (clone3 with 5.3, close_range's CLOSE_RANGE_CLOEXEC with
 /// 5.11).
@@ -91,7 +92,7 @@ fn good(text: impl Into<String>) -> Result<Finding> {
 }
 
 fn user() -> Result<Finding> {
-    ensure!(Uid::effective().is_root(), "not root: mounting and making namespaces needs it; use sudo");
+    vm::check_root()?;
     good("root")
 }
 

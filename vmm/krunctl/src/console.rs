@@ -2,44 +2,42 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
-    path::PathBuf,
-    sync::mpsc::{self, RecvTimeoutError, Sender},
+    io,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::bundle::Bundle;
-
-/// How often the file is looked at.
-const OFTEN: Duration = Duration::from_millis(100);
+use crate::{
+    bundle::Bundle,
+    watch::{End, Heard, Watch},
+};
 
 /// Prints what the kernel says, until it is dropped.
-pub struct Console(Option<(Sender<()>, JoinHandle<()>)>);
+pub struct Console(Option<(End, JoinHandle<()>)>);
 
 impl Console {
     /// That of the VM of `bundle`, if it is wanted.
+    ///
+    /// # Errors
+    /// When its file cannot be made or watched.
     pub fn of(bundle: &Bundle, is_wanted: bool) -> Result<Console> {
         if !is_wanted {
             return Ok(Console(None));
         }
         let path = bundle.write(&format!("{}.log", bundle.id()), b"")?;
-        let (end, ended) = mpsc::channel();
-        let print = thread::spawn(move || print(path, &ended));
+        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        let (watch, end) = Watch::of(bundle.path())?;
+        let print = thread::spawn(move || print(file, &watch));
         Ok(Console(Some((end, print))))
     }
 }
 
-fn print(path: PathBuf, ended: &mpsc::Receiver<()>) {
-    let Ok(mut file) = File::open(path) else { return };
-    let mut text = Vec::new();
+/// The file is read once more after the end.
+fn print(mut file: File, watch: &Watch) {
     loop {
-        let is_over = !matches!(ended.recv_timeout(OFTEN), Err(RecvTimeoutError::Timeout));
-        text.clear();
-        let read = file.read_to_end(&mut text);
-        if read.is_err() || io::stderr().write_all(&text).is_err() || is_over {
+        let heard = watch.wait();
+        if io::copy(&mut file, &mut io::stderr()).is_err() || !matches!(heard, Ok(Heard::Change)) {
             return;
         }
     }

@@ -15,7 +15,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{named::cp::tree, root::Root};
+use crate::{named::cp::tree, root::Root, spec::mounts::parts};
 
 /// A file or directory, where it goes, and the mode that it gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,12 +31,7 @@ impl FromStr for Injection {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(':');
-        let (Some(source), Some(target), mode, None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(FORM.to_owned());
-        };
+        let (source, target, mode) = parts(text).ok_or(FORM)?;
         let target = PathBuf::from(target);
         let is_plain =
             target.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));

@@ -28,6 +28,7 @@ mod spec;
 mod stdio;
 mod terminal;
 mod vm;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,7 @@
 //! The signals that are meant for the command.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use tokio::{signal::unix, sync::mpsc};
@@ -27,6 +29,12 @@ pub fn named(text: &str) -> Result<i32> {
     let number = number.filter(|number| (1..=libc::SIGRTMAX()).contains(number));
     number.with_context(|| format!("the image's stop signal {text:?} is none"))
 }
+
+/// Those of them that are meant to end it.
+pub const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// How long what was asked to end may take. Source: `docker stop`.
+pub const GRACE: Duration = Duration::from_secs(10);
 
 /// The signals of [`FORWARDED`] that we get.
 pub struct Signals(mpsc::UnboundedReceiver<Signal>);

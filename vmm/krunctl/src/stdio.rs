@@ -23,7 +23,7 @@ use shim::direct::StdioPaths;
 use tokio::{sync::oneshot, time::timeout};
 
 /// Bytes that are copied at once.
-const CHUNK: usize = 64 << 10;
+pub const CHUNK: usize = 64 << 10;
 
 /// The FIFOs of one process, which are removed when this is dropped.
 pub struct Fifos {

@@ -1,6 +1,12 @@
 //! Calls of the process that keeps a VM: containerd's task API, at a socket in the VM's bundle.
 
-use std::{future::Future, os::unix::net::UnixStream, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    future::Future,
+    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use containerd_shim_protos::{
@@ -64,6 +70,21 @@ impl Vm {
         let request = ConnectRequest { id: self.id.clone(), ..Default::default() };
         let answer = self.client.connect(call(), &request).await.map_err(said)?;
         Ok((answer.shim_pid, answer.task_pid))
+    }
+
+    /// The root of the container, as its processes see it but for what is mounted in the guest.
+    ///
+    /// # Errors
+    /// When the VM ends meanwhile.
+    pub async fn root(&self) -> Result<File> {
+        let (_, pid) = self.pids().await?;
+        let path = format!("/proc/{pid}/root");
+        let mut options = File::options();
+        let root = options.read(true).custom_flags(libc::O_DIRECTORY).open(&path);
+        let root = root.with_context(|| format!("opening {path}"))?;
+        // The pid was still that process's when its root was opened.
+        self.pids().await?;
+        Ok(root)
     }
 
     /// Runs one more process, an OCI process object as JSON, and starts it.

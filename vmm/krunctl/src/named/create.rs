@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         origin => (origin.to_string(), origin),
     };
     let description = Description {
-        version: 1,
+        version: state::VERSION,
         root,
         shown,
         stop_signal: stop_signal.unwrap_or(Signal::SIGTERM as i32),

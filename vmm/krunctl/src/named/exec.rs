@@ -1,12 +1,11 @@
 //! `krunctl exec`: one more process in a VM that runs.
 
 use std::{
-    fs::File,
     io::{self, IsTerminal},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::signal::unix;
@@ -109,10 +108,7 @@ async fn process(
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut inherited: Vec<String> = own["env"].as_array().into_iter().flatten().map(text).collect();
     if let Some(named) = &arguments.user {
-        let (_, pid) = vm.pids().await?;
-        // Its root is the container's.
-        let root = File::open(format!("/proc/{pid}/root")).context("opening the container's root")?;
-        let user = user::find(&root, named)?;
+        let user = user::find(&vm.root().await?, named)?;
         inherited.retain(|pair| !pair.starts_with("HOME="));
         inherited.extend(defaults(&user, &[], false).into_iter().filter(|pair| pair.starts_with("HOME=")));
         process["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});

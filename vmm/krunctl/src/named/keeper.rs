@@ -24,7 +24,7 @@ use crate::{
     console::Console,
     inject, logger, network,
     root::{self, Origin, Root, Writes},
-    signals::Signals,
+    signals::{GRACE, Signals},
     stdio::Fifos,
 };
 
@@ -33,9 +33,6 @@ pub const READY: &str = "ready\n";
 
 /// What was written to an image, in the VM's directory.
 const LAYER: &str = "layer";
-
-/// How long the command may take to end after the keeper was told to end. Source: `docker stop`.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Keeps the VM until its command ends.
 ///

@@ -10,11 +10,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use crate::stdio::CHUNK;
+
 /// How large each of the two files may become, in bytes.
 const MAX: u64 = 16 << 20;
-
-/// Bytes that are read at once.
-const CHUNK: usize = 64 << 10;
 
 /// The file with what was written last.
 pub const NAME: &str = "log";

@@ -5,7 +5,6 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::MetadataExt,
     thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -13,15 +12,13 @@ use clap::Args;
 
 use super::{
     log::{BEFORE, NAME},
-    state::{Condition, State},
+    state::State,
 };
-use crate::vm;
-
-/// How often the log is looked at.
-const OFTEN: Duration = Duration::from_millis(100);
-
-/// Bytes that are copied at once.
-const CHUNK: usize = 64 << 10;
+use crate::{
+    stdio::CHUNK,
+    vm,
+    watch::{Heard, Watch},
+};
 
 /// The flags of `logs`.
 #[derive(Args)]
@@ -58,26 +55,40 @@ fn print(arguments: &Arguments) -> Result<u8> {
     if let Ok(before) = File::open(state.path(BEFORE)) {
         copy(before)?;
     }
+    // It hears of what is written after this.
+    let watch = arguments.follow.then(|| follow(&state)).transpose()?;
     let mut file = open(&state).with_context(failed)?;
+    let mut goes_on = watch.is_some();
     loop {
-        // Asked before the log is read: what a VM wrote before its end is in it by then.
-        let is_running = arguments.follow && state.condition()? == Condition::Running;
         if let Some(open_file) = &mut file {
             copy(open_file).with_context(failed)?;
         }
-        if !is_running {
-            return Ok(0);
-        }
-        thread::sleep(OFTEN);
         let now = open(&state).with_context(failed)?;
         if inode(&now) != inode(&file) {
-            // It was full. What is left of it is printed first.
-            if let Some(old) = &mut file {
-                copy(old).with_context(failed)?;
-            }
+            // The one before was full.
             file = now;
+            if let Some(new) = &mut file {
+                copy(new).with_context(failed)?;
+            }
+        }
+        match &watch {
+            // The log is read once more after the end: what the VM wrote before it is there by then.
+            Some(watch) if goes_on => goes_on = watch.wait()? == Heard::Change,
+            _ => return Ok(0),
         }
     }
+}
+
+/// Watches the log until the VM's keeper ends.
+fn follow(state: &State) -> Result<Watch> {
+    let (watch, end) = Watch::of(&state.path("."))?;
+    let kept = State::open(state.name())?;
+    // The lock cannot be waited for otherwise. The thread ends with the keeper, or with us.
+    thread::spawn(move || {
+        let _ = kept.wait_for_keeper();
+        drop(end);
+    });
+    Ok(watch)
 }
 
 /// The log; none before the first start.

@@ -65,7 +65,8 @@ pub fn stop(state: &State, grace: Duration) -> Result<()> {
         }
         // It still holds its lock, so the pid is its own.
         if let Some(keeper) = state.keeper() {
-            kill(Pid::from_raw(keeper), Signal::SIGKILL)?;
+            // It may end at this moment.
+            let _ = kill(Pid::from_raw(keeper), Signal::SIGKILL);
         }
         gone(state, CLEAN).await
     });

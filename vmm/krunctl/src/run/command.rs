@@ -1,7 +1,5 @@
 //! The command while it runs: its input, its signals, its end.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use tokio::{
@@ -10,13 +8,14 @@ use tokio::{
 };
 
 use super::{Arguments, terminal};
-use crate::{duration, exit, session::Session, signals::Signals, stdio::Fifos};
+use crate::{
+    duration, exit,
+    session::Session,
+    signals::{ENDING, GRACE, Signals},
+    stdio::Fifos,
+};
 
-/// How long a command that was sent SIGTERM or SIGHUP may take to end. Source: `docker stop`.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// The signals that are meant to end it, and how many of them do in any case. Source: `docker run`.
-const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+/// How many signals that are meant to end it do so in any case. Source: `docker run`.
 const MANY: u32 = 3;
 
 /// Attends to the command to its end, and returns its exit status.

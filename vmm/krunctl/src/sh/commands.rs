@@ -1,6 +1,6 @@
 //! Runs the commands, one after the other.
 
-use std::{io::Write, pin::pin, time::Duration};
+use std::{io::Write, pin::pin};
 
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
@@ -8,13 +8,13 @@ use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::Arguments;
-use crate::{bundle::Bundle, exit, session::Session, signals::Signals, stdio::Fifos};
-
-/// How long a command that was sent a signal to end it may take to end. Source: `docker stop`.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// The signals that end the whole run.
-const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+use crate::{
+    bundle::Bundle,
+    exit,
+    session::Session,
+    signals::{ENDING, GRACE, Signals},
+    stdio::Fifos,
+};
 
 /// Runs the commands, each as `process`, and answers what the exit status is.
 pub async fn run(

@@ -15,16 +15,18 @@ pub struct Volume {
 
 const FORM: &str = "it must be HOST:GUEST or HOST:GUEST:ro, with paths of which the second begins with /";
 
+/// The two or three parts of a text that has colons between them.
+pub fn parts(text: &str) -> Option<(&str, &str, Option<&str>)> {
+    let mut parts = text.split(':');
+    let (first, second, third) = (parts.next()?, parts.next()?, parts.next());
+    parts.next().is_none().then_some((first, second, third))
+}
+
 impl FromStr for Volume {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(':');
-        let (Some(source), Some(target), option, None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(FORM.to_owned());
-        };
+        let (source, target, option) = parts(text).ok_or(FORM)?;
         let read_only = match option {
             None | Some("rw") => false,
             Some("ro") => true,

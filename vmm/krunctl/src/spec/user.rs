@@ -56,7 +56,7 @@ pub fn find(root: &File, named: &str) -> Result<User> {
     };
     let is_wrong = user.is_empty() || group == Some("");
     if is_wrong {
-        bail!("-u {named:?}: it must be USER or USER:GROUP, each a name or a number");
+        bail!("the user {named:?}: it must be USER or USER:GROUP, each a name or a number");
     }
     let wanted = Name::of(user);
     let entry = entries(root, "etc/passwd").into_iter().find(|entry| wanted.is(&fields(entry)));
@@ -65,7 +65,7 @@ pub fn find(root: &File, named: &str) -> Result<User> {
     let uid = match (number(2), wanted) {
         (Some(uid), _) | (None, Name::Number(uid)) => uid,
         (None, Name::Text(name)) => {
-            bail!("-u {named}: no user {name:?} in /etc/passwd of the root file system")
+            bail!("the user {named}: no {name:?} in /etc/passwd of the root file system")
         }
     };
     let home = entry.get(5).filter(|home| home.starts_with('/')).map(|home| (*home).to_owned());
@@ -83,7 +83,7 @@ fn gid_of(lists: &[String], group: &str, named: &str) -> Result<u32> {
     match (entry.and_then(|entry| entry.get(2)?.parse().ok()), wanted) {
         (Some(gid), _) | (None, Name::Number(gid)) => Ok(gid),
         (None, Name::Text(name)) => {
-            bail!("-u {named}: no group {name:?} in /etc/group of the root file system")
+            bail!("the user {named}: no {name:?} in /etc/group of the root file system")
         }
     }
 }

@@ -98,19 +98,16 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 /// The root of a VM's container: as its processes see it, or where its files are while it does not run.
 fn root(name: &str) -> Result<File> {
     let state = State::open(name)?;
-    let path: PathBuf = if state.condition()? == Condition::Running {
+    if state.condition()? == Condition::Running {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (_, pid) = runtime.block_on(async { Vm::connect(&state).await?.pids().await })?;
-        format!("/proc/{pid}/root").into()
-    } else {
-        match state.description()?.root {
-            Origin::Directory(path) => path,
-            Origin::Image(_) => {
-                bail!("{name} does not run: only then are the files of an image's VM in one place")
-            }
+        return runtime.block_on(async { Vm::connect(&state).await?.root().await });
+    }
+    match state.description()?.root {
+        Origin::Directory(path) => directory(&path).with_context(|| format!("opening the root of {name}")),
+        Origin::Image(_) => {
+            bail!("{name} does not run: only then are the files of an image's VM in one place")
         }
-    };
-    directory(&path as &Path).with_context(|| format!("opening the root of {name}"))
+    }
 }
 
 fn directory(path: &Path) -> Result<File> {

@@ -10,87 +10,33 @@
 //! | `log`, `log.1` | what its command has written |
 //! | `keeper.log` | what its keeper has written the last time |
 
+mod description;
+mod directory;
+
 use std::{
-    collections::BTreeMap,
-    env,
     fs::{self, DirBuilder, File},
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process::Command,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use images::Digest;
+use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{inject::Injection, network::Plan, root::Origin};
-
-/// Where the state is unless `$XDG_STATE_HOME` says where.
-const STATE: &str = "/var/lib";
-
-/// In it: all VMs.
-const VMS: &str = "krun/vms";
-
-/// The longest name, in bytes: it is part of the path of a socket, which may have 107.
-const MAX_NAME: usize = 48;
-
-/// The form of `vm.json`.
-const VERSION: u32 = 1;
+use description::End;
+pub use description::{Description, VERSION, now};
+use directory::{all_vms, check, remove_tree, remove_unfinished, unfinished_name};
+pub use directory::{exists, name, place};
 
 const DESCRIPTION: &str = "vm.json";
 const LOCK: &str = "lock";
 const KEEPER: &str = "keeper";
 const STARTED: &str = "started";
 const END: &str = "end.json";
-
-/// How a VM was made.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Description {
-    /// [`VERSION`].
-    pub version: u32,
-    /// Its root file system.
-    pub root: Origin,
-    /// What to call that.
-    pub shown: String,
-    /// What asks its command to end.
-    pub stop_signal: i32,
-    /// vCPUs.
-    pub cpus: u8,
-    /// MiB.
-    pub memory: u32,
-    /// The configuration of its sandbox, in TOML.
-    pub options: String,
-    /// Whether all is logged, and the kernel's console with it.
-    pub debug: bool,
-    /// What is put into its image at each start.
-    pub inject: Vec<Injection>,
-    /// Its network.
-    pub network: Plan,
-    /// The OCI spec of its container.
-    pub spec: Value,
-    /// Files of its bundle besides, by name.
-    pub files: BTreeMap<String, String>,
-    /// When it was made, in seconds since the epoch.
-    pub created: u64,
-}
-
-/// How a VM ended.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct End {
-    /// The command's exit status.
-    pub status: u32,
-    /// When, in seconds since the epoch.
-    pub at: u64,
-}
 
 /// How a VM is.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,46 +57,6 @@ pub struct State {
     directory: PathBuf,
 }
 
-/// Checks a VM's name.
-///
-/// # Errors
-/// When it is none, saying what is allowed.
-pub fn name(text: &str) -> Result<String, String> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if !begins || text.len() > MAX_NAME || !text.bytes().all(is_plain) {
-        return Err(format!(
-            "a name has 1 to {MAX_NAME} letters, digits, - and _, and begins with a letter or a digit"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-/// Seconds since the epoch.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The directory of all VMs.
-fn all_vms() -> PathBuf {
-    let base = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    base.unwrap_or_else(|| STATE.into()).join(VMS)
-}
-
-/// Whether there is a VM of this name.
-pub fn exists(name: &str) -> bool {
-    all_vms().join(name).exists()
-}
-
-/// What makes the name of a VM one of the host's: VMs in another directory than the usual one may have the same names.
-pub fn place() -> String {
-    let vms = all_vms();
-    if vms == Path::new(STATE).join(VMS) {
-        return String::new();
-    }
-    format!("-{}", &Digest::of(vms.as_os_str().as_encoded_bytes()).hex()[..8])
-}
-
 impl State {
     /// Makes the state of a new VM.
     ///
@@ -163,6 +69,7 @@ impl State {
     fn create_in(vms: &Path, name: &str, description: &Description) -> Result<State> {
         let failed = || format!("making the state of {name} in {}", vms.display());
         DirBuilder::new().recursive(true).mode(0o700).create(vms).with_context(failed)?;
+        check(vms)?;
         remove_unfinished(vms);
         let unfinished = State { name: name.to_owned(), directory: vms.join(unfinished_name()) };
         let made = || -> Result<()> {
@@ -182,7 +89,7 @@ impl State {
             }
         };
         if let Err(error) = made() {
-            let _ = fs::remove_dir_all(&unfinished.directory);
+            let _ = remove_tree(&unfinished.directory);
             return Err(error.context(failed()));
         }
         Ok(State { name: name.to_owned(), directory: vms.join(name) })
@@ -204,7 +111,9 @@ impl State {
     /// # Errors
     /// When there is none.
     pub fn open(name: &str) -> Result<State> {
-        let directory = all_vms().join(name);
+        let vms = all_vms();
+        check(&vms)?;
+        let directory = vms.join(name);
         match directory.is_dir() {
             true => Ok(State { name: name.to_owned(), directory }),
             false => Err(anyhow!("no VM is named {name}; `krunctl ls` shows those that there are")),
@@ -214,6 +123,7 @@ impl State {
     /// The states of all VMs, by name.
     pub fn all() -> Result<Vec<State>> {
         let vms = all_vms();
+        check(&vms)?;
         let entries = match fs::read_dir(&vms) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             read => read.with_context(|| format!("reading {}", vms.display()))?,
@@ -374,36 +284,14 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// The name of a directory that this process makes or removes. No VM has such a name.
-fn unfinished_name() -> String {
-    format!(".{}-{}", std::process::id(), now())
-}
-
-/// Removes what processes were making or removing when they were killed.
-fn remove_unfinished(vms: &Path) {
-    for entry in fs::read_dir(vms).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((pid, _)) = name.strip_prefix('.').and_then(|rest| rest.split_once('-')) else { continue };
-        if pid.parse::<u32>().is_ok()
-            && !Path::new("/proc").join(pid).exists()
-            && let Err(error) = remove_tree(&entry.path())
-        {
-            eprintln!("krunctl: removing what is left of a VM: {error:#}");
-        }
-    }
-}
-
-/// Removes what a VM may have written: rm goes down any number of directories with few descriptors, and through no link.
-fn remove_tree(path: &Path) -> Result<()> {
-    let mut rm = Command::new("rm");
-    let status = rm.args(["-rf", "--one-file-system", "--"]).arg(path).status().context("starting rm")?;
-    ensure!(status.success(), "rm -rf {}: {status}", path.display());
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
     use super::*;
+    use crate::root::Origin;
 
     fn description() -> Description {
         Description {
@@ -427,28 +315,20 @@ mod tests {
     }
 
     #[test]
-    fn names_are_plain() {
-        for good in ["web", "7", "a-b_c-d"] {
-            assert!(name(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".x", "x.y", "-x", "a/b", "a b", "ä", &"x".repeat(MAX_NAME + 1)] {
-            assert!(name(bad).unwrap_err().contains("1 to 48"), "{bad}");
-        }
-    }
-
-    #[test]
     fn a_name_is_taken_once_and_nothing_stays_of_the_other() {
         let dir = tempfile::tempdir().unwrap();
-        State::create_in(dir.path(), "web", &description()).unwrap();
-        let error = format!("{:#}", State::create_in(dir.path(), "web", &description()).err().unwrap());
+        let vms = dir.path().join("vms");
+        State::create_in(&vms, "web", &description()).unwrap();
+        let error = format!("{:#}", State::create_in(&vms, "web", &description()).err().unwrap());
         assert!(error.contains("taken"), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(&vms).unwrap().count(), 1);
     }
 
     #[test]
     fn a_vm_is_created_started_lost_and_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let state = State::create_in(dir.path(), "web", &description()).unwrap();
+        let vms = dir.path().join("vms");
+        let state = State::create_in(&vms, "web", &description()).unwrap();
         assert_eq!(state.condition().unwrap(), Condition::Created);
         let keeper = state.keep().unwrap();
         state.starting().unwrap();
@@ -458,28 +338,19 @@ mod tests {
         state.ended(7).unwrap();
         assert_eq!(state.condition().unwrap(), Condition::Exited(7));
         state.delete().unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&vms).unwrap().count(), 0);
     }
 
     #[test]
     fn what_is_broken_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let state = State::create_in(dir.path(), "web", &description()).unwrap();
+        let vms = dir.path().join("vms");
+        let state = State::create_in(&vms, "web", &description()).unwrap();
         fs::write(state.path(DESCRIPTION), "{\"version\": 1").unwrap();
         let error = format!("{:#}", state.description().unwrap_err());
         assert!(error.contains("vm.json") && error.contains("EOF"), "{error}");
         let newer = Description { version: 2, ..description() };
         state.write(DESCRIPTION, &newer).unwrap();
         assert!(state.description().unwrap_err().to_string().contains("version 2"));
-    }
-
-    #[test]
-    fn what_a_killed_process_was_making_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        // No process has such a pid: it is more than the kernel gives.
-        fs::create_dir(dir.path().join(".4194305-1")).unwrap();
-        fs::create_dir(dir.path().join(format!(".{}-1", std::process::id()))).unwrap();
-        remove_unfinished(dir.path());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
