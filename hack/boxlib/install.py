@@ -17,6 +17,7 @@ BINARIES = {
     f"{PROFILE}/containerd-shim-krunfp-v2": "usr/local/bin/containerd-shim-krunfp-v2",
     f"{PROFILE}/krun-vmm": "usr/local/bin/krun-vmm",
     f"{PROFILE}/krunctl": "usr/local/bin/krunctl",
+    f"{PROFILE}/krunctlfp": "usr/local/bin/krunctlfp",
     f"{PROFILE}/krun-scenarios": "usr/local/bin/krun-scenarios",
     f"{PROFILE}/krun-hostile-vmm": "usr/local/libexec/krun/krun-hostile-vmm",
     f"x86_64-unknown-linux-gnu/{PROFILE}/guest-init": "usr/local/libexec/krun/guest-init",

@@ -25,7 +25,8 @@ pub use crate::{
     error::{Error, Result},
     id::ProcessId,
     network::ports::{Port, Protocol, parse as parse_ports},
-    sandbox::{Exit, NewContainer, Sandbox},
+    sandbox::{Exit, NewContainer, NewProcess, Sandbox},
+    service::OPERATORS_PROCESS,
     stdio::StdioPaths,
 };
 use crate::{

@@ -24,8 +24,10 @@ mod identity;
 mod kill_points;
 mod krunctl;
 mod krunctl_image;
+mod krunctl_kill_points;
 mod krunctl_named;
 mod krunctl_network;
+mod krunctl_operator;
 mod krunctl_sh;
 mod lifecycle;
 mod limits;
@@ -88,8 +90,10 @@ pub const ALL: &[&[Scenario]] = &[
     network_many::SCENARIOS,
     krunctl::SCENARIOS,
     krunctl_image::SCENARIOS,
+    krunctl_kill_points::SCENARIOS,
     krunctl_named::SCENARIOS,
     krunctl_network::SCENARIOS,
+    krunctl_operator::SCENARIOS,
     krunctl_sh::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,

@@ -311,6 +311,7 @@ mod tests {
             "guest_init",
             "vmm",
             "debug_console",
+            "operator_root",
             "enable_annotations",
             "pod_max_cpus",
             "pod_max_memory_mib",

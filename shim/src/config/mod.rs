@@ -64,6 +64,8 @@ pub struct Config {
     pub vmm: Option<PathBuf>,
     /// A directory for the output of the guest kernels' consoles, a file per sandbox.
     pub debug_console: Option<PathBuf>,
+    /// A directory that is the root of an operator's processes in the VM; without, there are none.
+    pub operator_root: Option<PathBuf>,
     /// How large an annotation may make a pod's VM; none allows what its limits and the rest of this give.
     pub pod_max_cpus: Option<u8>,
     /// As `pod_max_cpus`, in MiB.
@@ -88,6 +90,7 @@ impl Default for Config {
             guest_init: None,
             vmm: None,
             debug_console: None,
+            operator_root: None,
             pod_max_cpus: None,
             pod_max_memory_mib: None,
             enable_annotations: None,
@@ -109,6 +112,7 @@ struct Layer {
     guest_init: Option<PathBuf>,
     vmm: Option<PathBuf>,
     debug_console: Option<PathBuf>,
+    operator_root: Option<PathBuf>,
     pod_max_cpus: Option<i64>,
     pod_max_memory_mib: Option<i64>,
     enable_annotations: Option<Vec<String>>,
@@ -214,6 +218,7 @@ impl Config {
         self.guest_init = layer.guest_init.or(self.guest_init.take());
         self.vmm = layer.vmm.or(self.vmm.take());
         self.debug_console = layer.debug_console.or(self.debug_console.take());
+        self.operator_root = layer.operator_root.or(self.operator_root.take());
         if let Some(cpus) = layer.pod_max_cpus {
             self.pod_max_cpus = Some(within(origin, cpus_in_range("pod_max_cpus", cpus))?);
         }

@@ -74,12 +74,17 @@ impl Share {
         &self.namespace
     }
 
-    /// Shows `rootfs` and `volumes` to the guest as those of `container`.
+    /// Shows `rootfs` and `volumes` to the guest as those of `container`; what of the rootfs is `read_only`, the host makes so.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a source that cannot be shared, else the failing
     /// step's, naming its path; nothing stays mounted.
-    pub fn add(&self, container: &str, rootfs: &Pinned, volumes: &[Volume]) -> Result<ContainerShare> {
+    pub fn add(
+        &self,
+        container: &str,
+        (rootfs, read_only): (&Pinned, ReadOnly),
+        volumes: &[Volume],
+    ) -> Result<ContainerShare> {
         let root = rootfs_path(container);
         let mut share = ContainerShare {
             container: container.to_owned(),
@@ -90,7 +95,7 @@ impl Share {
         };
         let mut followed = Vec::new();
         make_directory(&self.mount, &root, 0o755)?;
-        share.mounts.push(self.bind(rootfs, &root, true, ReadOnly::Nothing)?);
+        share.mounts.push(self.bind(rootfs, &root, true, read_only)?);
         for (number, volume) in volumes.iter().enumerate() {
             let Volume::Files(volume) = volume else { continue };
             let path = volume_path(container, number);

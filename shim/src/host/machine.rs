@@ -20,6 +20,7 @@ use crate::{
     config::{Config, Size},
     error::{Error, Result},
     files::{
+        mount::ReadOnly,
         pin::Pinned,
         share::{ContainerShare, Share},
         state_dir::{self, StateDir},
@@ -136,7 +137,12 @@ impl Machine<HostCgroup> for KrunMachine {
         self.network
     }
 
-    fn share(&self, container: &str, rootfs: &Pinned, volumes: &[Volume]) -> Result<ContainerShare> {
+    fn share(
+        &self,
+        container: &str,
+        rootfs: (&Pinned, ReadOnly),
+        volumes: &[Volume],
+    ) -> Result<ContainerShare> {
         self.share.add(container, rootfs, volumes)
     }
 

@@ -53,6 +53,15 @@ pub struct NewContainer {
     pub options: RuntimeOptions,
 }
 
+/// What is asked for when a process is added to a running container.
+#[derive(Debug, Clone, Default)]
+pub struct NewProcess {
+    /// An OCI process object as JSON.
+    pub process: Vec<u8>,
+    /// Whether it is an operator's: it runs in the VM, outside of its containers.
+    pub is_operators: bool,
+}
+
 /// A sandbox: one VM and the containers in it.
 ///
 /// Every call may be made at any time and by several callers at once, except that a container's
@@ -63,7 +72,7 @@ pub trait Sandbox: Send + Sync + 'static {
     async fn create(&self, new: NewContainer) -> Result<u32>;
 
     /// Makes a process in a running container, and starts it.
-    async fn exec(&self, id: &ProcessId, process: Vec<u8>, stdio: StdioPaths) -> Result<()>;
+    async fn exec(&self, id: &ProcessId, new: NewProcess, stdio: StdioPaths) -> Result<()>;
 
     /// Starts a created container's process. When that fails, the container ends.
     async fn start(&self, container: &str) -> Result<()>;

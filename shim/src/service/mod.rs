@@ -21,10 +21,13 @@ use log::{debug, info};
 use crate::{
     error::{Error, Result},
     id,
-    sandbox::{NewContainer, ProcessId},
+    sandbox::{NewContainer, NewProcess, ProcessId},
     stdio::StdioPaths,
     task::{ProcessState, Status as ProcessStatus, Tasks},
 };
+
+/// The type of an exec's spec that is an operator's process, as JSON like any other.
+pub const OPERATORS_PROCESS: &str = "io.containerd.krun/OperatorsProcess";
 
 /// The service, under whichever of its names containerd calls it.
 pub struct Service {
@@ -175,9 +178,10 @@ impl shim_async::Task for Service {
             stderr: request.stderr,
             terminal: request.terminal,
         };
-        let spec = request.spec.into_option().unwrap_or_default().value;
+        let Any { type_url, value: process, .. } = request.spec.into_option().unwrap_or_default();
+        let new = NewProcess { process, is_operators: type_url == OPERATORS_PROCESS };
         id::check("exec id", &request.exec_id)?;
-        self.tasks.add_exec(process_id(request.id, request.exec_id), spec, stdio)?;
+        self.tasks.add_exec(process_id(request.id, request.exec_id), new, stdio)?;
         Ok(Empty::new())
     }
 

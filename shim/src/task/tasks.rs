@@ -21,7 +21,7 @@ use super::process::{Ended, Process, Status};
 use crate::{
     error::{Error, Result},
     events::Publish,
-    sandbox::{Exit, NewContainer, ProcessId, Sandbox},
+    sandbox::{Exit, NewContainer, NewProcess, ProcessId, Sandbox},
     stdio::StdioPaths,
 };
 
@@ -73,8 +73,8 @@ pub(super) struct Task {
 
 pub(super) struct Exec {
     pub(super) process: Arc<Process>,
-    /// The OCI process object as JSON, until it is started.
-    spec: Vec<u8>,
+    /// What is started.
+    new: NewProcess,
     /// The size of its terminal, width and height in characters, when it was set before the start.
     pub(super) size: Option<(u32, u32)>,
 }
@@ -216,7 +216,7 @@ impl Tasks {
     /// # Errors
     /// `NOT_FOUND` for an unknown container, `ALREADY_EXISTS` for a taken id,
     /// `FAILED_PRECONDITION` when the container does not run.
-    pub fn add_exec(&self, id: ProcessId, spec: Vec<u8>, stdio: StdioPaths) -> Result<()> {
+    pub fn add_exec(&self, id: ProcessId, new: NewProcess, stdio: StdioPaths) -> Result<()> {
         let task = self.task(&id.container)?;
         task.init.require(&[Status::Created, Status::Running], "exec in")?;
         {
@@ -228,7 +228,7 @@ impl Tasks {
                 )));
             }
             let process = Arc::new(Process::new(id.clone(), 0, stdio));
-            execs.insert(id.exec.clone(), Exec { process, spec, size: None });
+            execs.insert(id.exec.clone(), Exec { process, new, size: None });
         }
         self.publish(TaskExecAdded { container_id: id.container, exec_id: id.exec, ..Default::default() });
         Ok(())
@@ -266,8 +266,8 @@ impl Tasks {
         } else {
             process.require(&[Status::Created], "start")?;
             task.init.require(&[Status::Running], "exec in")?;
-            let spec = lock(&task.execs).get(&id.exec).map(|exec| exec.spec.clone()).unwrap_or_default();
-            if let Err(error) = self.sandbox.exec(id, spec, process.stdio.clone()).await {
+            let new = lock(&task.execs).get(&id.exec).map(|exec| exec.new.clone()).unwrap_or_default();
+            if let Err(error) = self.sandbox.exec(id, new, process.stdio.clone()).await {
                 process.set_ended(Exit { status: 255, oom_killed: false });
                 return Err(error);
             }

@@ -18,7 +18,7 @@ use super::*;
 use crate::{
     error::{Error, Result},
     events::Publish,
-    sandbox::{Exit, NewContainer, ProcessId, Sandbox},
+    sandbox::{Exit, NewContainer, NewProcess, ProcessId, Sandbox},
     stdio::StdioPaths,
 };
 
@@ -57,7 +57,7 @@ impl Sandbox for Fake {
         }
         Ok(4711)
     }
-    async fn exec(&self, id: &ProcessId, _: Vec<u8>, _: StdioPaths) -> Result<()> {
+    async fn exec(&self, id: &ProcessId, _: NewProcess, _: StdioPaths) -> Result<()> {
         if id.exec == "missing" {
             return Err(Error::not_found("exec: \"nope\": executable file not found in $PATH"));
         }
@@ -211,7 +211,7 @@ async fn every_call_on_an_unknown_task_is_not_found() {
     assert_eq!(code(tasks.pid("nobody")), Code::NOT_FOUND);
     assert_eq!(code(tasks.resize(&id, 1, 1).await), Code::NOT_FOUND);
     assert_eq!(code(tasks.close_stdin(&id).await), Code::NOT_FOUND);
-    assert_eq!(code(tasks.add_exec(exec("nobody", "e"), vec![], StdioPaths::default())), Code::NOT_FOUND);
+    assert_eq!(code(tasks.add_exec(exec("nobody", "e"), NewProcess::default(), StdioPaths::default())), Code::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn calls_in_the_wrong_state_are_refused() {
     assert_eq!(code(tasks.start(&id).await), Code::FAILED_PRECONDITION);
     assert_eq!(code(tasks.kill(&id, 15, false).await), Code::NOT_FOUND);
     assert_eq!(
-        code(tasks.add_exec(exec("a", "e"), vec![], StdioPaths::default())),
+        code(tasks.add_exec(exec("a", "e"), NewProcess::default(), StdioPaths::default())),
         Code::FAILED_PRECONDITION
     );
     tasks.delete(&id).await.unwrap();
@@ -242,8 +242,8 @@ async fn an_exec_lives_and_init_ends_last() {
     let (init, id) = (ProcessId::init("a"), exec("a", "e"));
     tasks.create(new("a")).await.unwrap();
     tasks.start(&init).await.unwrap();
-    tasks.add_exec(id.clone(), vec![], StdioPaths::default()).unwrap();
-    assert_eq!(code(tasks.add_exec(id.clone(), vec![], StdioPaths::default())), Code::ALREADY_EXISTS);
+    tasks.add_exec(id.clone(), NewProcess::default(), StdioPaths::default()).unwrap();
+    assert_eq!(code(tasks.add_exec(id.clone(), NewProcess::default(), StdioPaths::default())), Code::ALREADY_EXISTS);
     assert_eq!(code(tasks.kill(&id, 9, false).await), Code::FAILED_PRECONDITION);
     assert_eq!(tasks.start(&id).await.unwrap(), 4711);
     fake.end(&init, 1);
@@ -260,7 +260,7 @@ async fn an_exec_that_cannot_start_leaves_the_container_running() {
     let (init, id) = (ProcessId::init("a"), exec("a", "missing"));
     tasks.create(new("a")).await.unwrap();
     tasks.start(&init).await.unwrap();
-    tasks.add_exec(id.clone(), vec![], StdioPaths::default()).unwrap();
+    tasks.add_exec(id.clone(), NewProcess::default(), StdioPaths::default()).unwrap();
     let error = tasks.start(&id).await.unwrap_err();
     assert!(error.to_string().contains("\"nope\""), "{error}");
     assert_eq!(tasks.state(&id).unwrap().0.status, Status::Stopped);
@@ -373,7 +373,7 @@ async fn an_execs_terminal_may_get_its_size_before_the_start() {
     tasks.create(new("a")).await.unwrap();
     tasks.start(&ProcessId::init("a")).await.unwrap();
     let id = ProcessId { container: "a".to_owned(), exec: "e".to_owned() };
-    tasks.add_exec(id.clone(), Vec::new(), StdioPaths::default()).unwrap();
+    tasks.add_exec(id.clone(), NewProcess::default(), StdioPaths::default()).unwrap();
     tasks.resize(&id, 80, 24).await.unwrap();
     assert!(fake.sizes.lock().unwrap().is_empty());
     tasks.start(&id).await.unwrap();

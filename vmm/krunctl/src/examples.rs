@@ -17,7 +17,8 @@ pub const CREATE: &str = "Examples:
 pub const EXEC: &str = "Examples:
   krunctl exec web -- nginx -t
   krunctl exec web                      a shell, on a terminal
-  krunctl exec -i web -- tee /tmp/file <file";
+  krunctl exec -i web -- tee /tmp/file <file
+  krunctl exec --sandbox 3f2a91         an operator's shell in a VM of containerd's";
 
 pub const CP: &str = "Examples:
   krunctl cp ./index.html web:/usr/share/nginx/html

@@ -18,7 +18,7 @@ use ttrpc::context::Context;
 use super::{host_side::HostSide, process::Process, vm::Vm};
 use crate::{
     bundle::HostPolicy,
-    config::Limits,
+    config::{Limits, RuntimeOptions},
     error::{Error, Result},
     files::{
         follow::Follower,
@@ -44,6 +44,8 @@ pub struct Container<H: Host> {
     pub is_sandbox: bool,
     /// As it was made.
     pub policy: HostPolicy,
+    /// What containerd said of the configuration.
+    pub options: RuntimeOptions,
     pub anchor: Arc<H::Anchor>,
     pub hooks: Arc<ContainerHooks>,
     /// Its cgroup, which the host's side keeps and removes.
@@ -75,7 +77,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<H: Host> Container<H> {
     /// A container whose host's side is complete.
     pub fn new(
-        policy: HostPolicy,
+        (policy, options): (HostPolicy, RuntimeOptions),
         mut relays: JoinSet<()>,
         anchor: Arc<H::Anchor>,
         follower: Follower,
@@ -90,6 +92,7 @@ impl<H: Host> Container<H> {
             is_sandbox: host.vm.is_some(),
             limits: Mutex::new(policy.limits),
             policy,
+            options,
             anchor,
             hooks: host.hooks.clone(),
             cgroup: host.cgroup.as_ref().map(Arc::downgrade),
@@ -214,7 +217,7 @@ impl<H: Host> Container<H> {
             () = self.init.killed() => {}
             () = self.anchor.ended() => {
                 warn!("the anchor of {} was killed: so is the container", self.init.id);
-                let kill = signal_request(&self.init.id, libc::SIGKILL as u32, true);
+                let kill = signal_request(&self.init.in_guest, libc::SIGKILL as u32, true);
                 let deadline = Instant::now() + LAST_WORD;
                 // One that does not take it does not end either.
                 let _ = timeout_at(deadline, async {
@@ -266,7 +269,7 @@ impl<H: Host> Container<H> {
     /// Removes the container from a guest that goes on.
     pub async fn leave(&self, vm: &Vm<H>) {
         let id = &self.init.id.container;
-        let reference = api::ContainerRef { container_id: id.clone(), ..Default::default() };
+        let reference = container_ref(id);
         let what = format!("remove {id}");
         let removed =
             vm.call(&what, async |guest, limit| guest.client.delete_container(limit, &reference).await).await;
@@ -276,9 +279,18 @@ impl<H: Host> Container<H> {
     }
 }
 
-/// Follows an exec from its start to its end. It outlives neither its container nor a SIGKILL by more than [`LAST_WORD`],
-/// whatever the guest says of it.
+/// Follows an exec from its start to its end, and that of its output.
 pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, exec: Arc<Process>) {
+    let exit = follow(&vm, &container, &exec).await;
+    // Who reads its output, or does not, must not keep the VM.
+    drop(vm);
+    failpoint!("exec.ended");
+    exec.conclude(exit).await;
+}
+
+/// Waits for the end of an exec. It outlives neither its container nor a SIGKILL by more than [`LAST_WORD`], whatever the guest
+/// says of it.
+pub async fn follow<H: Host>(vm: &Vm<H>, container: &Container<H>, exec: &Process) -> Exit {
     let outlived = async {
         tokio::select! {
             _ = container.init.ended() => {}
@@ -287,22 +299,16 @@ pub async fn follow_exec<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, 
         sleep(LAST_WORD).await;
         warn!("{}: it or its container was ended, and the guest has not told within {LAST_WORD:?}", exec.id);
     };
-    let exit = tokio::select! {
-        exit = record(&vm, &exec) => exit,
+    tokio::select! {
+        exit = record(vm, exec) => exit,
         () = outlived => Exit::KILLED,
-    };
-    failpoint!("exec.ended");
-    exec.set_exit(exit);
-    if let Some(pumps) = exec.pumps() {
-        pumps.finish().await;
     }
-    exec.set_finished();
 }
 
 /// Ends an exec that the guest was late with, as nobody else knows of it. One that is made later still runs until its
 /// container ends.
 pub async fn forget_exec<H: Host>(vm: Arc<Vm<H>>, exec: Arc<Process>) {
-    let kill = signal_request(&exec.id, libc::SIGKILL as u32, false);
+    let kill = signal_request(&exec.in_guest, libc::SIGKILL as u32, false);
     let what = format!("end {}, which was late", exec.id);
     let killed = vm.call(&what, async |guest, limit| guest.client.signal(limit, &kill).await).await;
     let reference = exec.reference();
@@ -335,7 +341,12 @@ async fn record<H: Host>(vm: &Vm<H>, process: &Process) -> Exit {
     }
 }
 
-/// A signal for the guest.
+/// How the guest is asked about a container.
+pub fn container_ref(id: &str) -> api::ContainerRef {
+    api::ContainerRef { container_id: id.to_owned(), ..Default::default() }
+}
+
+/// A signal for the guest, which calls the process `id`.
 pub fn signal_request(id: &ProcessId, signal: u32, all: bool) -> api::SignalRequest {
     api::SignalRequest {
         container_id: id.container.clone(),

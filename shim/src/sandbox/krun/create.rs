@@ -16,7 +16,7 @@ use crate::{
     bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume},
     config::Config,
     error::{Error, Result},
-    files::{follow::Follower, pin::Pinned},
+    files::{follow::Follower, mount::ReadOnly, pin::Pinned},
     hooks::ContainerHooks,
     network::{self, Bound, Choice},
     sandbox::{
@@ -115,7 +115,7 @@ impl<H: Host> KrunSandbox<H> {
             }
         };
         let pid = anchor.pid();
-        let container = Container::new(policy, relays, anchor, follower, side);
+        let container = Container::new((policy, new.options), relays, anchor, follower, side);
         self.lock().insert(new.id.clone(), container.clone());
         self.set_oom_score_adj(&vm);
         let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
@@ -197,7 +197,7 @@ impl<H: Host> KrunSandbox<H> {
         };
         drop(slot);
         let (sharing, id) = (vm.clone(), id.to_owned());
-        let share = blocking("share the files", move || sharing.machine().share(&id, &rootfs, &volumes));
+        let share = blocking("share the files", move || sharing.machine().share(&id, (&rootfs, ReadOnly::Nothing), &volumes));
         let share = share.await?;
         let follower = share.follower().clone();
         side.share = Some(share);

@@ -5,6 +5,7 @@ mod clock;
 mod container;
 mod create;
 mod host_side;
+mod operator;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -23,14 +24,14 @@ use log::{info, warn};
 use tokio::time::timeout;
 
 use self::{
-    container::{Container, LAST_WORD, follow_exec, forget_exec, signal_request},
+    container::{Container, LAST_WORD, container_ref, follow_exec, forget_exec, signal_request},
     create::blocking,
     process::Process,
     update::Update,
     vm::Vm,
 };
 use super::{
-    Exit, NewContainer, ProcessId, Sandbox,
+    Exit, NewContainer, NewProcess, ProcessId, Sandbox,
     host::{Anchor, Cgroup, Host, Machine},
 };
 use crate::{
@@ -156,8 +157,9 @@ impl<H: Host> KrunSandbox<H> {
             return Ok(());
         }
         let vm = self.vm_of(&id.container).await?;
-        self.process(id)?.set_killed();
-        let request = signal_request(id, libc::SIGKILL as u32, all);
+        let process = self.process(id)?;
+        process.set_killed();
+        let request = signal_request(&process.in_guest, libc::SIGKILL as u32, all);
         let what = format!("kill {id}");
         let killed = vm
             .call_within(LAST_WORD, &what, async |guest, limit| guest.client.signal(limit, &request).await)
@@ -177,17 +179,16 @@ impl<H: Host> KrunSandbox<H> {
     }
 }
 
-fn container_ref(id: &str) -> api::ContainerRef {
-    api::ContainerRef { container_id: id.to_owned(), ..Default::default() }
-}
-
 #[async_trait]
 impl<H: Host> Sandbox for KrunSandbox<H> {
     async fn create(&self, new: NewContainer) -> Result<u32> {
         self.make(new).await
     }
 
-    async fn exec(&self, id: &ProcessId, process: Vec<u8>, stdio: StdioPaths) -> Result<()> {
+    async fn exec(&self, id: &ProcessId, new: NewProcess, stdio: StdioPaths) -> Result<()> {
+        if new.is_operators {
+            return self.start_operators(id, &new.process, stdio).await;
+        }
         let container = self.container(&id.container)?;
         let vm = self.vm_of(&id.container).await?;
         let guest = vm.guest().await?;
@@ -199,7 +200,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         let request = api::ExecRequest {
             container_id: id.container.clone(),
             exec_id: id.exec.clone(),
-            process: bundle::to_guest_process(process),
+            process: bundle::to_guest_process(new.process),
             stdio: Some(numbers).into(),
             ..Default::default()
         };
@@ -245,7 +246,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         if signal == libc::SIGKILL as u32 {
             return self.kill(id, all).await;
         }
-        let request = signal_request(id, signal, all);
+        let request = signal_request(&self.process(id)?.in_guest, signal, all);
         let vm = self.vm_of(&id.container).await?;
         vm.call(&format!("signal {id}"), async |guest, limit| guest.client.signal(limit, &request).await)
             .await?;
@@ -265,9 +266,10 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
     }
 
     async fn resize(&self, id: &ProcessId, width: u32, height: u32) -> Result<()> {
+        let api::ProcessRef { container_id, exec_id, .. } = self.process(id)?.reference();
         let request = api::ResizeRequest {
-            container_id: id.container.clone(),
-            exec_id: id.exec.clone(),
+            container_id,
+            exec_id,
             width,
             height,
             ..Default::default()
@@ -333,7 +335,8 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         process.finished().await;
         let Ok(container) = self.container(&id.container) else { return };
         container.execs().remove(&id.exec);
-        if container.init.exit().is_some() {
+        if container.init.exit().is_some() || process.in_guest.is_init() {
+            // The guest has forgotten it by itself.
             return;
         }
         let reference = process.reference();

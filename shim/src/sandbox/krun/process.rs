@@ -17,6 +17,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// A process that exists in the guest, or is about to.
 pub struct Process {
     pub id: ProcessId,
+    /// What the guest calls it.
+    pub in_guest: ProcessId,
     pumps: watch::Sender<Option<Arc<Pumps>>>,
     exit: watch::Sender<Option<Exit>>,
     finished: watch::Sender<bool>,
@@ -25,8 +27,15 @@ pub struct Process {
 
 impl Process {
     pub fn new(id: ProcessId) -> Arc<Self> {
+        let in_guest = id.clone();
+        Process::in_guest_as(id, in_guest)
+    }
+
+    /// One that the guest calls otherwise.
+    pub fn in_guest_as(id: ProcessId, in_guest: ProcessId) -> Arc<Self> {
         Arc::new(Process {
             id,
+            in_guest,
             pumps: watch::Sender::new(None),
             exit: watch::Sender::new(None),
             finished: watch::Sender::new(false),
@@ -47,8 +56,8 @@ impl Process {
     /// How the guest is asked about it.
     pub fn reference(&self) -> api::ProcessRef {
         api::ProcessRef {
-            container_id: self.id.container.clone(),
-            exec_id: self.id.exec.clone(),
+            container_id: self.in_guest.container.clone(),
+            exec_id: self.in_guest.exec.clone(),
             ..Default::default()
         }
     }
@@ -87,6 +96,15 @@ impl Process {
             // The sender lives in `self`, so this cannot fail.
             let _ = changes.changed().await;
         }
+    }
+
+    /// Records the end, and that of the output when it comes.
+    pub async fn conclude(&self, exit: Exit) {
+        self.set_exit(exit);
+        if let Some(pumps) = self.pumps() {
+            pumps.finish().await;
+        }
+        self.set_finished();
     }
 
     /// Says that nothing more will happen to the process, nor to its output.

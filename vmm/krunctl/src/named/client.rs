@@ -1,10 +1,10 @@
-//! Calls of the process that keeps a VM: containerd's task API, at a socket in the VM's bundle.
+//! Calls of the process that keeps a VM: containerd's task API, at a socket in the VM's bundle. A shim answers them too.
 
 use std::{
     fs::File,
     future::Future,
     os::unix::{fs::OpenOptionsExt, net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -53,11 +53,18 @@ impl Vm {
         let id = id_of(state.name());
         let path = Vm::bundle(state).join(SOCKET);
         let not_running = || format!("{} does not run; `krunctl start {0}` starts it", state.name());
+        Vm::at(&path, &id).await.with_context(not_running)
+    }
+
+    /// Connects to what keeps the VM of container `id` and answers at `socket`, on the current runtime.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn at(socket: &Path, id: &str) -> Result<Vm> {
         // The library says less of what is wrong with the path.
-        UnixStream::connect(&path).with_context(not_running)?;
-        let client =
-            Client::connect(&format!("unix://{}", path.display())).await.with_context(not_running)?;
-        Ok(Vm { client: TaskClient::new(client), id })
+        UnixStream::connect(socket)?;
+        let client = Client::connect(&format!("unix://{}", socket.display())).await?;
+        Ok(Vm { client: TaskClient::new(client), id: id.to_owned() })
     }
 
     /// Where the VM's bundle is.
@@ -87,9 +94,9 @@ impl Vm {
         Ok(root)
     }
 
-    /// Runs one more process, an OCI process object as JSON, and starts it.
-    pub async fn exec(&self, exec: &str, process: Vec<u8>, stdio: StdioPaths) -> Result<()> {
-        let spec = Any { value: process, ..Default::default() };
+    /// Runs one more process, an OCI process object as JSON, and starts it; `kind` is its type.
+    pub async fn exec(&self, exec: &str, process: Vec<u8>, kind: &str, stdio: StdioPaths) -> Result<()> {
+        let spec = Any { type_url: kind.to_owned(), value: process, ..Default::default() };
         let request = ExecProcessRequest {
             id: self.id.clone(),
             exec_id: exec.to_owned(),

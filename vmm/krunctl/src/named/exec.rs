@@ -1,17 +1,24 @@
-//! `krunctl exec`: one more process in a VM that runs.
+//! `krunctl exec`: one more process in a VM that runs, of ours or of containerd's.
 
 use std::{
     io::{self, IsTerminal},
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
+use shim::direct::OPERATORS_PROCESS;
 use tokio::signal::unix;
 
-use super::{client::Vm, state::State};
+use super::{
+    client::Vm,
+    name, sandbox,
+    state::State,
+};
 use crate::{
+    bundle::Bundle,
     container::defaults, duration, env, exit, signals::Signals, spec::user, stdio::Fifos, terminal, vm,
 };
 
@@ -21,8 +28,11 @@ const SHELL: &str = "/bin/sh";
 /// The flags of `exec`.
 #[derive(Args)]
 pub struct Arguments {
+    /// The VM's name
+    #[arg(value_name = "NAME", value_parser = name, required_unless_present = "sandbox")]
+    name: Option<String>,
     #[command(flatten)]
-    name: super::Name,
+    containerds: sandbox::Arguments,
     #[command(flatten)]
     env: env::Arguments,
     /// Give the command our standard input
@@ -64,6 +74,73 @@ impl Plan {
         );
         Ok(Plan { args: vec![SHELL.to_owned()], interactive: true, tty: true })
     }
+
+    /// Says in the process whether it has a terminal.
+    fn complete(&self, process: &mut Value) -> Result<()> {
+        process["terminal"] = self.tty.into();
+        if self.tty {
+            let (columns, rows) = terminal::size()?;
+            process["consoleSize"] = json!({"width": columns, "height": rows});
+        }
+        Ok(())
+    }
+}
+
+/// Where the command runs.
+enum Target {
+    /// In the container of a VM of ours.
+    Named(State),
+    /// In the VM of a sandbox of containerd, whose id begins so. The FIFOs are in the bundle.
+    Sandbox(String, Bundle),
+}
+
+impl Target {
+    fn of(arguments: &Arguments) -> Result<Target> {
+        match (&arguments.name, &arguments.containerds.sandbox) {
+            (Some(name), _) => Ok(Target::Named(State::open(name)?)),
+            (None, Some(id)) => Ok(Target::Sandbox(id.clone(), Bundle::make()?)),
+            // The command line has one of them.
+            (None, None) => bail!("a VM's name or --sandbox is needed"),
+        }
+    }
+
+    /// Connects, and describes the process.
+    async fn connect(
+        &self,
+        arguments: &Arguments,
+        plan: &Plan,
+        variables: &[env::Variable],
+    ) -> Result<(Vm, Value)> {
+        match self {
+            Target::Named(state) => {
+                let description = state.description()?;
+                let vm = Vm::connect(state).await?;
+                let process =
+                    process(arguments, plan, &vm, variables, &description.spec["process"]).await?;
+                Ok((vm, process))
+            }
+            Target::Sandbox(id, _) => {
+                let vm = arguments.containerds.connect(id).await?;
+                let cwd = arguments.workdir.as_deref().unwrap_or("/");
+                Ok((vm, sandbox::process(&plan.args, plan.tty, cwd, variables)?))
+            }
+        }
+    }
+
+    fn directory(&self) -> PathBuf {
+        match self {
+            Target::Named(state) => Vm::bundle(state),
+            Target::Sandbox(_, bundle) => bundle.path().to_owned(),
+        }
+    }
+
+    /// The type of its processes.
+    fn kind(&self) -> &'static str {
+        match self {
+            Target::Named(_) => "",
+            Target::Sandbox(..) => OPERATORS_PROCESS,
+        }
+    }
 }
 
 /// Answers the command's exit status.
@@ -77,19 +154,19 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     if plan.tty {
         terminal::require()?;
     }
-    let state = State::open(&arguments.name.name)?;
-    let description = state.description()?;
+    let target = Target::of(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let vm = Vm::connect(&state).await?;
-        let process = process(arguments, &plan, &vm, &variables, &description.spec["process"]).await?;
-        let process = serde_json::to_vec(&process)?;
+        let (vm, mut process) = target.connect(arguments, &plan, &variables).await?;
+        plan.complete(&mut process)?;
         // No other exec had it, nor left a FIFO with it.
         let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let name = format!("exec-{}-{}", std::process::id(), since.as_nanos());
-        let fifos = Fifos::make(&Vm::bundle(&state), &name, plan.interactive, plan.tty)?;
-        attend(&vm, &name, process, fifos, (arguments, &plan), &mut signals).await
+        let mut fifos = Fifos::make(&target.directory(), &name, plan.interactive, plan.tty)?;
+        fifos.start_output();
+        vm.exec(&name, serde_json::to_vec(&process)?, target.kind(), fifos.paths()).await?;
+        attend(&vm, &name, fifos, (arguments, &plan), &mut signals).await
     });
     // A thread may still be reading our stdin.
     runtime.shutdown_background();
@@ -119,10 +196,7 @@ async fn process(
     if plan.tty {
         inherited.retain(|pair| !pair.starts_with("TERM="));
         inherited.extend(std::env::var("TERM").ok().map(|term| format!("TERM={term}")));
-        let (columns, rows) = terminal::size()?;
-        process["consoleSize"] = json!({"width": columns, "height": rows});
     }
-    process["terminal"] = plan.tty.into();
     process["args"] = plan.args.clone().into();
     process["env"] = env::with(&inherited, variables)?.into();
     if let Some(directory) = &arguments.workdir {
@@ -134,13 +208,10 @@ async fn process(
 async fn attend(
     vm: &Vm,
     name: &str,
-    process: Vec<u8>,
     mut fifos: Fifos,
     (arguments, plan): (&Arguments, &Plan),
     signals: &mut Signals,
 ) -> Result<u8> {
-    fifos.start_output();
-    vm.exec(name, process, fifos.paths()).await?;
     let is_raw = plan.tty && plan.interactive;
     let raw = is_raw.then(terminal::Raw::enter).transpose()?;
     fifos.start_input(vm.close_stdin(name));

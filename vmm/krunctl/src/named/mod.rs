@@ -2,6 +2,7 @@
 
 mod client;
 mod log;
+mod sandbox;
 mod state;
 
 pub mod cp;

@@ -5,6 +5,7 @@ use std::{io::Write, pin::pin};
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use shim::direct::NewProcess;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::Arguments;
@@ -97,7 +98,8 @@ impl Command<'_> {
         let (sandbox, id) = (&self.session.sandbox, self.session.process(&name));
         let mut fifos = Fifos::make(self.bundle.path(), &name, true, false)?;
         fifos.start_output();
-        sandbox.exec(&id, self.process.to_vec(), fifos.paths()).await?;
+        let new = NewProcess { process: self.process.to_vec(), is_operators: false };
+        sandbox.exec(&id, new, fifos.paths()).await?;
         fifos.send([line, b"\n".to_vec()].concat(), self.session.close_stdin(id.clone()));
         let status = self.session.wait(&id).await;
         fifos.drained().await;

@@ -23,6 +23,7 @@ use crate::{
     error::{Error, Result},
     files::{
         follow::Follower,
+        mount::ReadOnly,
         pin::{Pinned, fake},
     },
     network::{Backend, Choice, Dialer},
@@ -187,7 +188,7 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         self.network
     }
 
-    fn share(&self, _: &str, _: &Pinned, _: &[Volume]) -> Result<FakeShare> {
+    fn share(&self, _: &str, _: (&Pinned, ReadOnly), _: &[Volume]) -> Result<FakeShare> {
         Ok(FakeShare(self.made.host.step("share")?, Follower::default()))
     }
 

@@ -8,6 +8,7 @@ mod ending;
 mod guest;
 mod host;
 mod misbehaving;
+mod operators;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use self::{
 use super::KrunSandbox;
 use crate::{
     error::Result,
-    sandbox::{Exit, NewContainer, ProcessId, Sandbox},
+    sandbox::{Exit, NewContainer, NewProcess, ProcessId, Sandbox},
     stdio::StdioPaths,
 };
 
@@ -76,7 +77,8 @@ impl Bed {
 
     async fn exec(&self, container: &str, exec: &str) -> Result<ProcessId> {
         let id = ProcessId { container: container.to_owned(), exec: exec.to_owned() };
-        self.sandbox.exec(&id, b"{}".to_vec(), StdioPaths::default()).await?;
+        let process = NewProcess { process: b"{}".to_vec(), is_operators: false };
+        self.sandbox.exec(&id, process, StdioPaths::default()).await?;
         Ok(id)
     }
 

@@ -1,0 +1,7 @@
+//! krunctlfp, for tests only: krunctl that waits at the sandbox's failpoints. See `shim/src/failpoint.rs`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    krunctl::main()
+}
