@@ -4,13 +4,15 @@
 use crate::command::{Cmd, Running};
 use crate::ctx::Ctx;
 use crate::failpoints::{Held, Points};
-use crate::leaks::Snapshot;
+use crate::leaks::{self, Snapshot};
 use crate::scenario::{Outcome, Scenario};
 use crate::spec;
 use crate::wait::{until, until_true};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -108,41 +110,63 @@ fn kill_at(name: &str, points: &Points, mut running: Running) -> Result<crate::c
     running.finish()
 }
 
-/// Waits until the box is as it was.
-fn clean(before: &Snapshot) -> Result<()> {
-    let mut left = Vec::new();
-    let cleaned = until_true("a clean box", GRACE, || {
-        left = before.differences(&Snapshot::take()?);
-        Ok(left.is_empty())
-    });
-    cleaned.with_context(|| left.join("; "))
+/// What the box has.
+struct Seen(Snapshot, BTreeSet<String>);
+
+impl Seen {
+    fn now() -> Result<Seen> {
+        let mut network = leaks::network()?;
+        let tables = Cmd::new(&["nft", "list", "tables"]).run()?.ok()?.stdout_text();
+        network.extend(tables.lines().map(str::to_owned));
+        Ok(Seen(Snapshot::take()?, network))
+    }
+
+    /// What is there now and was not then.
+    fn left(&self) -> Result<Vec<String>> {
+        let now = Seen::now()?;
+        let mut left = self.0.differences(&now.0);
+        left.extend(now.1.difference(&self.1).map(|thing| format!("left behind: {thing}")));
+        Ok(left)
+    }
+
+    /// Waits until the box is as it was.
+    fn is_back(&self) -> Result<()> {
+        let mut left = Vec::new();
+        let cleaned = until_true("a clean box", GRACE, || {
+            left = self.left()?;
+            Ok(left.is_empty())
+        });
+        cleaned.with_context(|| left.join("; "))
+    }
 }
 
 fn run(ctx: &Ctx) -> Result<Outcome> {
     ensure!(Path::new(PLACE).exists(), "there is no {PLACE}: `make build` makes it");
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     let points = Points::listen()?;
-    let before = Snapshot::take()?;
+    let before = Seen::now()?;
     let run = |flags: &[&str]| {
         let first = ["run", "--root", &root, "--memory", "256", "--deny-all"];
         tool(&[&first, flags, &["--", "/bin/true"]].concat())
     };
     // It is refused once it has cleaned up.
     let next = || run(&["-v", "/no/such:/x"]);
-    for name in RUN {
-        let point_of = |name: &str| {
-            kill_at(name, &points, run(&[]).spawn()?)?.expect_status(128 + 9).map(drop)
-        };
-        point_of(name).with_context(|| name.to_owned())?;
+    let undone = |name: &str| {
         next().run()?.expect_status(125)?.refused(&["/no/such"]).with_context(|| format!("after {name}"))?;
-        clean(&before).with_context(|| format!("after {name}"))?;
-        println!("tried: kill -9 of krunctl run at {name}: the next one left a clean box");
+        before.is_back().with_context(|| format!("after {name}"))
+    };
+    for name in RUN {
+        let killed = kill_at(name, &points, run(&[]).spawn()?).and_then(|output| output.expect_status(128 + 9));
+        killed.with_context(|| name.to_owned())?;
+        let left = before.left()?.len();
+        ensure!(left > 0, "{name}: nothing was left to be removed");
+        undone(name)?;
+        println!("tried: kill -9 of krunctl run at {name}: it left {left} things, and the next one none");
     }
     for name in CLEANUP {
         kill_at("run.called", &points, run(&[]).spawn()?)?.expect_status(128 + 9)?;
         kill_at(name, &points, next().spawn()?).with_context(|| name.to_owned())?.expect_status(128 + 9)?;
-        next().run()?.expect_status(125)?.refused(&["/no/such"]).with_context(|| format!("after {name}"))?;
-        clean(&before).with_context(|| format!("after {name}"))?;
+        undone(name)?;
         println!("tried: kill -9 of the next krunctl run at {name}: the one after it left a clean box");
     }
     run(&[]).run()?.ok()?;
@@ -153,6 +177,7 @@ fn keeper(ctx: &Ctx) -> Result<Outcome> {
     ensure!(Path::new(PLACE).exists(), "there is no {PLACE}: `make build` makes it");
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     let points = Points::listen()?;
+    let before = Seen::now()?;
     let create = ["create", "--name", "web", "--root", &root, "--memory", "256", "--deny-all"];
     tool(&[&create[..], &["--", "/bin/sh", "-c", SERVER]].concat()).run()?.ok()?;
     crate::undo::remember(&["sh", "-c", "krunctl delete -f web || true"])?;
@@ -172,18 +197,13 @@ fn keeper(ctx: &Ctx) -> Result<Outcome> {
             // It may have heard of the end.
             Stop => ensure!([0, 125].contains(&output.status), "{}: {output}", case()),
         };
-        let status = tool(&["status", "web"]).run()?;
-        let shown = status.stdout_text();
-        ensure!(
-            ["lost", "created", "exited"].iter().any(|state| shown.contains(state)),
-            "{}: {status}",
-            case()
-        );
-        let state = shown.split_whitespace().find(|word| ["lost", "created", "exited"].contains(word));
-        println!("tried: kill -9 of the keeper at {name} of {command:?}: {}", state.unwrap_or_default());
+        let shown: Value = serde_json::from_str(&tool(&["status", "web"]).run()?.expect_status(3)?.stdout_text())?;
+        ensure!(shown["state"] == "lost", "{}: {shown}", case());
+        println!("tried: kill -9 of the keeper at {name} of {command:?}: the VM is lost, and starts again");
     }
     tool(&["start", "web"]).run()?.ok()?;
     tool(&["exec", "web", "--", "/bin/true"]).run()?.ok()?;
     tool(&["delete", "-f", "web"]).run()?.ok()?;
+    before.is_back()?;
     Ok(Outcome::Passed)
 }
