@@ -15,6 +15,7 @@ use super::krunctl::WHY;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("krunctl-image", image).krun_only(WHY),
     Scenario::new("krunctl-image-liars", liars).long().krun_only(WHY),
+    Scenario::new("krunctl-image-tls", tls).long().krun_only(WHY),
 ];
 
 const STORE: &str = "/var/lib/krun/images";
@@ -148,7 +149,13 @@ fn image(ctx: &Ctx) -> Result<Outcome> {
 /// A registry that lies, or is not there, gives nothing, and leaves nothing.
 fn liars(ctx: &Ctx) -> Result<Outcome> {
     let layout = layout(ctx)?;
-    for (lie, words) in [("blob", "sha256:"), ("endless", "bytes")] {
+    for (lie, words) in [
+        ("blob", "sha256:"),
+        ("endless", "bytes"),
+        ("truncated", "end of file"),
+        ("401", "access to app denied"),
+        ("429", "too many requests (429)"),
+    ] {
         let (_registry, reference) = registry(ctx, &layout, &[lie])?;
         let run = krunctl(&["run", "--plain-http", "--image", &reference, "--", "true"])?;
         run.expect_status(125)?.refused(&["--image", words])?;
@@ -167,5 +174,41 @@ fn liars(ctx: &Ctx) -> Result<Outcome> {
         let path = Path::new(STORE).join(directory);
         ensure!(fs::read_dir(&path)?.count() == 0, "{} is not empty", path.display());
     }
+    Ok(Outcome::Passed)
+}
+
+/// By TLS, a registry counts whose certificate this host trusts, and gets the credentials that are written down for it.
+fn tls(ctx: &Ctx) -> Result<Outcome> {
+    let layout = layout(ctx)?;
+    let path = |name: &str| ctx.work(name).display().to_string();
+    let (certificate, both, docker) = (path("certificate.pem"), path("both.pem"), path("docker"));
+    let make = format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=krun \
+         -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -keyout {both} -out {certificate} 2>/dev/null && cat {certificate} >>{both}"
+    );
+    Cmd::new(&["sh", "-c", &make]).run()?.ok()?;
+    let (_registry, reference) = registry(ctx, &layout, &["tls", &both, "me:hunter2"])?;
+    let server = reference.strip_suffix("/app:1").context("the registry's address")?;
+    fs::create_dir(&docker).context("make a directory")?;
+    let written_down = |login: &str| {
+        let text = Cmd::new(&["base64"]).stdin(login).run()?.ok()?.stdout_text();
+        let config = json!({"auths": {server: {"auth": text.trim()}}});
+        fs::write(format!("{docker}/config.json"), config.to_string()).context("write the credentials")
+    };
+    let pull = |trusted: &str, flags: &str| {
+        let command =
+            format!("SSL_CERT_FILE={trusted} DOCKER_CONFIG={docker} exec krunctl image pull {flags} {reference}");
+        Cmd::new(&["sh", "-c", &command]).run()
+    };
+    pull(&certificate, "")?.expect_status(125)?.refused(&["access to app denied"])?;
+    written_down("me:wrong")?;
+    pull(&certificate, "")?.expect_status(125)?.refused(&["access to app denied"])?;
+    written_down("me:hunter2")?;
+    pull("/etc/ssl/certs/ca-certificates.crt", "")?.expect_status(125)?.refused(&["certificate"])?;
+    pull(&certificate, "--plain-http")?.expect_status(125)?.refused(&[server])?;
+    let pulled = pull(&certificate, "")?.ok()?;
+    ensure!(!format!("{pulled}").contains("hunter2"), "it says the password: {pulled}");
+    krunctl(&["run", "--memory", "256", "--image", &reference, "--", "echo pulled"])?.ok()?.printed("pulled\n")?;
+    krunctl(&["image", "rm", &reference])?.ok()?;
     Ok(Outcome::Passed)
 }

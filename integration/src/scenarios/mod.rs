@@ -23,8 +23,10 @@ mod hung_volume;
 mod identity;
 mod kill_points;
 mod krunctl;
+mod krunctl_frames;
 mod krunctl_image;
 mod krunctl_kill_points;
+mod krunctl_many;
 mod krunctl_named;
 mod krunctl_network;
 mod krunctl_operator;
@@ -89,8 +91,10 @@ pub const ALL: &[&[Scenario]] = &[
     network_tap::SCENARIOS,
     network_many::SCENARIOS,
     krunctl::SCENARIOS,
+    krunctl_frames::SCENARIOS,
     krunctl_image::SCENARIOS,
     krunctl_kill_points::SCENARIOS,
+    krunctl_many::SCENARIOS,
     krunctl_named::SCENARIOS,
     krunctl_network::SCENARIOS,
     krunctl_operator::SCENARIOS,

@@ -1,12 +1,16 @@
 """A registry for one image, that of the OCI layout in the directory argv[1]. With argv[2] it lies: `blob` changes a byte of
-each blob, `endless` never ends one. Prints its port."""
+each blob, `truncated` sends half of one, `endless` never ends one, `401` knows nobody, `429` has too much to do, `tls` does not lie.
+With a certificate and its key in the file argv[3] it speaks TLS, and wants the login argv[4]. Prints its port."""
+import base64
 import http.server
 import json
 import pathlib
+import ssl
 import sys
 
 layout = pathlib.Path(sys.argv[1])
 lie = sys.argv[2] if len(sys.argv) > 2 else ""
+certificate, login = sys.argv[3:5] if len(sys.argv) > 4 else (None, None)
 manifest = json.loads((layout / "index.json").read_text())["manifests"][0]
 
 
@@ -14,6 +18,11 @@ class Registry(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if lie == "429":
+            return self.refuse(429, "Retry-After", "0")
+        wanted = login and "Basic " + base64.b64encode(login.encode()).decode()
+        if lie == "401" or wanted != (self.headers.get("Authorization") if wanted else None):
+            return self.refuse(401, "WWW-Authenticate", 'Basic realm="krun"')
         kind, _, name = self.path.rpartition("/")
         if self.path == "/v2/":
             return self.answer(b"{}", "application/json")
@@ -28,10 +37,17 @@ class Registry(http.server.BaseHTTPRequestHandler):
             content = content[:-1] + bytes([content[-1] ^ 1])
         self.answer(content, "application/octet-stream")
 
+    def refuse(self, status, header, value):
+        self.send_response(status)
+        self.send_header(header, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def answer(self, content, kind):
         self.send_response(200)
         self.send_header("Content-Type", kind)
-        if lie == "endless" and kind == "application/octet-stream":
+        is_blob = kind == "application/octet-stream"
+        if lie == "endless" and is_blob:
             self.end_headers()
             self.close_connection = True
             try:
@@ -41,6 +57,9 @@ class Registry(http.server.BaseHTTPRequestHandler):
                 return
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if lie == "truncated" and is_blob:
+            content = content[:len(content) // 2]
+            self.close_connection = True
         self.wfile.write(content)
 
     def log_message(self, *_):
@@ -48,5 +67,9 @@ class Registry(http.server.BaseHTTPRequestHandler):
 
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+if certificate:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
 print(server.server_port, flush=True)
 server.serve_forever()

@@ -1,0 +1,79 @@
+//! krunctl's egress policy against a guest that makes frames of its own. The world outside is a network namespace.
+
+use crate::command::Cmd;
+use crate::ctx::{Ctx, DEBIAN};
+use crate::scenario::{Outcome, Scenario};
+use crate::veth::{self, BOX, TASK};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+
+use super::krunctl::WHY;
+
+pub const SCENARIOS: &[Scenario] =
+    &[Scenario::new("krunctl-network-frames", frames).long().image(DEBIAN).krun_only(WHY).timeout(600)];
+
+const GUEST: &str = include_str!("files/frames_out.py");
+
+/// The world: answers at the port that is allowed and at one that is not, by both protocols, and prints the titles that come.
+const WORLD: &str = r#"
+import socket, threading
+for port in (7001, 7002):
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        server = socket.socket(family)
+        if family == socket.AF_INET6: server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, port)); server.listen()
+        def serve(server=server):
+            while True: server.accept()[0].send(b"x")
+        threading.Thread(target=serve, daemon=True).start()
+names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+names.bind(("0.0.0.0", 53))
+def resolve():
+    while True: names.sendto(b"x", names.recvfrom(100)[1])
+threading.Thread(target=resolve, daemon=True).start()
+heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+print("ready", flush=True)
+while True:
+    frame = heard.recv(4096)
+    if b"<" in frame and frame.endswith(b">"): print(frame[frame.rindex(b"<") + 1:-1].decode(), flush=True)
+    elif b"<BAD" in frame: print(frame[frame.index(b"<BAD") + 1:].split(b">")[0].decode(), flush=True)
+    elif b"......" in frame: print("BAD fragments", flush=True)
+"#;
+
+/// With a policy, one address and port are reached, whatever the guest sends. Without one, the same frames arrive: they are good.
+fn frames(ctx: &Ctx) -> Result<Outcome> {
+    veth::make()?;
+    let (world, guest) = (ctx.work("world.py"), ctx.work("guest"));
+    fs::write(&world, WORLD).context("write the world")?;
+    fs::create_dir(&guest).context("make a directory")?;
+    let script = GUEST.replace("{to4}", TASK[0]).replace("{to6}", TASK[1]).replace("{box4}", BOX[0]);
+    fs::write(guest.join("frames.py"), script).context("write the guest's")?;
+    let archive = ctx.work("debian.tar").display().to_string();
+    ctx.ctr(&["image", "export", &archive, DEBIAN]).run()?.ok()?;
+    crate::undo::remember(&["rm", "-rf", "/var/lib/krun/images"])?;
+
+    let allow = format!("{}/32:7001", TASK[0]);
+    for (flags, arrive) in [(&["--allow-net", allow.as_str()][..], false), (&["--network", "tap"], true)] {
+        let mut world = veth::inside(&["python3", &world.display().to_string()]).timeout(600).spawn()?;
+        world.wait_for_stdout("ready\n")?;
+        let volume = format!("{}:/guest:ro", guest.display());
+        let first = ["krunctl", "run", "--memory", "512", "--image", &archive, "-v", &volume];
+        let words = [&first[..], flags, &["--", "python3", "/guest/frames.py"]].concat();
+        let output = Cmd::new(&words).timeout(300).run()?.ok()?.has_line("sent")?;
+        world.wait_for_stdout("own last\n")?;
+        world.signal(nix::sys::signal::Signal::SIGTERM)?;
+        let heard = world.finish()?.stdout_text();
+        println!("tried: {flags:?}: {}", output.stdout_text().replace('\n', ", "));
+        println!("tried: {flags:?}: outside were heard: {}", heard.replace('\n', ", "));
+        let said = output.stdout_text();
+        ensure!(said.contains("REACHED allowed"), "what is allowed is not reached: {output}");
+        ensure!(heard.contains("own first"), "a frame that is allowed was lost: {heard}");
+        let (reached, bad) = (said.matches("REACHED").count(), heard.matches("BAD").count());
+        if arrive {
+            ensure!(reached >= 3 && heard.contains("BAD port"), "the frames are no good: {said} {heard}");
+        } else {
+            ensure!(reached == 1 && bad == 0, "the policy let through: {said} {heard}");
+        }
+    }
+    Ok(Outcome::Passed)
+}
