@@ -25,7 +25,7 @@ pub use crate::{
     error::{Error, Result},
     id::ProcessId,
     network::ports::{Port, Protocol, parse as parse_ports},
-    sandbox::{Exit, NewContainer, NewProcess, Sandbox},
+    sandbox::{Exit, NewContainer, NewProcess, Sandbox, krun::Wrapped as OperatorsProcess},
     service::OPERATORS_PROCESS,
     stdio::StdioPaths,
 };

@@ -4,6 +4,7 @@ use super::{
     table::{Table, Unit},
     timed,
 };
+use crate::ctx::BUSYBOX;
 use crate::spec::busybox_root;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -16,6 +17,9 @@ const WORK: &str = "/run/krun-scenarios/bench";
 
 /// The VM for execs.
 const NAME: &str = "bench";
+
+/// An image that is in the store.
+const IMAGE: &str = "localhost/bench:1";
 
 /// Three commands for a shell.
 const SCRIPT: &str = "true\ntrue\ntrue\n";
@@ -37,12 +41,16 @@ pub fn run(runs: u32) -> Result<ExitCode> {
 
     timed(&mut quiet(&["krunctl", "create", "--name", NAME, "--root", &root, "--", "/bin/sleep", "100000"]))?;
     timed(&mut quiet(&["krunctl", "start", NAME]))?;
-    let cases: [(&str, Command, Option<Command>); 4] = [
+    let archive = work.join("image.tar").display().to_string();
+    timed(&mut quiet(&["ctr", "image", "export", &archive, BUSYBOX]))?;
+    timed(&mut quiet(&["krunctl", "image", "import", "--name", IMAGE, &archive]))?;
+    let cases: [(&str, Command, Option<Command>); 5] = [
         (
             "run … true",
             quiet(&["krunctl", "run", "--root", &root, "--", "/bin/true"]),
             Some(quiet(&["runc", "run", "--bundle", WORK, "bench-runc"])),
         ),
+        ("run --image … true", quiet(&["krunctl", "run", "--image", IMAGE, "--", "/bin/true"]), None),
         ("sh, three lines", quiet(&["krunctl", "sh", &script]), None),
         ("exec … true", quiet(&["krunctl", "exec", NAME, "--", "/bin/true"]), None),
         ("--version", quiet(&["krunctl", "--version"]), Some(quiet(&["runc", "--version"]))),
@@ -61,6 +69,8 @@ pub fn run(runs: u32) -> Result<ExitCode> {
         eprintln!("bench: {what} done");
     }
     timed(&mut quiet(&["krunctl", "delete", "-f", NAME]))?;
+    timed(&mut quiet(&["krunctl", "image", "rm", IMAGE]))?;
+    timed(&mut quiet(&["krunctl", "image", "prune"]))?;
     print!("{table}");
     Ok(ExitCode::SUCCESS)
 }

@@ -196,8 +196,9 @@ fn tls(ctx: &Ctx) -> Result<Outcome> {
         fs::write(format!("{docker}/config.json"), config.to_string()).context("write the credentials")
     };
     let pull = |trusted: &str, flags: &str| {
-        let command =
-            format!("SSL_CERT_FILE={trusted} DOCKER_CONFIG={docker} exec krunctl image pull {flags} {reference}");
+        let command = format!(
+            "SSL_CERT_FILE={trusted} DOCKER_CONFIG={docker} exec krunctl image pull {flags} {reference}"
+        );
         Cmd::new(&["sh", "-c", &command]).run()
     };
     pull(&certificate, "")?.expect_status(125)?.refused(&["access to app denied"])?;
@@ -208,7 +209,9 @@ fn tls(ctx: &Ctx) -> Result<Outcome> {
     pull(&certificate, "--plain-http")?.expect_status(125)?.refused(&[server])?;
     let pulled = pull(&certificate, "")?.ok()?;
     ensure!(!format!("{pulled}").contains("hunter2"), "it says the password: {pulled}");
-    krunctl(&["run", "--memory", "256", "--image", &reference, "--", "echo pulled"])?.ok()?.printed("pulled\n")?;
+    krunctl(&["run", "--memory", "256", "--image", &reference, "--", "echo pulled"])?
+        .ok()?
+        .printed("pulled\n")?;
     krunctl(&["image", "rm", &reference])?.ok()?;
     Ok(Outcome::Passed)
 }

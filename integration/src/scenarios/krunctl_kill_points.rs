@@ -156,7 +156,8 @@ fn run(ctx: &Ctx) -> Result<Outcome> {
         before.is_back().with_context(|| format!("after {name}"))
     };
     for name in RUN {
-        let killed = kill_at(name, &points, run(&[]).spawn()?).and_then(|output| output.expect_status(128 + 9));
+        let killed =
+            kill_at(name, &points, run(&[]).spawn()?).and_then(|output| output.expect_status(128 + 9));
         killed.with_context(|| name.to_owned())?;
         let left = before.left()?.len();
         ensure!(left > 0, "{name}: nothing was left to be removed");
@@ -197,7 +198,8 @@ fn keeper(ctx: &Ctx) -> Result<Outcome> {
             // It may have heard of the end.
             Stop => ensure!([0, 125].contains(&output.status), "{}: {output}", case()),
         };
-        let shown: Value = serde_json::from_str(&tool(&["status", "web"]).run()?.expect_status(3)?.stdout_text())?;
+        let shown: Value =
+            serde_json::from_str(&tool(&["status", "web"]).run()?.expect_status(3)?.stdout_text())?;
         ensure!(shown["state"] == "lost", "{}: {shown}", case());
         println!("tried: kill -9 of the keeper at {name} of {command:?}: the VM is lost, and starts again");
     }

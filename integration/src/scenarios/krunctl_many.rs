@@ -24,7 +24,8 @@ const AT_ONCE: usize = 20;
 const PATIENCE: u64 = 900;
 
 fn run(root: &str, flags: &[&str], script: &str) -> Cmd {
-    let words = [&["krunctl", "run", "--root", root, "--memory", "128"], flags, &["--", "/bin/sh", "-c", script]];
+    let words =
+        [&["krunctl", "run", "--root", root, "--memory", "128"], flags, &["--", "/bin/sh", "-c", script]];
     Cmd::new(&words.concat())
 }
 
@@ -33,7 +34,10 @@ fn sequential(ctx: &Ctx) -> Result<Outcome> {
     growth::repeat(TIMES, |round| {
         // Every other one has a network namespace and rules of its own.
         let flags: &[&str] = if round % 2 == 0 { &["--deny-all"] } else { &[] };
-        run(&root, flags, &format!("echo {round}; exit 3")).run()?.expect_status(3)?.printed(&format!("{round}\n"))?;
+        run(&root, flags, &format!("echo {round}; exit 3"))
+            .run()?
+            .expect_status(3)?
+            .printed(&format!("{round}\n"))?;
         Ok(())
     })?;
     Ok(Outcome::Passed)

@@ -36,10 +36,11 @@ fn operator(ctx: &Ctx) -> Result<Outcome> {
     let script = "cat /proc/1/comm; for of in /proc/[0-9]*; do
             read name <$of/comm; [ $name = sleep ] && cat $of/root/tmp/file; done
         mount -o remount,rw / 2>/dev/null; echo x 2>/dev/null >/x || echo refused; echo y >/tmp/y; cat; exit 7";
-    in_vm(&open, &["-i"], script)?
-        .expect_status(7)?
-        .printed("init.krun\nmine\nrefused\ninput\n")?;
-    ensure!(!root.join("x").exists() && !root.join("tmp/y").exists(), "the guest wrote to the operator's root");
+    in_vm(&open, &["-i"], script)?.expect_status(7)?.printed("init.krun\nmine\nrefused\ninput\n")?;
+    ensure!(
+        !root.join("x").exists() && !root.join("tmp/y").exists(),
+        "the guest wrote to the operator's root"
+    );
     // By the beginning of its id; the second does not see what the first has written.
     in_vm(&open[..open.len() - 2], &["-e", "A=b", "-w", "/bin"], "echo $A; pwd; ls /tmp")?
         .ok()?
@@ -70,8 +71,17 @@ fn operator(ctx: &Ctx) -> Result<Outcome> {
         ctx.end(&id)?;
     }
     // It removes the directory of the client that was killed.
-    Cmd::new(&["krunctl", "run", "--root", &root.display().to_string(), "--memory", "256", "--", "/bin/true"])
-        .run()?
-        .ok()?;
+    Cmd::new(&[
+        "krunctl",
+        "run",
+        "--root",
+        &root.display().to_string(),
+        "--memory",
+        "256",
+        "--",
+        "/bin/true",
+    ])
+    .run()?
+    .ok()?;
     Ok(Outcome::Passed)
 }

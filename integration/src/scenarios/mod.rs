@@ -31,6 +31,7 @@ mod krunctl_named;
 mod krunctl_network;
 mod krunctl_operator;
 mod krunctl_sh;
+mod krunctl_terminal;
 mod lifecycle;
 mod limits;
 mod many_cycles;
@@ -99,6 +100,7 @@ pub const ALL: &[&[Scenario]] = &[
     krunctl_network::SCENARIOS,
     krunctl_operator::SCENARIOS,
     krunctl_sh::SCENARIOS,
+    krunctl_terminal::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
     nerdctl_network::SCENARIOS,

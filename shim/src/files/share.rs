@@ -74,7 +74,7 @@ impl Share {
         &self.namespace
     }
 
-    /// Shows `rootfs` and `volumes` to the guest as those of `container`; what of the rootfs is `read_only`, the host makes so.
+    /// Shows `rootfs` and `volumes` to the guest as those of `container`. `read_only` is what of the rootfs nobody may write.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a source that cannot be shared, else the failing

@@ -112,16 +112,12 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// How it reaches the network.
     fn network(&self) -> Choice;
 
-    /// Shows a container's rootfs and volumes to the guest; what of the rootfs is `read_only`, the host makes so. It may block.
+    /// Shows a container's rootfs and volumes to the guest. With the rootfs comes what of it the host makes read-only. It may
+    /// block.
     ///
     /// # Errors
     /// What could not be shared, naming its path; nothing stays mounted.
-    fn share(
-        &self,
-        container: &str,
-        rootfs: (&Pinned, ReadOnly),
-        volumes: &[Volume],
-    ) -> Result<Self::Share>;
+    fn share(&self, container: &str, rootfs: (&Pinned, ReadOnly), volumes: &[Volume]) -> Result<Self::Share>;
 
     /// Launches the VM in `cgroup`, which `anchor` is in, and in the network namespace of `anchor`, a pid. It boots on after
     /// this returns. To be called once, unless it failed.

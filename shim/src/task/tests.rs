@@ -211,7 +211,10 @@ async fn every_call_on_an_unknown_task_is_not_found() {
     assert_eq!(code(tasks.pid("nobody")), Code::NOT_FOUND);
     assert_eq!(code(tasks.resize(&id, 1, 1).await), Code::NOT_FOUND);
     assert_eq!(code(tasks.close_stdin(&id).await), Code::NOT_FOUND);
-    assert_eq!(code(tasks.add_exec(exec("nobody", "e"), NewProcess::default(), StdioPaths::default())), Code::NOT_FOUND);
+    assert_eq!(
+        code(tasks.add_exec(exec("nobody", "e"), NewProcess::default(), StdioPaths::default())),
+        Code::NOT_FOUND
+    );
 }
 
 #[tokio::test]
@@ -243,7 +246,10 @@ async fn an_exec_lives_and_init_ends_last() {
     tasks.create(new("a")).await.unwrap();
     tasks.start(&init).await.unwrap();
     tasks.add_exec(id.clone(), NewProcess::default(), StdioPaths::default()).unwrap();
-    assert_eq!(code(tasks.add_exec(id.clone(), NewProcess::default(), StdioPaths::default())), Code::ALREADY_EXISTS);
+    assert_eq!(
+        code(tasks.add_exec(id.clone(), NewProcess::default(), StdioPaths::default())),
+        Code::ALREADY_EXISTS
+    );
     assert_eq!(code(tasks.kill(&id, 9, false).await), Code::FAILED_PRECONDITION);
     assert_eq!(tasks.start(&id).await.unwrap(), 4711);
     fake.end(&init, 1);

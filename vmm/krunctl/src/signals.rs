@@ -33,6 +33,9 @@ pub fn named(text: &str) -> Result<i32> {
 /// Those of them that are meant to end it.
 pub const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
+/// How many of those end it in any case. Source: `docker run`.
+pub const MANY: u32 = 3;
+
 /// How long what was asked to end may take. Source: `docker stop`.
 pub const GRACE: Duration = Duration::from_secs(10);
 

@@ -51,6 +51,10 @@ struct Progress {
 /// How long an output may be silent after its process has ended.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How many such times there may be in which it was not silent, and we did not wait for its reader. What was on its way is here by
+/// then; the guest could go on for ever.
+const ROUNDS: u32 = 15;
+
 impl Fifos {
     /// Makes them in `directory`, with names that begin with `name`.
     pub fn make(directory: &Path, name: &str, stdin: bool, terminal: bool) -> Result<Fifos> {
@@ -147,9 +151,12 @@ impl Fifos {
         for output in &mut self.outputs {
             let seen = |progress: &Progress| progress.chunks.load(Ordering::Acquire);
             let mut before = seen(&output.progress);
+            let mut rounds = 0;
             while timeout(SILENCE, &mut output.done).await.is_err() {
                 let now = seen(&output.progress);
-                if now == before && !output.progress.is_writing.load(Ordering::Acquire) {
+                let is_writing = output.progress.is_writing.load(Ordering::Acquire);
+                rounds += u32::from(!is_writing);
+                if !is_writing && (now == before || rounds > ROUNDS) {
                     break;
                 }
                 before = now;

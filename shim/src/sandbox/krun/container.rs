@@ -30,7 +30,7 @@ use crate::{
         Exit, ProcessId,
         host::{Anchor, Cgroup, Host},
     },
-    stdio::{Endpoints, Pumps, StdioPaths, streams},
+    stdio::{Endpoints, StdioPaths},
 };
 
 /// How long the guest may take to report the end of a process that was killed, before its silence counts as one.
@@ -176,10 +176,7 @@ impl<H: Host> Container<H> {
 
     async fn make(&self, vm: &Vm<H>, blueprint: Blueprint) -> Result<()> {
         let id = &self.init.id.container;
-        let guest = vm.guest().await?;
-        let stdio = streams(&blueprint.stdio, || vm.numbers().next());
-        let pumps = Pumps::connect(blueprint.endpoints, &stdio, &guest.streams)
-            .map_err(|e| Error::internal(format!("open the streams of {id}")).because(e))?;
+        let (stdio, pumps) = vm.connect(&self.init.id, &blueprint.stdio, blueprint.endpoints).await?;
         let request = api::CreateContainerRequest {
             container_id: id.clone(),
             spec: blueprint.spec,
@@ -199,6 +196,7 @@ impl<H: Host> Container<H> {
         failpoint!("guest.made");
         pumps.start_input();
         self.init.set_pumps(pumps);
+        let guest = vm.guest().await?;
         let mut relays = lock(&self.relays);
         for (number, socket) in blueprint.sockets {
             let forward = Forward { container: id.clone(), number, socket };
@@ -268,14 +266,7 @@ impl<H: Host> Container<H> {
 
     /// Removes the container from a guest that goes on.
     pub async fn leave(&self, vm: &Vm<H>) {
-        let id = &self.init.id.container;
-        let reference = container_ref(id);
-        let what = format!("remove {id}");
-        let removed =
-            vm.call(&what, async |guest, limit| guest.client.delete_container(limit, &reference).await).await;
-        if let Err(error) = removed {
-            warn!("remove {id} from the guest: {error}");
-        }
+        vm.remove(&self.init.id.container).await;
     }
 }
 

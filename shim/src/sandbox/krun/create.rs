@@ -197,7 +197,9 @@ impl<H: Host> KrunSandbox<H> {
         };
         drop(slot);
         let (sharing, id) = (vm.clone(), id.to_owned());
-        let share = blocking("share the files", move || sharing.machine().share(&id, (&rootfs, ReadOnly::Nothing), &volumes));
+        let share = blocking("share the files", move || {
+            sharing.machine().share(&id, (&rootfs, ReadOnly::Nothing), &volumes)
+        });
         let share = share.await?;
         let follower = share.follower().clone();
         side.share = Some(share);

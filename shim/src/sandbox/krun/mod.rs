@@ -38,8 +38,10 @@ use crate::{
     bundle,
     error::{Error, Result},
     files::pin::Source,
-    stdio::{Endpoints, Pumps, StdioPaths, streams},
+    stdio::{Endpoints, StdioPaths},
 };
+
+pub use operator::Wrapped;
 
 /// How long an exec waits for what the host has mounted below volumes.
 const FOLLOWING: Duration = Duration::from_secs(2);
@@ -191,12 +193,9 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         }
         let container = self.container(&id.container)?;
         let vm = self.vm_of(&id.container).await?;
-        let guest = vm.guest().await?;
         let endpoints = Endpoints::open(&stdio, id, &self.namespace).await?;
         failpoint!("exec.stdio");
-        let numbers = streams(&stdio, || vm.numbers().next());
-        let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
-            .map_err(|e| Error::internal(format!("open the streams of {id}")).because(e))?;
+        let (numbers, pumps) = vm.connect(id, &stdio, endpoints).await?;
         let request = api::ExecRequest {
             container_id: id.container.clone(),
             exec_id: id.exec.clone(),
@@ -267,13 +266,7 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
 
     async fn resize(&self, id: &ProcessId, width: u32, height: u32) -> Result<()> {
         let api::ProcessRef { container_id, exec_id, .. } = self.process(id)?.reference();
-        let request = api::ResizeRequest {
-            container_id,
-            exec_id,
-            width,
-            height,
-            ..Default::default()
-        };
+        let request = api::ResizeRequest { container_id, exec_id, width, height, ..Default::default() };
         let vm = self.vm_of(&id.container).await?;
         vm.call(&format!("resize {id}"), async |guest, limit| guest.client.resize(limit, &request).await)
             .await?;

@@ -1,32 +1,38 @@
 //! Processes of the host's operator in a VM, outside of its containers. The guest makes each as a container that shares
 //! everything but its mounts with PID 1. Its root is a directory that the administrator names, which the guest cannot write.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use guest_protocol::{api, boot::rootfs_path};
 use log::warn;
+use nix::sys::stat::fstat;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{
     KrunSandbox,
-    container::{Container, container_ref, follow},
+    container::{Container, follow},
     create::blocking,
     process::Process,
-    vm::Vm,
+    vm::{CALL, Vm},
 };
 use crate::{
     config::{Config, RuntimeOptions},
     error::{Error, Result},
     files::{mount::ReadOnly, pin::Pinned},
     sandbox::{
-        ProcessId,
+        Exit, ProcessId,
         host::{Host, Machine},
     },
-    stdio::{Endpoints, Pumps, StdioPaths, streams},
+    stdio::{Endpoints, StdioPaths},
 };
 
 /// Where the guest mounts what its kernel shows. It cannot make these directories.
 const MOUNT_POINTS: [&str; 3] = ["dev", "proc", "sys"];
+
+/// How long the host's file system may take over the root.
+const OPENING: Duration = Duration::from_secs(5);
 
 /// Mounted if it is there.
 const SCRATCH: &str = "tmp";
@@ -42,30 +48,47 @@ impl Root {
     fn open(options: &RuntimeOptions) -> Result<Root> {
         let path = Config::load(options)?.operator_root.ok_or_else(|| {
             Error::precondition(
-                "an operator's process: the shim's configuration does not allow it; `operator_root = DIRECTORY` does",
+                "an operator's process: the shim's configuration does not allow it; `operator_root = DIRECTORY` in \
+                 /etc/krun/config.toml does",
             )
         })?;
         let refused = |why: String| Error::invalid(format!("operator_root {}: {why}", path.display()));
-        if !path.is_absolute() || path == Path::new("/") {
-            return Err(refused("it must be an absolute path, and not /, as the guest reads it".to_owned()));
+        if !path.is_absolute() {
+            return Err(refused("it must be an absolute path".to_owned()));
         }
         let directory = Pinned::open_directory(&path).map_err(|e| refused(e.to_string()))?;
         for point in MOUNT_POINTS {
             let found = directory.beneath(Path::new(point));
             found.map_err(|e| refused(format!("it needs a directory {point}: {e}")))?;
         }
+        if is_hosts_root(&directory).map_err(|e| refused(e.to_string()))? {
+            return Err(refused("it must not be /: the guest can read it".to_owned()));
+        }
         let has_scratch = directory.beneath(Path::new(SCRATCH)).is_ok();
         Ok(Root { directory, has_scratch })
     }
 }
 
+/// Whether it is the host's /, by whatever path.
+fn is_hosts_root(directory: &Pinned) -> io::Result<bool> {
+    let root = Pinned::open_directory(Path::new("/"))?;
+    let [one, other] = [fstat(directory)?, fstat(&root)?];
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// What an operator's process is asked for with: no other shim takes it for a process that it may run in a container.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Wrapped {
+    /// An OCI process object.
+    pub operators_process: Value,
+}
+
 /// The spec of the container `name` that the guest makes for an operator's process.
 fn spec(name: &str, process: &[u8], has_scratch: bool) -> Result<Vec<u8>> {
-    let process: Value =
+    let Wrapped { operators_process } =
         serde_json::from_slice(process).map_err(|e| Error::invalid("an operator's process").because(e))?;
-    let mount = |destination: &str, kind: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": kind, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let mut mounts = vec![
         mount("/proc", "proc", &[]),
         mount("/sys", "sysfs", &[]),
@@ -79,14 +102,15 @@ fn spec(name: &str, process: &[u8], has_scratch: bool) -> Result<Vec<u8>> {
     let spec = json!({
         "ociVersion": "1.0.2",
         "root": {"path": format!("/{}", rootfs_path(name)), "readonly": true},
-        "process": process,
+        "process": operators_process,
         "mounts": mounts,
         "linux": {
             "namespaces": [{"type": "mount"}],
             "resources": {"devices": [{"allow": true, "access": "rwm"}]},
         },
     });
-    serde_json::to_vec(&spec).map_err(|e| Error::internal("encode the spec of an operator's process").because(e))
+    serde_json::to_vec(&spec)
+        .map_err(|e| Error::internal("encode the spec of an operator's process").because(e))
 }
 
 impl<H: Host> KrunSandbox<H> {
@@ -105,23 +129,25 @@ impl<H: Host> KrunSandbox<H> {
             )));
         }
         let options = container.options.clone();
-        let root = blocking("open the operator's root", move || Root::open(&options)).await?;
-        let process_in_guest = ProcessId::init(&format!("operator.{}", id.exec));
-        let name = process_in_guest.container.clone();
+        let opening = blocking("open the operator's root", move || Root::open(&options));
+        let root = timeout(OPENING, opening)
+            .await
+            .map_err(|_| Error::precondition(format!("operator_root: not opened within {OPENING:?}")))??;
+        // No container has such an id: containerd refuses it.
+        let in_guest = ProcessId::init(&format!("operator..{}", id.exec));
+        let name = in_guest.container.clone();
         let spec = spec(&name, process, root.has_scratch)?;
         let vm = self.vm_of(&id.container).await?;
-        let guest = vm.guest().await?;
         let endpoints = Endpoints::open(&stdio, id, &self.namespace).await?;
-        let numbers = streams(&stdio, || vm.numbers().next());
-        let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
-            .map_err(|e| Error::internal(format!("open the streams of {id}")).because(e))?;
+        let (numbers, pumps) = vm.connect(id, &stdio, endpoints).await?;
         let (machine, shared) = (vm.clone(), name.clone());
         let share = blocking("share the operator's root", move || {
             machine.machine().share(&shared, (&root.directory, ReadOnly::All), &[])
         });
         let share = share.await?;
+        failpoint!("operator.shared");
 
-        let exec = Process::in_guest_as(id.clone(), process_in_guest);
+        let exec = Process::in_guest_as(id.clone(), in_guest);
         let made = async {
             let request = api::CreateContainerRequest {
                 container_id: name.clone(),
@@ -131,11 +157,14 @@ impl<H: Host> KrunSandbox<H> {
             };
             let what = format!("make {id}");
             vm.call(&what, async |guest, limit| guest.client.create_container(limit, &request).await).await?;
+            failpoint!("operator.made");
             let reference = exec.reference();
             vm.call(&what, async |guest, limit| guest.client.start(limit, &reference).await).await
         };
-        if let Err(error) = made.await {
-            remove(&vm, &name, share).await;
+        let late = |_| Err(Error::internal(format!("make {id}: not done within {CALL:?}")));
+        if let Err(error) = timeout(CALL, made).await.unwrap_or_else(late) {
+            vm.remove(&name).await;
+            take_out(share).await;
             return Err(error);
         }
         pumps.start_input();
@@ -146,26 +175,33 @@ impl<H: Host> KrunSandbox<H> {
     }
 }
 
-/// Follows the process to its end, and removes it.
-async fn attend<H: Host>(vm: Arc<Vm<H>>, container: Arc<Container<H>>, exec: Arc<Process>, share: ShareOf<H>) {
-    let exit = follow(&vm, &container, &exec).await;
-    remove(&vm, &exec.reference().container_id, share).await;
-    drop(vm);
-    exec.conclude(exit).await;
+/// Follows the process to its end, or to that of the sandbox's container, with which its VM goes.
+async fn attend<H: Host>(
+    vm: Arc<Vm<H>>,
+    container: Arc<Container<H>>,
+    exec: Arc<Process>,
+    share: ShareOf<H>,
+) {
+    let exit = tokio::select! {
+        exit = follow(&vm, &container, &exec) => {
+            failpoint!("operator.ended");
+            vm.remove(&exec.in_guest.container).await;
+            exit
+        }
+        _ = container.init.ended() => Exit::KILLED,
+    };
+    // Whoever deletes the container finds nothing of it in the share, and nobody else who has the VM.
+    take_out(share).await;
+    drop((vm, container));
+    // The pod itself is not out of memory.
+    exec.conclude(Exit { oom_killed: false, ..exit }).await;
 }
 
 type ShareOf<H> = <<H as Host>::Machine as Machine<<H as Host>::Cgroup>>::Share;
 
-/// Removes what was made for it from the guest and from the share.
-async fn remove<H: Host>(vm: &Vm<H>, name: &str, share: ShareOf<H>) {
-    let reference = container_ref(name);
-    let what = format!("remove {name}");
-    let removed =
-        vm.call(&what, async |guest, limit| guest.client.delete_container(limit, &reference).await).await;
-    if let Err(error) = removed {
-        warn!("remove {name} from the guest: {error}");
-    }
-    let undone = blocking("take the operator's root from the share", move || {
+/// Takes the operator's root out of the share, which may block.
+async fn take_out<S: Send + 'static>(share: S) {
+    let undone = blocking("take the operator's root out of the share", move || {
         drop(share);
         Ok(())
     });
@@ -200,7 +236,12 @@ mod tests {
         for name in ["dev", "proc"] {
             fs::create_dir(top.path().join(name)).unwrap();
         }
-        for (path, word) in [(top.path(), "sys"), (Path::new("/"), "not /"), (Path::new("srv"), "absolute")] {
+        for (path, word) in [
+            (top.path(), "sys"),
+            (Path::new("/"), "not be /"),
+            (Path::new("/usr/.."), "not be /"),
+            (Path::new("srv"), "absolute"),
+        ] {
             let error = open(Some(path)).err().unwrap().to_string();
             assert!(error.contains(word) && error.contains("operator_root"), "{error}");
         }
@@ -212,11 +253,12 @@ mod tests {
 
     #[test]
     fn it_shares_all_namespaces_but_the_mounts_and_cannot_write_its_root() {
-        let spec = spec("operator.e", br#"{"args": ["sh"]}"#, false).unwrap();
+        let spec = spec("operator..e", br#"{"operatorsProcess": {"args": ["sh"]}}"#, false).unwrap();
         let spec: Value = serde_json::from_slice(&spec).unwrap();
         assert_eq!(spec["linux"]["namespaces"], json!([{"type": "mount"}]));
-        assert_eq!(spec["root"], json!({"path": "/containers/operator.e/rootfs", "readonly": true}));
+        assert_eq!(spec["root"], json!({"path": "/containers/operator..e/rootfs", "readonly": true}));
         assert_eq!(spec["process"]["args"], json!(["sh"]));
-        assert!(super::spec("x", b"no", false).is_err());
+        // Another shim would run such a one in the container.
+        assert!(super::spec("x", br#"{"args": ["sh"]}"#, false).is_err());
     }
 }

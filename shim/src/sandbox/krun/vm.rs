@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
 use vm_launcher::{Guest, Lost};
 
-use super::{boot::Boot, clock};
+use super::{boot::Boot, clock, container::container_ref};
 use crate::{
     config::Size,
     error::{Error, Result},
@@ -26,9 +26,10 @@ use crate::{
     id::StreamNumbers,
     network::{Backend, Choice, Dialer},
     sandbox::{
-        Exit,
+        Exit, ProcessId,
         host::{Ended, Host, Machine},
     },
+    stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
 
 /// How long a VM may take from its launch to its guest's first words. A guest boots in half a second; ten at once on a busy
@@ -187,6 +188,34 @@ impl<H: Host> Vm<H> {
             Err(CallError::Late) => Err(self.late(&guest, limit, what).await),
             Err(error @ CallError::Connection(_)) => Err(self.lost(error).await),
             Err(error) => Err(Error::from(error)),
+        }
+    }
+
+    /// Connects the streams of `process`.
+    ///
+    /// # Errors
+    /// When there is no guest, or its stream connection is lost.
+    pub async fn connect(
+        &self,
+        process: &ProcessId,
+        stdio: &StdioPaths,
+        endpoints: Endpoints,
+    ) -> Result<(api::Stdio, Pumps)> {
+        let guest = self.guest().await?;
+        let numbers = streams(stdio, || self.numbers.next());
+        let pumps = Pumps::connect(endpoints, &numbers, &guest.streams)
+            .map_err(|e| Error::internal(format!("open the streams of {process}")).because(e))?;
+        Ok((numbers, pumps))
+    }
+
+    /// Removes an ended container from a guest that goes on. What fails is logged.
+    pub async fn remove(&self, container: &str) {
+        let what = format!("remove {container}");
+        let reference = container_ref(container);
+        let removed =
+            self.call(&what, async |guest, limit| guest.client.delete_container(limit, &reference).await);
+        if let Err(error) = removed.await {
+            warn!("{what} from the guest: {error}");
         }
     }
 

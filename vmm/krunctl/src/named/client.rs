@@ -1,4 +1,5 @@
-//! Calls of the process that keeps a VM: containerd's task API, at a socket in the VM's bundle. A shim answers them too.
+//! Calls of the process that keeps a VM: containerd's task API, at a socket in the VM's bundle. For a sandbox of containerd's that
+//! process is its shim.
 
 use std::{
     fs::File,
@@ -111,6 +112,8 @@ impl Vm {
         let request = StartRequest { id: self.id.clone(), exec_id: exec.to_owned(), ..Default::default() };
         let started = self.client.start(call(), &request).await;
         if started.is_err() {
+            // It may have been started nevertheless, if the answer was late.
+            self.signal(exec, Signal::SIGKILL as i32).await;
             self.forget(exec).await;
         }
         started.map(drop).map_err(said)
@@ -170,6 +173,6 @@ impl Vm {
 fn said(error: ttrpc::Error) -> anyhow::Error {
     match error {
         ttrpc::Error::RpcStatus(_) => Error::from(CallError::from(error)).into(),
-        error => anyhow::Error::new(error).context("the connection to the VM's keeper"),
+        error => anyhow::Error::new(error).context("the connection to the process that keeps the VM"),
     }
 }

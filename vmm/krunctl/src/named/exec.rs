@@ -6,21 +6,26 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use shim::direct::OPERATORS_PROCESS;
-use tokio::signal::unix;
+use shim::direct::{OPERATORS_PROCESS, OperatorsProcess, StdioPaths};
+use tokio::{signal::unix, time::timeout};
 
-use super::{
-    client::Vm,
-    name, sandbox,
-    state::State,
-};
+use super::{client::Vm, name, sandbox, state::State};
 use crate::{
     bundle::Bundle,
-    container::defaults, duration, env, exit, signals::Signals, spec::user, stdio::Fifos, terminal, vm,
+    container::defaults,
+    duration, env, exit,
+    signals::{ENDING, MANY, Signals},
+    spec::user,
+    stdio::Fifos,
+    terminal, vm,
 };
+
+/// How long a guest may take over what nobody waits for.
+const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// What runs when nobody names a command.
 const SHELL: &str = "/bin/sh";
@@ -44,7 +49,7 @@ pub struct Arguments {
     /// End the command after this time, with exit status 124: 30s, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// The command's working directory, instead of that of the VM's own command
+    /// The command's working directory, instead of that of the VM's own command, or of / with --sandbox
     #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<String>,
     /// Who the command is, instead of who the VM's own command is: USER or USER:GROUP, names or numbers
@@ -90,18 +95,17 @@ impl Plan {
 enum Target {
     /// In the container of a VM of ours.
     Named(State),
-    /// In the VM of a sandbox of containerd, whose id begins so. The FIFOs are in the bundle.
-    Sandbox(String, Bundle),
+    /// In the VM of a sandbox of containerd's. The FIFOs are in the bundle.
+    Sandbox(Bundle),
 }
 
 impl Target {
     fn of(arguments: &Arguments) -> Result<Target> {
-        match (&arguments.name, &arguments.containerds.sandbox) {
-            (Some(name), _) => Ok(Target::Named(State::open(name)?)),
-            (None, Some(id)) => Ok(Target::Sandbox(id.clone(), Bundle::make()?)),
-            // The command line has one of them.
-            (None, None) => bail!("a VM's name or --sandbox is needed"),
-        }
+        Ok(match &arguments.name {
+            Some(name) => Target::Named(State::open(name)?),
+            // Then there is a --sandbox.
+            None => Target::Sandbox(Bundle::make()?),
+        })
     }
 
     /// Connects, and describes the process.
@@ -115,12 +119,11 @@ impl Target {
             Target::Named(state) => {
                 let description = state.description()?;
                 let vm = Vm::connect(state).await?;
-                let process =
-                    process(arguments, plan, &vm, variables, &description.spec["process"]).await?;
+                let process = process(arguments, plan, &vm, variables, &description.spec["process"]).await?;
                 Ok((vm, process))
             }
-            Target::Sandbox(id, _) => {
-                let vm = arguments.containerds.connect(id).await?;
+            Target::Sandbox(_) => {
+                let vm = arguments.containerds.connect().await?;
                 let cwd = arguments.workdir.as_deref().unwrap_or("/");
                 Ok((vm, sandbox::process(&plan.args, plan.tty, cwd, variables)?))
             }
@@ -130,15 +133,24 @@ impl Target {
     fn directory(&self) -> PathBuf {
         match self {
             Target::Named(state) => Vm::bundle(state),
-            Target::Sandbox(_, bundle) => bundle.path().to_owned(),
+            Target::Sandbox(bundle) => bundle.path().to_owned(),
         }
     }
 
-    /// The type of its processes.
-    fn kind(&self) -> &'static str {
+    /// Runs the process there.
+    async fn exec(&self, vm: &Vm, name: &str, process: Value, stdio: StdioPaths) -> Result<()> {
         match self {
-            Target::Named(_) => "",
-            Target::Sandbox(..) => OPERATORS_PROCESS,
+            Target::Named(_) => vm.exec(name, serde_json::to_vec(&process)?, "", stdio).await,
+            Target::Sandbox(_) => {
+                let wrapped = serde_json::to_vec(&OperatorsProcess { operators_process: process })?;
+                match vm.exec(name, wrapped, OPERATORS_PROCESS, stdio).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(match sandbox::doubt(vm).await {
+                        Some(doubt) => error.context(doubt),
+                        None => error,
+                    }),
+                }
+            }
         }
     }
 }
@@ -165,7 +177,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         let name = format!("exec-{}-{}", std::process::id(), since.as_nanos());
         let mut fifos = Fifos::make(&target.directory(), &name, plan.interactive, plan.tty)?;
         fifos.start_output();
-        vm.exec(&name, serde_json::to_vec(&process)?, target.kind(), fifos.paths()).await?;
+        target.exec(&vm, &name, process, fifos.paths()).await?;
         attend(&vm, &name, fifos, (arguments, &plan), &mut signals).await
     });
     // A thread may still be reading our stdin.
@@ -223,27 +235,39 @@ async fn attend(
     };
     let status = tokio::select! {
         status = finished => status,
-        error = forward(vm, name, plan.tty, signals) => {
-            Err(error.err().unwrap_or_else(|| anyhow!("no more signals")))
-        }
+        // It, or its guest, does not heed them. It is killed, and not waited for.
+        unheeded = forward(vm, name, plan.tty, signals) => unheeded.map(exit::of_signal),
         () = duration::passed(arguments.timeout) => {
-            vm.signal(name, nix::sys::signal::Signal::SIGKILL as i32).await;
+            vm.signal(name, Signal::SIGKILL as i32).await;
             let ended = vm.wait(name).await;
             fifos.idle().await;
             ended.map(|_| exit::TIMEOUT)
         }
     };
     drop(raw);
-    vm.forget(name).await;
+    if timeout(LAST_CALLS, vm.forget(name)).await.is_err() {
+        eprintln!("krunctl: the guest may still have the process: it does not answer");
+    }
     status
 }
 
-/// Forwards signals and, with a terminal, its sizes, for as long as it is polled.
-async fn forward(vm: &Vm, name: &str, tty: bool, signals: &mut Signals) -> Result<()> {
+/// Forwards signals and, with a terminal, its sizes, for as long as it is polled. Answers the third that was to end the process
+/// and did not; it is killed then.
+async fn forward(vm: &Vm, name: &str, tty: bool, signals: &mut Signals) -> Result<Signal> {
     let mut resized = unix::signal(unix::SignalKind::window_change())?;
+    let mut ending = 0;
     loop {
         tokio::select! {
-            signal = signals.next() => vm.signal(name, signal as i32).await,
+            signal = signals.next() => {
+                ending += u32::from(ENDING.contains(&signal));
+                let is_last = ending == MANY;
+                let sent = if is_last { Signal::SIGKILL } else { signal };
+                // The guest may never answer, and the next signal is to be heard.
+                let _ = timeout(LAST_CALLS, vm.signal(name, sent as i32)).await;
+                if is_last {
+                    return Ok(signal);
+                }
+            }
             _ = resized.recv(), if tty => vm.resize(name, terminal::size()?).await,
         }
     }

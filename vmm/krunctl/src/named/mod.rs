@@ -1,4 +1,5 @@
 //! VMs that stay: each has a name, a directory with its state, and while it runs a process that keeps it. There is no daemon.
+//! `exec` also reaches the VMs of containerd's sandboxes.
 
 mod client;
 mod log;

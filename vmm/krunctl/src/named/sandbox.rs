@@ -2,12 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use anyhow::{Context, Result, bail};
+use clap::{Args, builder::NonEmptyStringValueParser};
 use serde_json::{Value, json};
 
 use super::client::Vm;
@@ -30,42 +30,45 @@ const ADDRESS: &str = "address";
 /// The most bytes that such a file has.
 const MAX_FILE: u64 = 4096;
 
-/// What the program of every shim of ours is called, or begins with.
+/// How the name of our shim's program begins, unless somebody has given it another.
 const PROGRAM: &str = "containerd-shim-krun";
 
 /// The flags that name a sandbox.
 #[derive(Args)]
 #[group(skip)]
 pub struct Arguments {
-    /// Run the command in the VM of this sandbox of containerd, outside of its containers: its id, or how that begins. The shim
-    /// must have been given an `operator_root`
-    #[arg(long, value_name = "ID", conflicts_with_all = ["name", "user"])]
+    /// Run the command in the VM of this pod or container of containerd's, outside of its containers: its id, or how that begins.
+    /// The shim's configuration must have an `operator_root`
+    #[arg(long, value_name = "ID", conflicts_with_all = ["name", "user"], value_parser = NonEmptyStringValueParser::new())]
     pub sandbox: Option<String>,
-    /// The sandbox's namespace of containerd
+    /// Its namespace of containerd, if its id is in several
     #[arg(long, value_name = "NAMESPACE", requires = "sandbox")]
     namespace: Option<String>,
-    /// containerd's state directory
+    /// containerd's state directory; that of k3s is /run/k3s/containerd
     #[arg(long, value_name = "DIR", requires = "sandbox", default_value = STATE)]
     state: PathBuf,
 }
 
 impl Arguments {
-    /// Connects to the shim of sandbox `id`, on the current runtime.
+    /// Connects to the shim of the sandbox, on the current runtime.
     ///
     /// # Errors
-    /// When there is none, or it is not ours.
-    pub async fn connect(&self, id: &str) -> Result<Vm> {
+    /// When there is none.
+    pub async fn connect(&self) -> Result<Vm> {
+        let id = self.sandbox.as_deref().unwrap_or_default();
         let (bundle, id) = find(&self.state.join(BUNDLES), self.namespace.as_deref(), id)?;
         let socket = address(&bundle)?;
         let gone = || format!("the shim of {id} does not answer at {}", socket.display());
-        let vm = Vm::at(&socket, &id).await.with_context(gone)?;
-        let (shim, _) = vm.pids().await?;
-        // Another shim would run the process in the container.
-        let program = fs::read_link(format!("/proc/{shim}/exe")).with_context(gone)?;
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        ensure!(name.starts_with(PROGRAM), "the runtime of {id} is not krun, but {}", program.display());
-        Ok(vm)
+        Vm::at(&socket, &id).await.with_context(gone)
     }
+}
+
+/// What may be wrong with a shim that refuses an operator's process: it may be none of ours.
+pub async fn doubt(vm: &Vm) -> Option<String> {
+    let (shim, _) = vm.pids().await.ok()?;
+    let program = fs::read_link(format!("/proc/{shim}/exe")).ok()?;
+    let is_ours = program.file_name()?.to_string_lossy().starts_with(PROGRAM);
+    (!is_ours).then(|| format!("its runtime may not be krun: its shim is {}", program.display()))
 }
 
 /// A process of an operator, with all rights in the VM.
@@ -84,6 +87,7 @@ pub fn process(args: &[String], tty: bool, cwd: &str, variables: &[env::Variable
         terminal: None,
     };
     let mut process = process.json();
+    // An operator has all rights that there are.
     process["noNewPrivileges"] = false.into();
     Ok(process)
 }
@@ -91,7 +95,9 @@ pub fn process(args: &[String], tty: bool, cwd: &str, variables: &[env::Variable
 /// The bundle of the container whose id begins with `id`, in `namespace` or in any, and its whole id.
 fn find(bundles: &Path, namespace: Option<&str>, id: &str) -> Result<(PathBuf, String)> {
     let mut found = Vec::new();
-    for space in names(bundles).with_context(|| format!("looking for sandboxes of containerd in {}", bundles.display()))? {
+    for space in names(bundles)
+        .with_context(|| format!("looking for sandboxes of containerd in {}", bundles.display()))?
+    {
         if namespace.is_some_and(|wanted| wanted != space) {
             continue;
         }
@@ -133,13 +139,19 @@ fn address(bundle: &Path) -> Result<PathBuf> {
                 .with_context(|| format!("reading {}", bundle.join(BOOTSTRAP).display()))?;
             parameters["address"].as_str().unwrap_or_default().to_owned()
         }
-        Err(_) => read(&bundle.join(ADDRESS)).with_context(|| format!("{} names no shim", bundle.display()))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            read(&bundle.join(ADDRESS)).with_context(|| format!("{} names no shim", bundle.display()))?
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("reading {}", bundle.join(BOOTSTRAP).display()));
+        }
     };
     let path = address.trim().strip_prefix("unix://");
-    path.map(PathBuf::from).with_context(|| format!("{}: {address:?} is no address of ours", bundle.display()))
+    path.map(PathBuf::from)
+        .with_context(|| format!("{}: {address:?} is no address of ours", bundle.display()))
 }
 
-fn read(path: &Path) -> Result<String> {
+fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
     Ok(text)

@@ -11,12 +11,9 @@ use super::{Arguments, terminal};
 use crate::{
     duration, exit,
     session::Session,
-    signals::{ENDING, GRACE, Signals},
+    signals::{ENDING, GRACE, MANY, Signals},
     stdio::Fifos,
 };
-
-/// How many signals that are meant to end it do so in any case. Source: `docker run`.
-const MANY: u32 = 3;
 
 /// Attends to the command to its end, and returns its exit status.
 pub async fn attend(

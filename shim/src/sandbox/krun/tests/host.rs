@@ -188,8 +188,9 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         self.network
     }
 
-    fn share(&self, _: &str, _: (&Pinned, ReadOnly), _: &[Volume]) -> Result<FakeShare> {
-        Ok(FakeShare(self.made.host.step("share")?, Follower::default()))
+    fn share(&self, _: &str, (_, read_only): (&Pinned, ReadOnly), _: &[Volume]) -> Result<FakeShare> {
+        let what = if read_only == ReadOnly::All { "share read-only" } else { "share" };
+        Ok(FakeShare(self.made.host.step(what)?, Follower::default()))
     }
 
     async fn launch(&self, anchor: u32, _: Option<&FakeCgroup>, _: &Dialer) -> Result<()> {
