@@ -27,6 +27,7 @@ mod krunctl_image;
 mod krunctl_named;
 mod krunctl_network;
 mod krunctl_sh;
+mod library;
 mod lifecycle;
 mod limits;
 mod many_cycles;
@@ -91,6 +92,7 @@ pub const ALL: &[&[Scenario]] = &[
     krunctl_named::SCENARIOS,
     krunctl_network::SCENARIOS,
     krunctl_sh::SCENARIOS,
+    library::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
     nerdctl_network::SCENARIOS,
