@@ -37,13 +37,15 @@ ifdef SHARED_TARGET
 		echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/clone; }
 endif
 
-build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krunctl, krun-scenarios, for tests containerd-shim-krunfp-v2, krunctlfp and krun-hostile-vmm, and the static guest-init, krun-runtimetest and krun-hostile-init
+build: deps own-cache ## the binaries: containerd-shim-krun-v2, krun-vmm, krunctl, krun-scenarios, for tests containerd-shim-krunfp-v2, krunctlfp, krun-hostile-vmm and the examples, and the static guest-init, krun-runtimetest and krun-hostile-init
 	cargo build --profile $(PROFILE) -p shim -p vmm -p krunctl -p integration -p hostile-vmm
 	@# The same packages as above: others would have their dependencies built once more, with other features.
 	cargo build --profile $(PROFILE) -p shim -p vmm -p krunctl -p integration -p hostile-vmm --features krunctl/failpoints --bin containerd-shim-krunfp-v2 --bin krunctlfp
 	$(STATIC) cargo build --profile $(PROFILE) -p guest-init --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p runtimetest --target x86_64-unknown-linux-gnu
 	$(STATIC) cargo build --profile $(PROFILE) -p hostile-init --target x86_64-unknown-linux-gnu
+	@# As `check` builds them: nobody ships them, and then there is nothing left to build.
+	cargo build --workspace --examples
 
 check: own-cache ## format, lints and every test, with Rust and a C compiler; installs nothing, and needs no root
 	@hack/check

@@ -23,6 +23,9 @@ BINARIES = {
     f"x86_64-unknown-linux-gnu/{PROFILE}/guest-init": "usr/local/libexec/krun/guest-init",
     f"x86_64-unknown-linux-gnu/{PROFILE}/krun-runtimetest": "usr/local/libexec/krun/krun-runtimetest",
     f"x86_64-unknown-linux-gnu/{PROFILE}/krun-hostile-init": "usr/local/libexec/krun/krun-hostile-init",
+    # Built as `make check` does.
+    **{f"debug/examples/{source.stem}": f"usr/local/libexec/krun/examples/{source.stem}"
+       for source in (cache.HACK.parent / "vmm/launcher/examples").glob("*.rs")},
 }
 
 

@@ -17,38 +17,57 @@ pub enum Role {
 /// Length of a nonce in bytes: 256 bits in hexadecimal.
 pub const NONCE_LEN: usize = 64;
 
+/// Why a connection was not introduced.
+#[derive(Debug, thiserror::Error)]
+pub enum HelloError {
+    /// What is to be sent is no nonce: it has this many bytes.
+    #[error("a nonce of {0} bytes, not {NONCE_LEN}")]
+    Length(usize),
+    /// The nonce is another: whoever dialled is not PID 1.
+    #[error("wrong boot nonce")]
+    Nonce,
+    /// No connection has this role.
+    #[error("unknown connection role {0}")]
+    Role(u8),
+    /// The connection failed, or ended before the whole introduction had come.
+    #[error(transparent)]
+    Connection(#[from] io::Error),
+}
+
 /// Introduces a new connection.
 ///
 /// # Errors
-/// `InvalidInput` when the nonce is not [`NONCE_LEN`] bytes; else whatever the write gave.
-pub async fn introduce(conn: &mut (impl AsyncWrite + Unpin), role: Role, nonce: &str) -> io::Result<()> {
+/// [`HelloError::Length`]; [`HelloError::Connection`] when it cannot be written.
+pub async fn introduce(
+    conn: &mut (impl AsyncWrite + Unpin),
+    role: Role,
+    nonce: &str,
+) -> Result<(), HelloError> {
     if nonce.len() != NONCE_LEN {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("a nonce of {} bytes, not {NONCE_LEN}", nonce.len()),
-        ));
+        return Err(HelloError::Length(nonce.len()));
     }
     let mut hello = Vec::with_capacity(NONCE_LEN + 1);
     hello.push(role as u8);
     hello.extend_from_slice(nonce.as_bytes());
-    conn.write_all(&hello).await
+    Ok(conn.write_all(&hello).await?)
 }
 
-/// Reads an introduction and checks its nonce.
+/// Reads an introduction and checks its nonce, in a time that does not depend on where it differs. It waits for as long as
+/// the peer is silent.
 ///
 /// # Errors
-/// `PermissionDenied` for another nonce, `InvalidData` for an unknown role.
-pub async fn expect(conn: &mut (impl AsyncRead + Unpin), nonce: &str) -> io::Result<Role> {
+/// [`HelloError::Nonce`], [`HelloError::Role`]; [`HelloError::Connection`] when it cannot be read.
+pub async fn expect(conn: &mut (impl AsyncRead + Unpin), nonce: &str) -> Result<Role, HelloError> {
     let mut hello = [0u8; NONCE_LEN + 1];
     conn.read_exact(&mut hello).await?;
     let differs = hello[1..].iter().zip(nonce.as_bytes()).fold(0, |acc, (a, b)| acc | (a ^ b));
     if differs != 0 || nonce.len() != NONCE_LEN {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "wrong boot nonce"));
+        return Err(HelloError::Nonce);
     }
     match hello[0] {
         1 => Ok(Role::Control),
         2 => Ok(Role::Streams),
-        other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unknown connection role {other}"))),
+        other => Err(HelloError::Role(other)),
     }
 }
 
@@ -69,6 +88,6 @@ mod tests {
         let (mut a, mut b) = tokio::io::duplex(256);
         introduce(&mut a, Role::Control, &"a1".repeat(32)).await.unwrap();
         let err = expect(&mut b, &"a2".repeat(32)).await.unwrap_err();
-        assert_eq!(err.kind(), io::ErrorKind::PermissionDenied);
+        assert!(matches!(err, HelloError::Nonce), "{err}");
     }
 }

@@ -4,6 +4,9 @@
 //! ([`boot`]), the introduction of a connection ([`hello`]), the calls ([`api`]), their failures
 //! ([`failure`]), the byte streams ([`mux`]), and the sockets at a stream's ends ([`relay`]). What only
 //! one side does has no place here.
+//!
+//! The guest is hostile, and what it sends may be anything: this library bounds what the host keeps of it, and the host
+//! believes none of it. A program that runs VMs gets a guest from the crate `vm-launcher`, which re-exports this one.
 
 pub mod boot;
 pub mod failure;
@@ -11,7 +14,14 @@ pub mod hello;
 pub mod mux;
 pub mod relay;
 
-/// Types and ttrpc stubs generated from `proto/guest.proto`.
+/// What the stubs of [`api`] take and return is this library's: a call's context (its deadline), and its error.
+pub use ttrpc;
+
+/// Types and ttrpc stubs that are generated from `proto/guest.proto`. Its comments say what they mean:
+///
+/// ```text
+#[doc = include_str!("../proto/guest.proto")]
+/// ```
 #[allow(missing_docs, clippy::all, unused, non_snake_case, non_camel_case_types, non_upper_case_globals)]
 pub mod api {
     mod guest {

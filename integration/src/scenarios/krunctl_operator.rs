@@ -35,8 +35,9 @@ fn operator(ctx: &Ctx) -> Result<Outcome> {
 
     let script = "cat /proc/1/comm; for of in /proc/[0-9]*; do
             read name <$of/comm; [ $name = sleep ] && cat $of/root/tmp/file; done
-        mount -o remount,rw / 2>/dev/null; echo x 2>/dev/null >/x || echo refused; echo y >/tmp/y; cat; exit 7";
-    in_vm(&open, &["-i"], script)?.expect_status(7)?.printed("init.krun\nmine\nrefused\ninput\n")?;
+        mount -o remount,rw / && grep -c '^[^ ]* / .* rw' /proc/mounts
+        echo x 2>/dev/null >/x || echo refused; echo y >/tmp/y; cat; exit 7";
+    in_vm(&open, &["-i"], script)?.expect_status(7)?.printed("init.krun\nmine\n1\nrefused\ninput\n")?;
     ensure!(
         !root.join("x").exists() && !root.join("tmp/y").exists(),
         "the guest wrote to the operator's root"
@@ -56,7 +57,7 @@ fn operator(ctx: &Ctx) -> Result<Outcome> {
 
     for (id, words) in [
         (&closed, &["operator_root"][..]),
-        (&other, &["not krun", "containerd-shim-runc-v2"]),
+        (&other, &["not be krun", "containerd-shim-runc-v2"]),
         (&"nobody".to_owned(), &["nobody", "no such sandbox"]),
         (&ctx.id(""), &["could be", &closed]),
     ] {

@@ -32,6 +32,7 @@ mod krunctl_network;
 mod krunctl_operator;
 mod krunctl_sh;
 mod krunctl_terminal;
+mod library;
 mod lifecycle;
 mod limits;
 mod many_cycles;
@@ -101,6 +102,7 @@ pub const ALL: &[&[Scenario]] = &[
     krunctl_operator::SCENARIOS,
     krunctl_sh::SCENARIOS,
     krunctl_terminal::SCENARIOS,
+    library::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
     nerdctl_network::SCENARIOS,

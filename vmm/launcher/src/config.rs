@@ -67,8 +67,10 @@ pub struct VmConfig {
     pub cpus: u8,
     /// Guest memory in MiB: [`MIN_MEMORY_MIB`] to the host's memory.
     pub memory_mib: u32,
-    /// Directory that becomes the guest's root: a shared mount with the directories `proc`, `sys`, `dev`, `run`, `tmp`
-    /// and `containers`. The guest can only read the top directory. Mounts that the caller makes below it, before or
+    /// Directory that becomes the guest's root: a shared mount with the directories of
+    /// [`MOUNT_POINTS`](guest_protocol::boot::MOUNT_POINTS), and those that containers have in it
+    /// ([`rootfs_path`](guest_protocol::boot::rootfs_path), [`volume_path`](guest_protocol::boot::volume_path)). The guest can
+    /// only read the top directory. Mounts that the caller makes below it, before or
     /// after boot, appear in the guest with their own flags. Make them nodev and nosuid: that restricts the vmm, not
     /// the guest.
     pub share: PathBuf,
@@ -77,7 +79,8 @@ pub struct VmConfig {
     pub mount_namespace: Option<PathBuf>,
     /// Directory of the cgroup (version 2) that the vmm starts in; `None` is the caller's.
     pub cgroup: Option<PathBuf>,
-    /// Empty directory for this VM only. The launcher makes the socket that the guest connects to in it.
+    /// Empty directory for this VM only. The launcher makes the socket that the guest connects to in it, [`SOCKET_NAME`], whose
+    /// path may have [`MAX_SOCKET_PATH`] bytes.
     pub socket_dir: PathBuf,
     /// Network namespace of the vmm, such as `/proc/<pid>/ns/net`; `None` is a new one with only `lo`, which is up.
     pub netns: Option<PathBuf>,
@@ -87,11 +90,12 @@ pub struct VmConfig {
     pub libkrunfw: PathBuf,
     /// The static executable that becomes PID 1: see [`crate::find::guest_init`].
     pub guest_init: PathBuf,
-    /// The AppArmor profile of the vmm; `None` leaves it under the caller's, which mostly is none.
+    /// The AppArmor profile of the vmm, at most [`MAX_APPARMOR_PROFILE`] bytes; `None` leaves it under the caller's, which mostly is
+    /// none. The host's kernel must have loaded it.
     pub apparmor_profile: Option<String>,
     /// Log at debug level, in the vmm and in the guest.
     pub debug: bool,
-    /// File that gets the output of the kernel's console, appended; `None` is a VM without a console.
+    /// File that gets the output of the kernel's console, appended, and at most 16 MiB of it; `None` is a VM without a console.
     pub debug_console: Option<PathBuf>,
 }
 
@@ -120,14 +124,39 @@ pub enum ConfigError {
         /// The value.
         path: PathBuf,
         /// What is wrong with it.
-        problem: String,
+        problem: PathProblem,
     },
-    /// The taps cannot be NICs of the VM.
-    #[error("network = tap: {0}")]
-    Taps(String),
+    /// A VM cannot have as many NICs as there are taps.
+    #[error("network = tap: {0} interfaces: must be 1 to {MAX_NICS}")]
+    Taps(usize),
+    /// No interface can have the name of this tap.
+    #[error("network = tap: interface {0:?}: a name has 1 to {MAX_INTERFACE_NAME} bytes")]
+    TapName(String),
     /// The host's memory is unknown.
     #[error("reading the host's memory from /proc/meminfo")]
     HostMemory(#[source] io::Error),
+}
+
+/// What is wrong with a path of a [`VmConfig`].
+#[derive(Debug, thiserror::Error)]
+pub enum PathProblem {
+    /// It is relative.
+    #[error("must be an absolute path")]
+    Relative,
+    /// It leads to no file, or to one that cannot be looked at.
+    #[error("{0}")]
+    Unreachable(io::Error),
+    /// It leads to something other than a directory.
+    #[error("must be a directory")]
+    NoDirectory,
+    /// It leads to something other than a regular file.
+    #[error("must be a file")]
+    NoFile,
+    /// The path of the socket in it has this many bytes.
+    #[error(
+        "the socket in it, {SOCKET_NAME}, has a path of {0} bytes; at most {MAX_SOCKET_PATH} are allowed"
+    )]
+    Long(usize),
 }
 
 impl VmConfig {
@@ -156,7 +185,7 @@ impl VmConfig {
         }
     }
 
-    /// Checks everything that can be checked before the launch.
+    /// Checks everything that can be checked before the launch, which does so first of all.
     ///
     /// # Errors
     /// The first problem; the message names the setting and says what is allowed.
@@ -180,9 +209,7 @@ impl VmConfig {
         let socket = self.socket();
         let length = socket.as_os_str().len();
         if length > MAX_SOCKET_PATH {
-            let problem = format!(
-                "the socket in it, {SOCKET_NAME}, has a path of {length} bytes; at most {MAX_SOCKET_PATH} are allowed"
-            );
+            let problem = PathProblem::Long(length);
             return Err(ConfigError::Path { name: "socket_dir", path: self.socket_dir.clone(), problem });
         }
         Ok(())
@@ -217,13 +244,10 @@ fn range(name: &'static str, value: u64, min: u64, max: u64, why: &'static str) 
 
 fn check_taps(taps: &[Tap]) -> Result<(), ConfigError> {
     if !(1..=MAX_NICS).contains(&taps.len()) {
-        return Err(ConfigError::Taps(format!("{} interfaces: must be 1 to {MAX_NICS}", taps.len())));
+        return Err(ConfigError::Taps(taps.len()));
     }
     match taps.iter().find(|tap| !(1..=MAX_INTERFACE_NAME).contains(&tap.name.len())) {
-        Some(tap) => Err(ConfigError::Taps(format!(
-            "interface {:?}: a name has 1 to {MAX_INTERFACE_NAME} bytes",
-            tap.name
-        ))),
+        Some(tap) => Err(ConfigError::TapName(tap.name.clone())),
         None => Ok(()),
     }
 }
@@ -236,10 +260,10 @@ enum Kind {
 
 fn path(name: &'static str, path: &Path, kind: Kind) -> Result<(), ConfigError> {
     let problem = match fs::metadata(path) {
-        _ if !path.is_absolute() => "must be an absolute path".to_owned(),
-        Err(error) => error.to_string(),
-        Ok(found) if kind == Kind::Directory && !found.is_dir() => "must be a directory".to_owned(),
-        Ok(found) if kind == Kind::File && !found.is_file() => "must be a file".to_owned(),
+        _ if !path.is_absolute() => PathProblem::Relative,
+        Err(error) => PathProblem::Unreachable(error),
+        Ok(found) if kind == Kind::Directory && !found.is_dir() => PathProblem::NoDirectory,
+        Ok(found) if kind == Kind::File && !found.is_file() => PathProblem::NoFile,
         Ok(_) => return Ok(()),
     };
     Err(ConfigError::Path { name, path: path.to_owned(), problem })

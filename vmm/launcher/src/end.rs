@@ -11,9 +11,9 @@ use crate::order;
 /// How a vmm ended.
 #[derive(Debug, Clone)]
 pub struct VmEnd {
-    /// The status of its process.
+    /// The status of its process. It says nothing about the commands that ran in the VM.
     pub status: ExitStatus,
-    /// The last lines that it wrote to stderr.
+    /// The last lines that it wrote to stderr, at most 20.
     pub last_lines: Vec<String>,
     /// A sentence that explains the end to the user.
     pub reason: String,

@@ -6,7 +6,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use guest_protocol::{
     api::GuestClient,
-    hello::{self, Role},
+    hello::{self, HelloError, Role},
     mux::{self, Mux, MuxError},
 };
 use tokio::{
@@ -30,9 +30,10 @@ const MAX_REFUSED: usize = 16;
 /// PID 1 of a running VM. Clones refer to the same guest.
 #[derive(Clone)]
 pub struct Guest {
-    /// Calls to the guest.
+    /// Calls to the guest: [`guest_protocol::api`] has them all. The first must be `configure`. A call's error becomes a
+    /// [`CallError`](guest_protocol::failure::CallError), which says whether the guest refused, was late, or is gone.
     pub client: GuestClient,
-    /// Byte streams from and to the guest.
+    /// Byte streams from and to the guest. The caller chooses their numbers: [`mux::FIRST_STREAM`] and up, each once in a VM.
     pub streams: Mux,
     lost: watch::Receiver<Option<Lost>>,
 }
@@ -57,14 +58,26 @@ pub enum GuestError {
     Accept(#[source] io::Error),
     /// The guest's connections do not introduce themselves as they should.
     #[error("the guest introduced more than {MAX_REFUSED} connections wrongly")]
-    Refused(#[source] io::Error),
+    Refused(#[source] Refusal),
     /// [`crate::Vm::guest`] was already called.
     #[error("the guest was already taken by an earlier call")]
     Taken,
 }
 
+/// Why a connection was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Its introduction is wrong.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// The guest has one of this role.
+    #[error("there is one of its role, {0:?}")]
+    Twice(Role),
+}
+
 impl Guest {
-    /// Waits until the connection to the guest is lost, and says why. Any number may wait.
+    /// Waits until the connection to the guest is lost, and says why. Any number may wait. A guest that is lost does not come
+    /// back; its VM may live on until it is killed.
     pub async fn lost(&self) -> Lost {
         let mut lost = self.lost.clone();
         match lost.wait_for(Option::is_some).await.as_deref() {
@@ -143,7 +156,7 @@ impl Listener {
                 Ok(Role::Control) if control.is_none() => &mut control,
                 Ok(Role::Streams) if streams.is_none() => &mut streams,
                 other => {
-                    let error = other.err().unwrap_or_else(|| io::Error::other("there is one of its role"));
+                    let error = other.map_or_else(Refusal::from, Refusal::Twice);
                     log::warn!("dropped a connection on {}: {error}", self.path.display());
                     refused += 1;
                     if refused > MAX_REFUSED {

@@ -17,7 +17,7 @@ const PER_SECOND: u32 = 5;
 /// The time in which one line is earned.
 const PER_LINE: Duration = Duration::from_millis(1000 / PER_SECOND as u64);
 
-/// Decides which lines pass: `burst` at once, and [`PER_SECOND`] in the long run.
+/// Decides which lines pass: `burst` at once, and five in a second in the long run.
 #[derive(Debug)]
 pub struct Rate {
     burst: u32,

@@ -1,24 +1,18 @@
 //! Why a guest is lost.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Why a guest is lost. It is shown as the reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a guest is lost. It is shown as the reason, a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
     /// A connection ended. The VM may be about to end as well, and then says why.
+    #[error("{0}")]
     Ended(String),
     /// The guest broke the protocol, or does not read what it is sent.
+    #[error("{0}")]
     Broken(String),
-}
-
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Lost::Ended(reason) | Lost::Broken(reason) => f.write_str(reason),
-        }
-    }
 }
 
 /// Announces that the guest is lost, unless that was announced before.

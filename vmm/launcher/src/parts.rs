@@ -2,11 +2,11 @@
 //! mapped as long as the process lives.
 
 use std::{
-    ffi::{CStr, CString, c_char, c_void},
+    ffi::{CStr, CString, NulError, c_char, c_void},
     fs::File,
     io,
     os::unix::ffi::OsStrExt,
-    path::Path,
+    path::{Path, PathBuf},
     ptr::NonNull,
 };
 
@@ -14,14 +14,49 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 use crate::find::LIBKRUNFW;
 
-/// Why a file cannot be a part of a VM.
+/// Why a file cannot be the library that contains the guest's kernel.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BadPart(String);
+pub enum BadLibrary {
+    /// Its path has a zero byte.
+    #[error("loading libkrunfw: {0}")]
+    Zero(#[from] NulError),
+    /// The dynamic loader cannot load it; its words.
+    #[error("loading libkrunfw: {0}")]
+    Load(String),
+    /// It is another library.
+    #[error("{} is not {LIBKRUNFW}: its SONAME is another", .0.display())]
+    Another(PathBuf),
+    /// It lacks the function that returns the kernel; the dynamic loader's words.
+    #[error("krunfw_get_kernel: {0}")]
+    NoFunction(String),
+    /// It has no kernel.
+    #[error("krunfw_get_kernel returned no kernel")]
+    NoKernel,
+    /// Its kernel does not say which version it is.
+    #[error("libkrunfw's kernel has no version")]
+    NoVersion,
+}
+
+/// Why a file cannot be PID 1 of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadProgram {
+    /// It is no executable, or one for 32 bits.
+    #[error("it is not a 64-bit ELF file")]
+    NotElf,
+    /// It is for another kind of CPU.
+    #[error("it is not for x86_64")]
+    Machine,
+    /// The guest has no dynamic loader.
+    #[error("it is not static: it needs a dynamic loader")]
+    Dynamic,
+    /// It ends before its headers do.
+    #[error("it is truncated")]
+    Truncated,
+}
 
 /// Fails with `problem` unless `good`.
-fn ensure(good: bool, problem: impl FnOnce() -> String) -> Result<(), BadPart> {
-    if good { Ok(()) } else { Err(BadPart(problem())) }
+fn ensure<E>(good: bool, problem: impl FnOnce() -> E) -> Result<(), E> {
+    if good { Ok(()) } else { Err(problem()) }
 }
 
 /// The loaded library that contains the guest's kernel.
@@ -33,18 +68,15 @@ impl Libkrunfw {
     ///
     /// # Errors
     /// When it cannot be loaded, or is another library.
-    pub fn load(path: &Path) -> Result<Self, BadPart> {
-        let c_path = CString::new(path.as_os_str().as_bytes())
-            .map_err(|error| BadPart(format!("loading libkrunfw: {error}")))?;
+    pub fn load(path: &Path) -> Result<Self, BadLibrary> {
+        let c_path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: a string; the library holds data and has no constructors.
         let handle = NonNull::new(unsafe { libc::dlopen(c_path.as_ptr(), libc::RTLD_NOW) });
-        let handle = handle.ok_or_else(|| BadPart(format!("loading libkrunfw: {}", dl_error())))?;
-        let name = CString::new(LIBKRUNFW).map_err(|error| BadPart(error.to_string()))?;
+        let handle = handle.ok_or_else(|| BadLibrary::Load(dl_error()))?;
+        let name = CString::new(LIBKRUNFW)?;
         // SAFETY: a string; with RTLD_NOLOAD nothing is loaded.
         let by_name = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
-        ensure(!by_name.is_null(), || {
-            format!("{} is not {LIBKRUNFW}: its SONAME is another", path.display())
-        })?;
+        ensure(!by_name.is_null(), || BadLibrary::Another(path.to_owned()))?;
         Ok(Libkrunfw(handle))
     }
 
@@ -52,30 +84,30 @@ impl Libkrunfw {
     ///
     /// # Errors
     /// When the library has no kernel, or a kernel without a version.
-    pub fn kernel_version(&self) -> Result<String, BadPart> {
-        version(self.kernel()?.image).ok_or_else(|| BadPart("libkrunfw's kernel has no version".to_owned()))
+    pub fn kernel_version(&self) -> Result<String, BadLibrary> {
+        version(self.kernel()?.image).ok_or(BadLibrary::NoVersion)
     }
 
     /// The guest address of the kernel's end.
     ///
     /// # Errors
     /// When the library has no kernel.
-    pub fn kernel_end(&self) -> Result<u64, BadPart> {
+    pub fn kernel_end(&self) -> Result<u64, BadLibrary> {
         let kernel = self.kernel()?;
         Ok(kernel.load + kernel.image.len() as u64)
     }
 
-    fn kernel(&self) -> Result<Kernel, BadPart> {
+    fn kernel(&self) -> Result<Kernel, BadLibrary> {
         // SAFETY: a handle of dlopen, and a string.
         let symbol = unsafe { libc::dlsym(self.0.as_ptr(), c"krunfw_get_kernel".as_ptr()) };
-        ensure(!symbol.is_null(), || format!("krunfw_get_kernel: {}", dl_error()))?;
+        ensure(!symbol.is_null(), || BadLibrary::NoFunction(dl_error()))?;
         type GetKernel = unsafe extern "C" fn(*mut u64, *mut u64, *mut usize) -> *mut c_char;
         // SAFETY: libkrunfw 5 declares it so (libkrun calls it with this type).
         let get_kernel: GetKernel = unsafe { std::mem::transmute(symbol) };
         let (mut load, mut entry, mut size) = (0, 0, 0);
         // SAFETY: three places to write to.
         let image = unsafe { get_kernel(&mut load, &mut entry, &mut size) };
-        ensure(!image.is_null(), || "krunfw_get_kernel returned no kernel".to_owned())?;
+        ensure(!image.is_null(), || BadLibrary::NoKernel)?;
         // SAFETY: the library holds an image of this size, for as long as it is loaded.
         let image = unsafe { std::slice::from_raw_parts(image.cast(), size) };
         Ok(Kernel { image, load })
@@ -138,7 +170,7 @@ pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
 ///
 /// # Errors
 /// The problem.
-pub fn check_static(program: &[u8]) -> Result<(), BadPart> {
+pub fn check_static(program: &[u8]) -> Result<(), BadProgram> {
     // Offsets and values for 64 bits. Source: elf(5).
     const MACHINE: usize = 18;
     const EM_X86_64: u16 = 62;
@@ -148,20 +180,20 @@ pub fn check_static(program: &[u8]) -> Result<(), BadPart> {
     const PT_INTERP: u32 = 3;
 
     let half = |offset| bytes(program, offset).map(u16::from_le_bytes);
-    ensure(program.starts_with(b"\x7fELF\x02\x01"), || "it is not a 64-bit ELF file".to_owned())?;
-    ensure(half(MACHINE)? == EM_X86_64, || "it is not for x86_64".to_owned())?;
+    ensure(program.starts_with(b"\x7fELF\x02\x01"), || BadProgram::NotElf)?;
+    ensure(half(MACHINE)? == EM_X86_64, || BadProgram::Machine)?;
     let headers = usize::try_from(u64::from_le_bytes(bytes(program, PROGRAM_HEADERS)?)).unwrap_or(usize::MAX);
     let (size, count) = (usize::from(half(PROGRAM_HEADER_SIZE)?), usize::from(half(PROGRAM_HEADER_COUNT)?));
     for number in 0..count {
         let kind = u32::from_le_bytes(bytes(program, headers.saturating_add(number * size))?);
-        ensure(kind != PT_INTERP, || "it is not static: it needs a dynamic loader".to_owned())?;
+        ensure(kind != PT_INTERP, || BadProgram::Dynamic)?;
     }
     Ok(())
 }
 
-fn bytes<const N: usize>(program: &[u8], offset: usize) -> Result<[u8; N], BadPart> {
+fn bytes<const N: usize>(program: &[u8], offset: usize) -> Result<[u8; N], BadProgram> {
     let found = program.get(offset..).and_then(|rest| rest.first_chunk());
-    found.copied().ok_or_else(|| BadPart("it is truncated".to_owned()))
+    found.copied().ok_or(BadProgram::Truncated)
 }
 
 #[cfg(test)]
@@ -178,9 +210,9 @@ mod tests {
     #[test]
     fn a_dynamic_program_is_told_apart() {
         let dynamic = map_file(Path::new("/bin/sh")).unwrap();
-        assert!(check_static(dynamic).unwrap_err().to_string().contains("not static"));
-        assert!(check_static(b"#!/bin/sh\n").unwrap_err().to_string().contains("not a 64-bit ELF"));
-        assert!(check_static(&dynamic[..40]).is_err());
+        assert_eq!(check_static(dynamic), Err(BadProgram::Dynamic));
+        assert_eq!(check_static(b"#!/bin/sh\n"), Err(BadProgram::NotElf));
+        assert_eq!(check_static(&dynamic[..40]), Err(BadProgram::Truncated));
     }
 
     #[test]
@@ -188,8 +220,8 @@ mod tests {
         assert!(Libkrunfw::load(Path::new("/etc/passwd")).is_err());
         let libc = "/lib/x86_64-linux-gnu/libc.so.6";
         if Path::new(libc).exists() {
-            let error = Libkrunfw::load(Path::new(libc)).err().unwrap().to_string();
-            assert!(error.contains("SONAME"), "{error}");
+            let error = Libkrunfw::load(Path::new(libc)).err().unwrap();
+            assert!(matches!(error, BadLibrary::Another(_)), "{error}");
         }
     }
 }

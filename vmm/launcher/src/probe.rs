@@ -1,5 +1,4 @@
-//! Checks whether this host can run VMs. What may hang runs in a process of its own, which is killed after
-//! [`GUEST_TIMEOUT`].
+//! Checks whether this host can run VMs. What may hang runs in a process of its own, which is killed after 10 s.
 
 use std::{
     fs::File,
@@ -38,13 +37,13 @@ pub enum ProbeError {
         "no {DEV_KVM}: this host has no KVM; enable virtualization in its firmware (or nested virtualization, if it is a VM) and load kvm_intel or kvm_amd"
     )]
     Missing,
-    /// The device cannot be opened.
+    /// The device cannot be opened, for want of rights or another reason.
     #[error("{DEV_KVM} cannot be opened for reading and writing: run as root, or be given the device")]
     Forbidden(#[source] io::Error),
-    /// The device is not KVM.
+    /// The device is not KVM; what it answered when it was asked for its version.
     #[error("{DEV_KVM} is not KVM of API version {KVM_API_VERSION} (answer: {0})")]
     NotKvm(i32),
-    /// The device opens, but a guest fails.
+    /// The device opens, but a guest fails; in the words of `krun-vmm probe`.
     #[error(
         "{DEV_KVM} opens but cannot run guests: {0}; use a machine with real (or working nested) virtualization"
     )]
@@ -82,7 +81,7 @@ pub fn device() -> Result<(), ProbeError> {
 }
 
 /// Checks that KVM really runs a guest: first [`device`], then a guest of a few instructions in another process
-/// (`krun-vmm probe`). Blocks for milliseconds where KVM works, otherwise for up to [`GUEST_TIMEOUT`], 10 s.
+/// (`krun-vmm probe`). Blocks for milliseconds where KVM works, otherwise for up to 10 s.
 ///
 /// # Errors
 /// The problem, and what to do about it.

@@ -44,7 +44,13 @@ const PIPE_CAPACITY: usize = 64 * 1024;
 /// A boot that takes longer than this triggers a check of KVM.
 const SLOW_BOOT: Duration = Duration::from_secs(3);
 
-/// A vmm process and, in it, a VM. Dropping it kills both.
+/// A vmm process and, in it, a VM.
+///
+/// Dropping it kills both, without waiting; a task of the runtime then reaps the process. Who wants to know that nothing is
+/// left, as before the files of the VM are removed, calls [`Vm::kill`] and waits for [`Vm::ended`].
+///
+/// What the vmm writes to stderr is logged with the crate `log` and the target `vmm`, a line at a time and no more than some a
+/// second; the last 20 lines are in [`VmEnd`]. The guest's own log has the target `guest`.
 pub struct Vm {
     /// The program.
     vmm: PathBuf,
@@ -92,7 +98,12 @@ pub enum LaunchError {
 }
 
 impl Vm {
-    /// Launches a VM. Returns as soon as the vmm has its order, long before the guest runs.
+    /// Launches a VM. Returns as soon as the vmm has its order, long before the guest runs. The program is that which
+    /// [`find::krun_vmm`] finds.
+    ///
+    /// To be called within a tokio runtime that has its I/O and time drivers, and from a thread that lives as long as the VM is
+    /// to: the kernel kills the vmm when the thread ends that launched it (PR_SET_PDEATHSIG(2const)). The main thread and a runtime's
+    /// workers do; those of `spawn_blocking` do not.
     ///
     /// # Errors
     /// When the configuration is wrong or a step fails; then nothing is left.
@@ -176,20 +187,22 @@ impl Vm {
         File::from(pipe).write_all(&serde_json::to_vec(&order)?)
     }
 
-    /// The vmm's pid on the host.
+    /// The vmm's pid on the host. After [`Vm::ended`] it may be another process's.
     pub fn pid(&self) -> Pid {
         self.child.pid()
     }
 
-    /// Sets how early the kernel kills the vmm when memory runs out: [`Child::set_oom_score_adj`].
+    /// Has the kernel kill the vmm sooner (up to 1000) or later (down to -1000) than other processes when memory runs out, as
+    /// proc_pid_oom_score_adj(5) says. A vmm that has ended takes no notice.
     ///
     /// # Errors
-    /// As [`Child::set_oom_score_adj`].
+    /// The kernel's, which wants `CAP_SYS_RESOURCE` for less than before.
     pub fn set_oom_score_adj(&self, score: i32) -> io::Result<()> {
         self.child.set_oom_score_adj(score)
     }
 
-    /// Kills the vmm and with it the VM. Can be called at any time, and repeatedly.
+    /// Kills the vmm and with it the VM. Can be called at any time, and repeatedly. What the guest has not written to the share
+    /// by then is lost: containers are ended first by a call of the guest.
     pub fn kill(&self) {
         if self.end.borrow().is_none() {
             self.killed.store(true, Ordering::Relaxed);
@@ -202,10 +215,13 @@ impl Vm {
         ended(self.end.clone()).await
     }
 
-    /// Waits until the guest connects. It can be called once, because it closes and removes the socket.
+    /// Waits until the guest connects, for at most `boot_timeout`. It can be called once, because it closes and removes the
+    /// socket. The VM lives on when it fails.
+    ///
+    /// A boot takes half a second where KVM works; one that takes longer than 3 s has [`probe::guest`] look whether it does.
     ///
     /// # Errors
-    /// When the vmm ends first, or `boot_timeout` passes first.
+    /// When the vmm ends first, or `boot_timeout` passes first; when KVM cannot run guests, or the guest breaks the protocol.
     pub async fn guest(&self, boot_timeout: Duration) -> Result<Guest, GuestError> {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         let listener = listener.ok_or(GuestError::Taken)?;

@@ -3,7 +3,9 @@
 use super::Hit::{Kill, Outlast, Pause, Stop};
 use super::Victim::{Anchor, Client, Containerd, Here, Shim, Vmm};
 use super::Want::{Any, Failure, Is};
-use super::life::Life::{Exec, Hooked, Logged, Long, Loose, Member, Orphaned, OrphanedHooked, Short, Tap};
+use super::life::Life::{
+    Exec, Hooked, Logged, Long, Loose, Member, Operator, Orphaned, OrphanedHooked, Short, Tap,
+};
 use super::life::STATUS;
 use super::{BOOT, Case, Hits, PROMPT, case};
 
@@ -105,6 +107,12 @@ pub const EXEC: &[Case] = &[
     case("exec.told", &[(Shim, Pause)], Exec, Is(STATUS)).told(KILLED),
     case("exec.ended", SHIM, Exec, Failure).told(KILLED),
     case("exec.ended", VMM, Exec, Is(STATUS)).told(KILLED),
+    case("operator.shared", SHIM, Operator, Failure).told(KILLED),
+    case("operator.made", SHIM, Operator, Failure).told(KILLED),
+    case("operator.made", VMM, Operator, Failure).told(KILLED),
+    case("operator.made", &[(Vmm, Stop)], Operator, Failure).told(KILLED).within(NO_ANSWER),
+    case("operator.ended", SHIM, Operator, Failure).told(KILLED),
+    case("operator.ended", VMM, Operator, Any).told(KILLED),
 ];
 
 pub const EXIT: &[Case] = &[

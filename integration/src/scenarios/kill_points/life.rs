@@ -1,7 +1,7 @@
 //! What leads a container to its points: each way of living has a command under way when the point is reached.
 
 use super::{RUNTIME, Victim};
-use crate::command::Running;
+use crate::command::{Cmd, Running};
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::procs::{self, Proc};
 use crate::{spec, undo, veth};
@@ -30,6 +30,8 @@ pub enum Life {
     Member,
     /// It runs, and an exec in it ends by itself with [`STATUS`].
     Exec,
+    /// It runs, and an operator's process in its VM ends by itself with [`STATUS`].
+    Operator,
     /// It runs, and its shim is killed: containerd cleans up after it.
     Orphaned,
     /// As `Orphaned`, with hooks.
@@ -79,9 +81,10 @@ impl Living {
                 ctx.run_as(RUNTIME, &flags, &[&[BUSYBOX, &pod], STAYS].concat()).run()?.ok()?;
                 living.pod = Some(pod);
             }
-            Life::Exec | Life::Orphaned | Life::OrphanedHooked => {
+            Life::Exec | Life::Operator | Life::Orphaned | Life::OrphanedHooked => {
                 let mut running = match life {
                     Life::OrphanedHooked => living.hooked(ctx, STAYS)?,
+                    Life::Operator => living.open(ctx)?,
                     _ => living.run(ctx, &[], STAYS)?,
                 };
                 running.wait_for_stdout("up")?;
@@ -112,6 +115,9 @@ impl Living {
             Life::Exec => {
                 ctx.ctr(&[&["task", "exec", "--exec-id", "e", self.id.as_str()], ENDS].concat()).spawn()
             }
+            Life::Operator => {
+                Cmd::new(&[&["krunctl", "exec", "--sandbox", self.id.as_str(), "--"], ENDS].concat()).spawn()
+            }
             Life::Orphaned | Life::OrphanedHooked => {
                 signal(&server_of(&self.id)?.context("no shim")?, Signal::SIGKILL)?;
                 self.running.take().context("a container that runs")
@@ -121,6 +127,16 @@ impl Living {
 
     fn run(&self, ctx: &Ctx, flags: &[&str], args: &[&str]) -> Result<Running> {
         ctx.run_as(RUNTIME, &[&["--rm"], flags].concat(), &[&[BUSYBOX, &self.id], args].concat()).spawn()
+    }
+
+    /// Runs it where an operator's processes are allowed.
+    fn open(&self, ctx: &Ctx) -> Result<Running> {
+        let (root, config) = (ctx.work("operator"), ctx.work("operator.toml"));
+        if !root.exists() {
+            spec::busybox_root(&root)?;
+        }
+        fs::write(&config, format!("operator_root = {:?}\n", root.display().to_string())).context("configure")?;
+        self.run(ctx, &["--runtime-config-path", &config.display().to_string()], STAYS)
     }
 
     /// Runs it with hooks, each of which reaches a point with its kind's name.
