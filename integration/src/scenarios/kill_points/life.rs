@@ -135,7 +135,8 @@ impl Living {
         if !root.exists() {
             spec::busybox_root(&root)?;
         }
-        fs::write(&config, format!("operator_root = {:?}\n", root.display().to_string())).context("configure")?;
+        fs::write(&config, format!("operator_root = {:?}\n", root.display().to_string()))
+            .context("configure")?;
         self.run(ctx, &["--runtime-config-path", &config.display().to_string()], STAYS)
     }
 
