@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] =
-    &[Scenario::new("library-examples", examples).krun_only("they have no containerd").timeout(600)];
+    &[Scenario::new("library-examples", examples).long().krun_only("they have no containerd").timeout(600)];
 
 /// Where the box has them.
 const EXAMPLES: &str = "/usr/local/libexec/krun/examples";
