@@ -28,6 +28,7 @@ mod krunctl_image;
 mod krunctl_kill_points;
 mod krunctl_many;
 mod krunctl_named;
+mod krunctl_named_disk;
 mod krunctl_network;
 mod krunctl_operator;
 mod krunctl_sh;
@@ -98,6 +99,7 @@ pub const ALL: &[&[Scenario]] = &[
     krunctl_kill_points::SCENARIOS,
     krunctl_many::SCENARIOS,
     krunctl_named::SCENARIOS,
+    krunctl_named_disk::SCENARIOS,
     krunctl_network::SCENARIOS,
     krunctl_operator::SCENARIOS,
     krunctl_sh::SCENARIOS,

@@ -173,6 +173,6 @@ impl Vm {
 fn said(error: ttrpc::Error) -> anyhow::Error {
     match error {
         ttrpc::Error::RpcStatus(_) => Error::from(CallError::from(error)).into(),
-        error => anyhow::Error::new(error).context("the connection to the process that keeps the VM"),
+        error => anyhow::Error::new(error).context("the connection to the VM's keeper or shim"),
     }
 }

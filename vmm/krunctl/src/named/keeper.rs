@@ -69,14 +69,18 @@ fn keep(name: &str) -> Result<()> {
         bundle.write(file, text.as_bytes())?;
     }
     state.starting()?;
-    let kept = keep_running(&state, &description, &bundle);
-    if kept.is_err() {
-        state.not_started()?;
+    match keep_running(&state, &description, &bundle) {
+        // Where that cannot be noted, it is lost.
+        Ok(status) => state.ended(status),
+        Err(error) => {
+            state.not_started()?;
+            Err(error)
+        }
     }
-    kept
 }
 
-fn keep_running(state: &State, description: &Description, bundle: &Bundle) -> Result<()> {
+/// Answers the command's exit status.
+fn keep_running(state: &State, description: &Description, bundle: &Bundle) -> Result<u32> {
     let network = description.network.make(bundle)?;
     let fifos = Fifos::make(bundle.path(), "vm", false, false)?;
     let paths = fifos.paths();
@@ -100,7 +104,7 @@ fn keep_running(state: &State, description: &Description, bundle: &Bundle) -> Re
     runtime.shutdown_background();
     let status = ended?;
     copies.finish();
-    state.ended(status)
+    Ok(status)
 }
 
 /// Answers the command's exit status.

@@ -190,8 +190,8 @@ impl State {
     /// When it was deleted meanwhile.
     pub fn keep(&self) -> Result<Flock<File>> {
         let mut kept = self.take(KEEPER, FlockArg::LockExclusive)?.with_context(|| self.gone())?;
-        kept.set_len(0)?;
-        write!(kept, "{}", std::process::id())?;
+        let written = kept.set_len(0).and_then(|()| write!(kept, "{}", std::process::id()));
+        written.with_context(|| format!("writing {}", self.path(KEEPER).display()))?;
         Ok(kept)
     }
 
