@@ -130,6 +130,18 @@ fn check_and_refusals(ctx: &Ctx) -> Result<Outcome> {
         (&["--root", &file], &["not a directory"]),
         (&["--root", "/no/such/root"], &["/no/such/root"]),
     ];
+    // Nobody but root, and where there is no KVM: each command that makes a VM says what is missing.
+    let hidden = "mount --bind /dev/null /dev/kvm && exec \"$@\"";
+    for command in [&["run", "--root", &root, "--", "/bin/true"][..], &["sh"], &["start", "nobody"]] {
+        let words = [&["krunctl"], command].concat();
+        let as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+        Cmd::new(&[&as_nobody[..], &words].concat())
+            .run()?
+            .expect_status(125)?
+            .refused(&["not root", "sudo"])?;
+        let without_kvm = ["unshare", "--mount", "sh", "-c", hidden, "sh"];
+        Cmd::new(&[&without_kvm[..], &words].concat()).run()?.expect_status(125)?.refused(&["/dev/kvm"])?;
+    }
     for (flags, words) in cases {
         Cmd::new(&[&["krunctl", "run"], flags, &["--", "/bin/true"]].concat())
             .run()?

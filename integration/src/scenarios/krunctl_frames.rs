@@ -1,16 +1,26 @@
-//! krunctl's egress policy against a guest that makes frames of its own. The world outside is a network namespace.
+//! krunctl's egress policy against a guest that makes frames of its own, and one that goes by names. The world outside is a network
+//! namespace.
 
 use crate::command::Cmd;
 use crate::ctx::{Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
+use crate::spec;
 use crate::veth::{self, BOX, TASK};
 use anyhow::{Context, Result, ensure};
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use super::krunctl::WHY;
 
-pub const SCENARIOS: &[Scenario] =
-    &[Scenario::new("krunctl-network-frames", frames).long().image(DEBIAN).krun_only(WHY).timeout(600)];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("krunctl-network-frames", frames).long().image(DEBIAN).krun_only(WHY).timeout(600),
+    Scenario::new("krunctl-network-names", names).long().krun_only(WHY),
+];
+
+/// The address of the world that a name leads to.
+const FAR: &str = "203.0.113.7";
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 const GUEST: &str = include_str!("files/frames_out.py");
 
@@ -32,8 +42,20 @@ for port in (7001, 7002):
         threading.Thread(target=serve, daemon=True).start()
 names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 names.bind(("0.0.0.0", 53))
+def answer(query):
+    if len(query) < 17: return b"x"
+    end = query.index(0, 12) + 5
+    name = query[12:end - 4]
+    near = name == b"\x07example\x03net\0"
+    known = near or name == b"\x07example\x03org\0"
+    found = known and query[end - 4:end - 2] == b"\0\1"
+    head = query[:2] + (b"\x81\x80" if known else b"\x81\x83") + b"\0\1" + bytes([0, found]) + bytes(4)
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton("10.77.0.2" if near else "203.0.113.7")
+    return head + query[12:end] + (record if found else b"")
 def resolve():
-    while True: names.sendto(b"x", names.recvfrom(100)[1])
+    while True:
+        query, asker = names.recvfrom(512)
+        names.sendto(answer(query), asker)
 threading.Thread(target=resolve, daemon=True).start()
 heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 print("ready", flush=True)
@@ -82,5 +104,45 @@ fn frames(ctx: &Ctx) -> Result<Outcome> {
             ensure!(reached == 1 && bad == 0, "the policy let through: {said} {heard}");
         }
     }
+    Ok(Outcome::Passed)
+}
+
+/// With a name allowed, what that resolves to is reached once the guest has asked us for it, and nothing else.
+fn names(ctx: &Ctx) -> Result<Outcome> {
+    veth::make()?;
+    let (world, before) = (ctx.work("world.py"), ctx.work("resolv.conf"));
+    fs::write(&world, WORLD).context("write the world")?;
+    fs::copy(RESOLV_CONF, &before).context("keep the list of name servers")?;
+    crate::undo::remember(&["cp", &before.display().to_string(), RESOLV_CONF])?;
+    fs::write(RESOLV_CONF, format!("nameserver {}\n", TASK[0])).context("write a list of name servers")?;
+    let root = spec::busybox_root(&ctx.work("root"))?;
+    for applet in ["nc", "nslookup", "grep"] {
+        symlink("busybox", root.join("bin").join(applet)).context("link an applet")?;
+    }
+    // An address that could be somebody's on the Internet: names do not open those that are near the host.
+    veth::inside(&["ip", "address", "add", &format!("{FAR}/32"), "dev", "lo"]).run()?.ok()?;
+    veth::ip(&format!("route add {FAR}/32 via {}", TASK[0]))?;
+    let mut world = veth::inside(&["python3", &world.display().to_string()]).timeout(300).spawn()?;
+    world.wait_for_stdout("ready\n")?;
+    let script = format!(
+        "dial() {{ nc -w 5 $1 $2 </dev/null 2>/dev/null | grep -q x && echo reached $1 $2; }}
+         dial {FAR} 7001; nslookup other.example $GATE >/dev/null 2>&1 && echo other
+         nslookup example.net $GATE 2>&1 | grep {near}; dial {near} 7001
+         nslookup example.org $GATE | grep -c {FAR}; dial {FAR} 7001; dial {FAR} 7002; dial {near} 7001
+         nslookup example.org {near} >/dev/null 2>&1 && echo asked; true",
+        near = TASK[0]
+    );
+    let script = format!("GATE=$(grep nameserver /etc/resolv.conf); GATE=${{GATE#nameserver }}; {script}");
+    let words = ["krunctl", "run", "--root", &root.display().to_string(), "--memory", "256"];
+    let flags =
+        ["--allow-host", "example.org:7001", "--allow-host", "example.net", "--", "/bin/sh", "-c", &script];
+    let output = Cmd::new(&[&words[..], &flags].concat()).timeout(200).run()?.ok()?;
+    world.signal(nix::sys::signal::Signal::SIGTERM)?;
+    world.finish()?;
+    let said = output.stderr_text();
+    for name in ["other.example", "example.net"] {
+        ensure!(said.contains(name), "nothing is said of {name}: {output}");
+    }
+    output.printed(&format!("1\nreached {FAR} 7001\n"))?;
     Ok(Outcome::Passed)
 }

@@ -29,6 +29,7 @@ mod krunctl_kill_points;
 mod krunctl_many;
 mod krunctl_named;
 mod krunctl_named_disk;
+mod krunctl_named_races;
 mod krunctl_network;
 mod krunctl_operator;
 mod krunctl_sh;
@@ -100,6 +101,7 @@ pub const ALL: &[&[Scenario]] = &[
     krunctl_many::SCENARIOS,
     krunctl_named::SCENARIOS,
     krunctl_named_disk::SCENARIOS,
+    krunctl_named_races::SCENARIOS,
     krunctl_network::SCENARIOS,
     krunctl_operator::SCENARIOS,
     krunctl_sh::SCENARIOS,

@@ -51,8 +51,9 @@ impl Bundle {
     /// Makes the one of this id, for a VM that others may not have at the same time.
     pub fn of(id: String) -> Result<Bundle> {
         clean_abandoned();
-        let taken =
-            format!("{id} runs, or could not be cleaned up after, which was said then: {BASE}/{id} is there");
+        let taken = format!(
+            "{id}: it runs, another command has it now, or what it left could not be removed: {BASE}/{id} is there"
+        );
         Bundle::take(id)?.context(taken)
     }
 

@@ -40,3 +40,28 @@ pub fn man(command: Command, arguments: &Man) -> Result<u8> {
         .with_context(|| format!("writing pages into {}", directory.display()))?;
     Ok(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, ValueEnum};
+
+    use super::*;
+    use crate::Cli;
+
+    #[test]
+    fn every_shell_gets_a_script_and_every_command_a_page() {
+        for shell in Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "krunctl", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(script.contains("krunctl") && script.contains("prune"), "{shell}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        man(Cli::command(), &Man { directory: directory.path().to_owned() }).unwrap();
+        for page in ["krunctl.1", "krunctl-run.1", "krunctl-image-pull.1", "krunctl-exec.1"] {
+            let text = std::fs::read_to_string(directory.path().join(page)).unwrap();
+            assert!(text.contains(".SH"), "{page}");
+        }
+        assert!(man(Cli::command(), &Man { directory: directory.path().join("none") }).is_err());
+    }
+}

@@ -6,13 +6,18 @@ mod common;
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use common::{Machine, Result, Share};
+use tokio::{sync::Notify, time::sleep};
 use vm_launcher::guest_protocol::{
     api,
     mux::{FIRST_STREAM, Reader},
 };
+
+/// How long the output may go on after the command's end.
+const AFTER_END: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     common::main(run)
@@ -29,10 +34,26 @@ async fn run(args: &[&str]) -> Result<u8> {
 
     machine.start(command, &[], stdio).await?;
     let own = common::process("");
-    let (status, out, err) =
-        tokio::join!(machine.wait(&own), copy(stdout, io::stdout()), copy(stderr, io::stderr()));
+    let copies = async { tokio::join!(copy(stdout, io::stdout()), copy(stderr, io::stderr())) };
+    let ended = Notify::new();
+    // A process that the command leaves behind, or a hostile guest, could keep the output open.
+    let in_time = async {
+        ended.notified().await;
+        sleep(AFTER_END).await;
+    };
+    let wait = async {
+        let status = machine.wait(&own).await;
+        ended.notify_one();
+        status
+    };
+    let (status, copied) = tokio::join!(wait, async {
+        tokio::select! {
+            (out, err) = copies => out.and(err),
+            () = in_time => Ok(()),
+        }
+    });
     machine.end().await;
-    out.and(err)?;
+    copied?;
     status
 }
 

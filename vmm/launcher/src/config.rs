@@ -50,7 +50,7 @@ pub enum Network {
     None,
 }
 
-/// A persistent tap in the vmm's network namespace that belongs to the vmm's user and is up.
+/// A persistent tap in the vmm's network namespace that belongs to uid 0, the vmm's effective user, and is up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tap {
     /// The name of the interface.

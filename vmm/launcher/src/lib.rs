@@ -13,6 +13,8 @@
 //! };
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // The share is a shared mount with the directories of `boot::MOUNT_POINTS`, and both directories are there: the examples' Share
+//! // makes them.
 //! let (libkrunfw, guest_init) = (find::libkrunfw(None)?, find::guest_init(None)?);
 //! let config =
 //!     VmConfig { memory_mib: 256, ..VmConfig::new("/run/demo/share", "/run/demo/sock", libkrunfw, guest_init) };
@@ -43,6 +45,8 @@
 //! - the project's programs `krun-vmm`, which becomes the VM, and `guest-init`, which becomes PID 1 in it, of the same version as
 //!   this library; and `libkrunfw.so.5`, the guest's kernel. [`find`] says where they are looked for.
 //! - a [tokio](https://tokio.rs) runtime. Nothing here blocks it, unless its text says so.
+//! - a thread for [`Vm::launch`] that lives as long as the VM: the VM ends with it.
+//! - its children for itself: a caller that ignores SIGCHLD, or waits for any child, takes the vmm's end from it.
 //!
 //! # Who is trusted
 //!

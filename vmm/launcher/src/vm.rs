@@ -102,8 +102,9 @@ impl Vm {
     /// [`find::krun_vmm`] finds.
     ///
     /// To be called within a tokio runtime that has its I/O and time drivers, and from a thread that lives as long as the VM is
-    /// to: the kernel kills the vmm when the thread ends that launched it (PR_SET_PDEATHSIG(2const)). The main thread and a runtime's
-    /// workers do; those of `spawn_blocking` do not.
+    /// to: the kernel kills the vmm when the thread ends that launched it (PR_SET_PDEATHSIG(2const)). The main thread with a runtime of
+    /// the current thread does, and a thread of the caller's own. A worker of a multi-threaded runtime does while the runtime lives and
+    /// nothing uses `block_in_place`; the threads of `spawn_blocking` do not.
     ///
     /// # Errors
     /// When the configuration is wrong or a step fails; then nothing is left.

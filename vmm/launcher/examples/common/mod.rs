@@ -89,8 +89,8 @@ fn own_mounts() -> Result<()> {
     Ok(mount(None::<&str>, "/", None::<&str>, slaves, None::<&str>)?)
 }
 
-/// The host's side of a VM: its share, and the directory of its socket. Removed when it is dropped; a SIGKILL leaves an empty
-/// directory.
+/// The host's side of a VM: its share, and the directory of its socket. Removed when it is dropped; a signal that ends the process
+/// leaves an empty directory.
 pub struct Share {
     top: PathBuf,
 }
@@ -114,17 +114,16 @@ impl Share {
         Ok(share)
     }
 
-    /// Shows the guest `directory` of the host at `path` in the share. What is read-only here, the guest cannot write to by any
-    /// means; an option of its mounts would be a promise of the guest's.
+    /// Shows the guest `directory` of the host at `path` in the share, before the VM is launched. What is read-only here, the guest
+    /// cannot write to by any means; an option of its mounts would be a promise of the guest's. Device nodes and setuid programs are
+    /// none to the host.
     pub fn show(&self, directory: impl AsRef<Path>, path: &str, read_only: bool) -> Result<()> {
         let target = self.path().join(path);
         fs::create_dir_all(&target)?;
         bind(directory.as_ref(), &target)?;
-        if read_only {
-            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-            mount(None::<&str>, &target, None::<&str>, flags, None::<&str>)?;
-        }
-        Ok(())
+        let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+        flags.set(MsFlags::MS_RDONLY, read_only);
+        Ok(mount(None::<&str>, &target, None::<&str>, flags, None::<&str>)?)
     }
 
     fn path(&self) -> PathBuf {
@@ -232,10 +231,15 @@ fn spec(args: &[&str], mounts: &[Value]) -> Value {
     })
 }
 
+/// The most bytes of a stream that [`text`] takes: the guest could send without end.
+const MAX_TEXT: usize = 1 << 20;
+
 /// All of a stream that is short, as text.
 pub async fn text(mut stream: Reader) -> String {
     let mut bytes = Vec::new();
-    while let Some(chunk) = stream.recv().await {
+    while bytes.len() < MAX_TEXT
+        && let Some(chunk) = stream.recv().await
+    {
         bytes.extend(chunk);
     }
     String::from_utf8_lossy(&bytes).into_owned()
