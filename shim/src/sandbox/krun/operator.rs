@@ -84,11 +84,14 @@ pub struct Wrapped {
     pub operators_process: Value,
 }
 
+fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": kind, "source": kind, "options": options})
+}
+
 /// The spec of the container `name` that the guest makes for an operator's process.
 fn spec(name: &str, process: &[u8], has_scratch: bool) -> Result<Vec<u8>> {
     let Wrapped { operators_process } =
         serde_json::from_slice(process).map_err(|e| Error::invalid("an operator's process").because(e))?;
-    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let mut mounts = vec![
         mount("/proc", "proc", &[]),
         mount("/sys", "sysfs", &[]),
