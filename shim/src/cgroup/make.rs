@@ -104,7 +104,7 @@ fn with_parents(root: &Path, path: &Path) -> io::Result<()> {
 
 /// Enables all controllers for the children of `cgroup`. One that cannot be enabled (a cgroup with processes enables
 /// none) fails the limit that needs it, if any does.
-fn enable_controllers(cgroup: &Path) -> io::Result<()> {
+pub fn enable_controllers(cgroup: &Path) -> io::Result<()> {
     let enabled = fs::read_to_string(cgroup.join(SUBTREE_CONTROL))?;
     for controller in fs::read_to_string(cgroup.join(CONTROLLERS))?.split_whitespace() {
         if !enabled.split_whitespace().any(|one| one == controller)

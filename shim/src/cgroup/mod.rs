@@ -10,6 +10,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "cgroupfs has no links, and a name with `..` is refused")]
 
+mod delegated;
 mod end;
 mod make;
 mod name;
@@ -33,7 +34,7 @@ use log::{debug, warn};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
-pub use self::{name::CgroupName, oom::OomKills, seat::Seat};
+pub use self::{delegated::enter as enter_delegated, name::CgroupName, oom::OomKills, seat::Seat};
 use crate::{
     bundle::Role,
     error::{Error, Result},

@@ -43,7 +43,7 @@ impl Drop for Seat {
 }
 
 /// The process's cgroup in the hierarchy of version 2, below its root. Source: cgroups(7), /proc/pid/cgroup.
-fn v2(text: &str) -> Option<&str> {
+pub fn v2(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::/"))
 }
 

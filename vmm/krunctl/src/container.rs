@@ -7,6 +7,7 @@ use clap::Args;
 use images::ImageConfig;
 
 use crate::{
+    cgroup,
     env::{self, Variable},
     hosts::{self, Entry},
     image,
@@ -182,7 +183,7 @@ impl Arguments {
             mounts,
             network: network.namespace(bundle),
             ports: self.ports.list()?,
-            id: id.to_owned(),
+            cgroup: cgroup::at_top(id),
         })
     }
 }

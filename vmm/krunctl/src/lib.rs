@@ -3,6 +3,7 @@
 //! It has the shim's sandbox in its own process: the same VMs, volumes, ports and networks as under containerd.
 
 mod bundle;
+mod cgroup;
 mod check;
 mod completions;
 mod console;

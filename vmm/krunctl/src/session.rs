@@ -65,6 +65,9 @@ pub fn with_container(
         NewContainer { id: id.clone(), bundle: bundle.path().to_owned(), rootfs: Vec::new(), stdio, options };
     let status = runtime.block_on(async {
         let mut signals = Signals::listen()?;
+        if let Some(signal) = signals.came() {
+            return Ok(exit::of_signal(signal));
+        }
         let session = Session { sandbox: direct::sandbox(&id), id };
         session.sandbox.create(new).await?;
         let status = start_and_go(&session, &mut signals, go).await;

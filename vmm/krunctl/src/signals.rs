@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::Signal;
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
+};
 use tokio::{signal::unix, sync::mpsc};
 
 /// The signals that are forwarded to the command.
@@ -42,17 +45,42 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// The signals of [`FORWARDED`] that we get.
 pub struct Signals(mpsc::UnboundedReceiver<Signal>);
 
+/// Has them wait until they are listened for: what this process makes meanwhile is then removed, whenever they come.
+///
+/// # Errors
+/// The kernel's.
+pub fn hold() -> Result<()> {
+    forwarded().thread_block().context("holding signals back")
+}
+
+fn forwarded() -> SigSet {
+    FORWARDED.into_iter().collect()
+}
+
 impl Signals {
-    /// From now on they do not end us.
+    /// From now on they do not end us. Those that were [held back](hold) have come.
     pub fn listen() -> Result<Self> {
         let (send, receive) = mpsc::unbounded_channel();
+        let came = SignalFd::with_flags(&forwarded(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
+        let came = came.context("asking for signals")?;
+        while let Some(signal) = came.read_signal().context("asking for signals")? {
+            let signal = i32::try_from(signal.ssi_signo).ok().and_then(|number| number.try_into().ok());
+            // The channel is there for as long as `receive` is.
+            signal.map(|signal| send.send(signal));
+        }
         for signal in FORWARDED {
             let mut stream =
                 unix::signal(unix::SignalKind::from_raw(signal as i32)).context("listening for signals")?;
             let send = send.clone();
             tokio::spawn(async move { while stream.recv().await.is_some() && send.send(signal).is_ok() {} });
         }
+        forwarded().thread_unblock().context("taking signals")?;
         Ok(Signals(receive))
+    }
+
+    /// One that has come already, and was to end us.
+    pub fn came(&mut self) -> Option<Signal> {
+        std::iter::from_fn(|| self.0.try_recv().ok()).find(|signal| ENDING.contains(signal))
     }
 
     /// The next one.
@@ -66,7 +94,22 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::raise;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_was_held_back_has_come() {
+        hold().unwrap();
+        // To this thread alone.
+        raise(Signal::SIGUSR1).unwrap();
+        raise(Signal::SIGTERM).unwrap();
+        let mut signals = Signals::listen().unwrap();
+        assert_eq!(signals.came(), Some(Signal::SIGTERM));
+        assert_eq!(signals.came(), None);
+        raise(Signal::SIGHUP).unwrap();
+        assert_eq!(signals.next().await, Signal::SIGHUP);
+    }
 
     #[test]
     fn an_images_signal_has_a_name_or_a_number() {

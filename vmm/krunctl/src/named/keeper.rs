@@ -24,7 +24,7 @@ use crate::{
     console::Console,
     inject, logger, network,
     root::{self, Origin, Root, Writes},
-    signals::{GRACE, Signals},
+    signals::{self, GRACE, Signals},
     stdio::Fifos,
 };
 
@@ -56,6 +56,7 @@ fn keep(name: &str) -> Result<()> {
     logger::set(description.debug);
     // Before the process has other threads.
     root::enter()?;
+    signals::hold()?;
     let bundle = Bundle::of(id_of(name))?;
     let layer = state.path(LAYER);
     let writes = match &description.root {

@@ -12,11 +12,12 @@ use clap::Args;
 
 use crate::{
     bundle::Bundle,
+    cgroup,
     console::Console,
     container::{self, HOSTS},
     duration, inject, named, network, notify,
     root::{self, Root},
-    session,
+    session, signals,
     stdio::Fifos,
     terminal,
 };
@@ -57,6 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     }
     let origin = container.origin()?;
     root::enter()?;
+    signals::hold()?;
     let bundle = match &arguments.name {
         Some(name) => Bundle::of(format!("run-{name}"))?,
         None => Bundle::make()?,
@@ -64,7 +66,9 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let root = Root::mount(&origin, container.writes(), &bundle)?;
     inject::all(container.injections(), &root)?;
     let size = arguments.tty.then(terminal::size).transpose()?;
-    let described = container.container((bundle.id(), bundle.path()), (&root, &plan), &variables, size)?;
+    let mut described =
+        container.container((bundle.id(), bundle.path()), (&root, &plan), &variables, size)?;
+    described.cgroup = cgroup::of_run(bundle.id())?;
     bundle.describe(&described.json())?;
     if let Some(hosts) = container.hosts() {
         bundle.write(HOSTS, hosts.as_bytes())?;

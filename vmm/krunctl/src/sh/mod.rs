@@ -14,11 +14,12 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 
 use crate::{
     bundle::Bundle,
+    cgroup,
     console::Console,
     env, exit,
     network::{self, Plan, RESOLV_CONF},
     root::{self, Origin, Root, Writes},
-    session,
+    session, signals,
     spec::{self, Container, Process, limits, mounts, user::User},
     stdio::Fifos,
     vm,
@@ -61,6 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     arguments.vm.check()?;
     let origin = Origin::Directory(std::path::absolute(&arguments.root)?);
     root::enter()?;
+    signals::hold()?;
     let bundle = Bundle::make()?;
     let _root = Root::mount(&origin, Writes::Memory(arguments.vm.memory), &bundle)?;
     let container = arguments.container(&bundle, &plan, env)?;
@@ -107,7 +109,7 @@ impl Arguments {
             mounts,
             network: plan.namespace(bundle.path()),
             ports: String::new(),
-            id: bundle.id().to_owned(),
+            cgroup: cgroup::of_run(bundle.id())?,
         })
     }
 }

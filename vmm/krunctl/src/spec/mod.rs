@@ -49,8 +49,8 @@ pub struct Container {
     pub network: Namespace,
     /// As the annotation lists them; empty for none.
     pub ports: String,
-    /// Its id, which names its cgroup on the host.
-    pub id: String,
+    /// Its cgroup on the host.
+    pub cgroup: PathBuf,
 }
 
 impl Process {
@@ -105,7 +105,7 @@ impl Container {
             "annotations": annotations,
             "linux": {
                 "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-                "cgroupsPath": format!("/krunctl-{}", self.id),
+                "cgroupsPath": self.cgroup,
                 "namespaces": namespaces,
                 "maskedPaths": [
                     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -155,7 +155,7 @@ mod tests {
             mounts: vec![json!({"destination": "/last"})],
             network: Namespace::Empty,
             ports: "80:80".to_owned(),
-            id: "run-1-0".to_owned(),
+            cgroup: "/krunctl-run-1-0".into(),
         };
         container.json()
     }
