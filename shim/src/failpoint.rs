@@ -5,7 +5,9 @@
 //! connection ends. Where nobody listens it is passed at once. Every point has a case in
 //! `integration/src/scenarios/kill_points`, which a test there checks.
 
-/// Reaches a point: in a future, or, with `blocking` before the name, where blocking holds up nobody.
+/// Reaches a point: in a future, or, with `blocking` before the name, where blocking holds up nobody. The crate that says it has
+/// a feature `failpoints`.
+#[macro_export]
 macro_rules! failpoint {
     (blocking $name:literal) => {
         #[cfg(feature = "failpoints")]

@@ -10,7 +10,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 #[macro_use]
-mod failpoint;
+pub mod failpoint;
 
 mod bundle;
 mod cgroup;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use clap::Args;
 use nix::sys::signal::Signal;
+use shim::failpoint;
 
 use super::{
     id_of,
@@ -57,6 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         }
         origin => (origin.to_string(), origin),
     };
+    failpoint!(blocking "command.image-kept");
     let description = Description {
         version: state::VERSION,
         root,

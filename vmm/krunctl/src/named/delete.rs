@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use shim::failpoint;
 
 use super::{
     id_of,
@@ -40,6 +41,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     // Nobody makes one of the same name until all is gone.
     let _bundle = Bundle::of(id_of(state.name()))?;
     let deleted = state.delete();
+    failpoint!(blocking "command.state-deleted");
     image::release(&arguments.name.name)?;
     deleted?;
     Ok(0)

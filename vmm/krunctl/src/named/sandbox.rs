@@ -113,7 +113,10 @@ fn find(bundles: &Path, namespace: Option<&str>, id: &str) -> Result<(PathBuf, S
     }
     match &found[..] {
         [(space, name)] => Ok((bundles.join(space).join(name), name.clone())),
-        [] => bail!("--sandbox {id}: no such sandbox in {}", bundles.display()),
+        [] => {
+            let space = namespace.map(|name| format!("of the namespace {name} ")).unwrap_or_default();
+            bail!("--sandbox {id}: no such sandbox {space}in {}", bundles.display())
+        }
         _ => {
             let all: Vec<_> = found.iter().map(|(space, name)| format!("{space}/{name}")).collect();
             bail!("--sandbox {id}: it could be {}; give more of it, or --namespace", all.join(", "))

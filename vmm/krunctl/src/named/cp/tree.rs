@@ -19,6 +19,7 @@ use nix::{
     sys::stat::{Mode, fstatat, mkdirat},
     unistd::{UnlinkatFlags, symlinkat, unlinkat},
 };
+use shim::failpoint;
 
 /// How deep directories may be in each other.
 const MAX_DEPTH: u32 = 256;
@@ -144,6 +145,7 @@ fn replace_file(content: File, (to, new): At<'_>, mode: u32) -> Result<()> {
     };
     copy_content(content, &mut made)?;
     made.set_permissions(PermissionsExt::from_mode(mode))?;
+    failpoint!(blocking "command.file-copied");
     remove(to, new)?;
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&made));
     let follow = AtFlags::AT_SYMLINK_FOLLOW;

@@ -26,6 +26,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use shim::failpoint;
 
 use description::End;
 pub use description::{Description, VERSION, now};
@@ -78,6 +79,7 @@ impl State {
             for lock in [LOCK, KEEPER] {
                 File::create_new(unfinished.directory.join(lock))?;
             }
+            failpoint!(blocking "command.state-made");
             let directory = vms.join(name);
             match fs::rename(&unfinished.directory, &directory) {
                 Err(error)
@@ -246,6 +248,7 @@ impl State {
         let unfinished = self.directory.with_file_name(unfinished_name());
         let failed = || format!("removing {}", self.directory.display());
         fs::rename(&self.directory, &unfinished).with_context(failed)?;
+        failpoint!(blocking "command.state-renamed");
         remove_tree(&unfinished).with_context(failed)
     }
 
