@@ -105,3 +105,20 @@ pub fn log(name: &str) -> Result<()> {
     drop(reader.join());
     Ok(())
 }
+
+/// The names of the points in the sources below a directory.
+#[cfg(test)]
+pub fn named_in(directory: &std::path::Path) -> std::collections::BTreeSet<String> {
+    let mut found = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(named_in(&path));
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let calls = text.split("failpoint!(").skip(1);
+            found.extend(calls.filter_map(|call| Some(call.split('"').nth(1)?.to_owned())));
+        }
+    }
+    found
+}

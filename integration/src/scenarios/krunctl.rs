@@ -1,13 +1,15 @@
 //! krunctl, without containerd: `run` and `check`.
 
-use crate::command::Cmd;
+use crate::command::{Cmd, Output, Running};
 use crate::ctx::Ctx;
 use crate::host;
 use crate::scenario::{Outcome, Scenario};
 use crate::spec;
+use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::time::Duration;
 
 pub const WHY: &str = "it is krun's own tool";
 
@@ -65,12 +67,12 @@ fn flags(ctx: &Ctx) -> Result<Outcome> {
     run(
         &[
             "-e", "A=1", "--env-file", &variables.display().to_string(), "-w", "/etc", "-u", "app", "--hostname", "web",
-            "--ulimit", "nofile=77:88", "--cap-drop", "ALL",
+            "--ulimit", "nofile=77:88", "--cap-drop", "ALL", "--cap-add", "NET_RAW", "--rm",
         ],
         "cat; echo $A $FROM_FILE $HOME; pwd; id -u; id -g; id -G; hostname; ulimit -n; grep CapBnd /proc/self/status",
     )?
     .ok()?
-    .printed("1 a b /srv\n/etc\n7\n8\n8 4\nweb\n77\nCapBnd:\t0000000000000000\n")?;
+    .printed("1 a b /srv\n/etc\n7\n8\n8 4\nweb\n77\nCapBnd:\t0000000000002000\n")?;
 
     let (volume, read_only, single) =
         (format!("{data}:/data"), format!("{data}:/ro:ro"), format!("{file}:/etc/single:ro"));
@@ -90,10 +92,26 @@ fn flags(ctx: &Ctx) -> Result<Outcome> {
     .ok()?
     .printed("refused\n")?;
     ensure!(!root.join("x").exists(), "it wrote to a root that is read-only");
+    let console = run(&["--debug-console"], "true")?.ok()?;
+    let kernel = format!("Linux version {}", host::libkrunfw_kernel()?);
+    ensure!(console.stderr_text().contains(&kernel), "the console does not say {kernel:?}: {console}");
+    named_once(&root.display().to_string())?;
     Ok(Outcome::Passed)
 }
 
-/// It ends with the command's status, at a time, at a signal, or by force; nothing stays, and no secret is shown.
+/// Two runs do not have one name at the same time.
+fn named_once(root: &str) -> Result<()> {
+    let words = ["krunctl", "run", "--root", root, "--memory", "256", "--name", "once", "--"];
+    let once = |script: &str| Cmd::new(&[&words[..], &["/bin/sh", "-c", script]].concat());
+    let mut first = once("trap 'exit 3' TERM; echo up; sleep 1000 & wait").spawn()?;
+    first.wait_for_stdout("up\n")?;
+    once("true").run()?.expect_status(125)?.refused(&["once", "it runs"])?;
+    first.signal(Signal::SIGTERM)?;
+    first.finish()?.expect_status(3)?;
+    once("true").run()?.ok().map(drop)
+}
+
+/// It ends with the command's status, at a time, at a signal, or by force; nothing stays.
 fn ends(ctx: &Ctx) -> Result<Outcome> {
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     let run = |flags: &[&str], command: &[&str]| {
@@ -103,10 +121,20 @@ fn ends(ctx: &Ctx) -> Result<Outcome> {
     run(&[], &["/etc"]).run()?.expect_status(126)?;
     run(&["--timeout", "8s"], &["/bin/sleep", "1000"]).run()?.expect_status(124)?;
     let script = "trap 'echo bye; exit 3' TERM; echo up; sleep 1000 & wait";
-    let mut running = run(&["-e", "SECRET=hunter2"], &["/bin/sh", "-c", script]).spawn()?;
+    let mut running = run(&[], &["/bin/sh", "-c", script]).spawn()?;
     running.wait_for_stdout("up\n")?;
     running.signal(Signal::SIGTERM)?;
     running.finish()?.expect_status(3)?.printed("up\nbye\n")?;
+
+    // One that heeds none ends at the third, and at the first before its VM boots.
+    let deaf = "trap 'echo no' INT; echo up; while :; do sleep 1; done";
+    let mut running = run(&[], &["/bin/sh", "-c", deaf]).spawn()?;
+    for heard in ["up\n", "up\nno\n", "up\nno\nno\n"] {
+        running.wait_for_stdout(heard)?;
+        running.signal(Signal::SIGINT)?;
+    }
+    running.finish()?.expect_status(128 + 2)?;
+    early(run(&["--deny-all"], &["/bin/true"]).spawn()?)?.expect_status(128 + 15)?;
 
     // The next run undoes what a killed one left.
     let mut running = run(&[], &["/bin/sh", "-c", "echo up; sleep 1000"]).spawn()?;
@@ -115,6 +143,18 @@ fn ends(ctx: &Ctx) -> Result<Outcome> {
     running.finish()?.expect_status(128 + 9)?;
     run(&[], &["/bin/true"]).run()?.ok()?;
     Ok(Outcome::Passed)
+}
+
+/// Ends it as soon as it has made something.
+fn early(running: Running) -> Result<Output> {
+    until_true("its directory", Duration::from_secs(60), || {
+        Ok(fs::read_dir("/run/krun/ctl").is_ok_and(|mut found| found.next().is_some()))
+    })?;
+    running.signal(Signal::SIGTERM)?;
+    let ended = running.finish()?;
+    let tables = Cmd::new(&["nft", "list", "tables"]).run()?.ok()?.stdout_text();
+    ensure!(!tables.contains("krunctl"), "left behind: {tables}");
+    Ok(ended)
 }
 
 /// `check` is content with the box; `run` refuses sizes and roots that cannot be.

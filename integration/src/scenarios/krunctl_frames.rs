@@ -75,7 +75,8 @@ fn frames(ctx: &Ctx) -> Result<Outcome> {
     let script = GUEST.replace("{to4}", TASK[0]).replace("{to6}", TASK[1]).replace("{box4}", BOX[0]);
     fs::write(guest.join("frames.py"), script).context("write the guest's")?;
     let archive = ctx.work("debian.tar").display().to_string();
-    ctx.ctr(&["image", "export", &archive, DEBIAN]).run()?.ok()?;
+    // Without --local ctr of 2.1 may end before the file's last bytes are written.
+    ctx.ctr(&["image", "export", "--local", &archive, DEBIAN]).run()?.ok()?;
     crate::undo::remember(&["rm", "-rf", "/var/lib/krun/images"])?;
 
     let allow = format!("{}/32:7001", TASK[0]);

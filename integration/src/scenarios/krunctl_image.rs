@@ -18,7 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("krunctl-image-tls", tls).long().krun_only(WHY),
 ];
 
-const STORE: &str = "/var/lib/krun/images";
+pub const STORE: &str = "/var/lib/krun/images";
 const REGISTRY: &str = include_str!("files/registry.py");
 
 fn krunctl(words: &[&str]) -> Result<Output> {
@@ -28,7 +28,8 @@ fn krunctl(words: &[&str]) -> Result<Output> {
 /// The box's image as an archive, whose configuration says more than it did.
 fn archive(ctx: &Ctx) -> Result<String> {
     let archive = ctx.work("busybox.tar").display().to_string();
-    ctx.ctr(&["image", "export", &archive, BUSYBOX]).run()?.ok()?;
+    // Without --local ctr of 2.1 may end before the file's last bytes are written.
+    ctx.ctr(&["image", "export", "--local", &archive, BUSYBOX]).run()?.ok()?;
     crate::undo::remember(&[
         "sh",
         "-c",
@@ -38,7 +39,7 @@ fn archive(ctx: &Ctx) -> Result<String> {
 }
 
 /// A layout with a configuration of its own, made from the archive.
-fn layout(ctx: &Ctx) -> Result<String> {
+pub fn layout(ctx: &Ctx) -> Result<String> {
     let layout = ctx.work("layout");
     fs::create_dir(&layout).context("make a directory")?;
     let at = layout.display().to_string();
@@ -74,7 +75,7 @@ fn layout(ctx: &Ctx) -> Result<String> {
 }
 
 /// A registry that serves the layout, and its address.
-fn registry(ctx: &Ctx, layout: &str, lie: &[&str]) -> Result<(Running, String)> {
+pub fn registry(ctx: &Ctx, layout: &str, lie: &[&str]) -> Result<(Running, String)> {
     let script = ctx.work("registry.py");
     fs::write(&script, REGISTRY).context("write the registry")?;
     let script = script.display().to_string();

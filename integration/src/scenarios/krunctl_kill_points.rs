@@ -25,7 +25,7 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// krunctl with the points, and where `make build` puts it.
 const TOOL: &str = "krunctlfp";
-const PLACE: &str = "/usr/local/bin/krunctlfp";
+pub const PLACE: &str = "/usr/local/bin/krunctlfp";
 
 /// Until a point is reached: a boot, in an emulated, busy box.
 const ARRIVAL: Duration = Duration::from_secs(120);
@@ -86,7 +86,7 @@ const KEEPER: [(&str, Command); 14] = [
 /// It ends when it is told to.
 const SERVER: &str = "trap 'exit 4' TERM; echo up; sleep 1000 & wait";
 
-fn tool(words: &[&str]) -> Cmd {
+pub fn tool(words: &[&str]) -> Cmd {
     Cmd::new(&[&[TOOL], words].concat())
 }
 
@@ -99,7 +99,7 @@ fn held(name: &str, point: &crate::failpoints::Point, running: &mut Running) -> 
     })
 }
 
-fn kill_at(name: &str, points: &Points, mut running: Running) -> Result<crate::command::Output> {
+pub fn kill_at(name: &str, points: &Points, mut running: Running) -> Result<crate::command::Output> {
     let point = points.arm(name);
     let outcome = held(name, &point, &mut running);
     points.disarm();
@@ -111,10 +111,10 @@ fn kill_at(name: &str, points: &Points, mut running: Running) -> Result<crate::c
 }
 
 /// What the box has.
-struct Seen(Snapshot, BTreeSet<String>);
+pub struct Seen(Snapshot, BTreeSet<String>);
 
 impl Seen {
-    fn now() -> Result<Seen> {
+    pub fn now() -> Result<Seen> {
         let mut network = leaks::network()?;
         let tables = Cmd::new(&["nft", "list", "tables"]).run()?.ok()?.stdout_text();
         network.extend(tables.lines().map(str::to_owned));
@@ -130,7 +130,7 @@ impl Seen {
     }
 
     /// Waits until the box is as it was.
-    fn is_back(&self) -> Result<()> {
+    pub fn is_back(&self) -> Result<()> {
         let mut left = Vec::new();
         let cleaned = until_true("a clean box", GRACE, || {
             left = self.left()?;

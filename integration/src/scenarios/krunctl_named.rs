@@ -72,6 +72,9 @@ fn life(ctx: &Ctx) -> Result<Outcome> {
     krunctl(&["exec", "web", "--", "/bin/sh", "-c", "echo $A; exit 9"])?.expect_status(9)?.printed("1\n")?;
     krunctl(&["exec", "db", "--", "/bin/sh", "-c", "echo db $A"])?.ok()?.printed("db\n")?;
 
+    let listed = krunctl(&["ls", "-v"])?.ok()?.stdout_text();
+    let line = listed.lines().find(|line| line.starts_with("web")).unwrap_or_default();
+    ensure!(line.contains("running") && line.contains(&ctx.work("root").display().to_string()), "{listed}");
     krunctl(&["start", "web"])?.expect_status(125)?.refused(&["web runs already"])?;
     krunctl(&["delete", "web"])?.expect_status(125)?.refused(&["web runs", "-f"])?;
     let root = ctx.work("root").display().to_string();

@@ -21,6 +21,13 @@ pub const SCENARIOS: &[Scenario] = &[Scenario::new("krunctl-named-disk", disk).l
 /// It ends when it is told to, and says a little until then.
 const SERVER: &str = "trap 'exit 4' TERM; while :; do echo line; sleep 1 & wait; done";
 
+/// Removes what a reboot does.
+const FORGET: &str = "for cgroup in /sys/fs/cgroup/krunctl-*; do
+        echo 1 >$cgroup/cgroup.kill; until rmdir $cgroup 2>/dev/null; do sleep 0.1; done; done
+    umount /run/krun/ctl/*/netns 2>/dev/null
+    nft list tables | grep krunctl | while read line; do nft delete $line; done
+    rm -r /run/krun/ctl && echo forgot";
+
 /// krunctl with its state in a directory of this scenario's own.
 fn krunctl(state: &Path, words: &[&str]) -> Result<Output> {
     let variable = format!("XDG_STATE_HOME={}", state.display());
@@ -76,12 +83,13 @@ fn disk(ctx: &Ctx) -> Result<Outcome> {
     fs::remove_file(state.join("filling")).context("make room")?;
     krunctl(&state, &["start", "web"])?.ok()?;
 
-    // The host ends at once: its processes, and what it had in memory.
+    // The host ends at once: its processes, and what it had in memory, below /run and in the kernel.
     let logged = || Ok(krunctl(&state, &["logs", "web"])?.ok()?.stdout_text().contains("line"));
     until_true("its log", Duration::from_secs(30), logged)?;
     let keeper = shown(&state, "web")?["pid"].as_i64().context("the keeper's pid")?;
     kill(Pid::from_raw(keeper as i32), Signal::SIGKILL).context("kill the keeper")?;
     until_true("its end", Duration::from_secs(30), || Ok(shown(&state, "web")?["state"] == "lost"))?;
+    Cmd::new(&["sh", "-c", FORGET]).run()?.ok()?.printed("forgot\n")?;
     krunctl(&state, &["logs", "web"])?.ok()?.has_line("line")?;
     krunctl(&state, &["start", "web"])?.ok()?;
     krunctl(&state, &["stop", "web"])?.ok()?;

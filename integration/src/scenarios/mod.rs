@@ -25,6 +25,7 @@ mod kill_points;
 mod krunctl;
 mod krunctl_frames;
 mod krunctl_image;
+mod krunctl_kill_commands;
 mod krunctl_kill_points;
 mod krunctl_many;
 mod krunctl_named;
@@ -34,6 +35,7 @@ mod krunctl_network;
 mod krunctl_operator;
 mod krunctl_sh;
 mod krunctl_terminal;
+mod krunctl_unit;
 mod library;
 mod lifecycle;
 mod limits;
@@ -97,6 +99,7 @@ pub const ALL: &[&[Scenario]] = &[
     krunctl::SCENARIOS,
     krunctl_frames::SCENARIOS,
     krunctl_image::SCENARIOS,
+    krunctl_kill_commands::SCENARIOS,
     krunctl_kill_points::SCENARIOS,
     krunctl_many::SCENARIOS,
     krunctl_named::SCENARIOS,
@@ -106,6 +109,7 @@ pub const ALL: &[&[Scenario]] = &[
     krunctl_operator::SCENARIOS,
     krunctl_sh::SCENARIOS,
     krunctl_terminal::SCENARIOS,
+    krunctl_unit::SCENARIOS,
     library::SCENARIOS,
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,

@@ -1,5 +1,5 @@
 """A registry for one image, that of the OCI layout in the directory argv[1]. With argv[2] it lies: `blob` changes a byte of
-each blob, `truncated` sends half of one, `endless` never ends one, `401` knows nobody, `429` has too much to do, `tls` does not lie.
+each blob, `truncated` sends half of one, `stalled` half and then nothing, which it says, `endless` never ends one, `401` knows nobody, `429` has too much to do, `tls` does not lie.
 With a certificate and its key in the file argv[3] it speaks TLS, and wants the login argv[4]. Prints its port."""
 import base64
 import http.server
@@ -57,6 +57,10 @@ class Registry(http.server.BaseHTTPRequestHandler):
                 return
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if lie == "stalled" and is_blob:
+            self.wfile.write(content[:len(content) // 2])
+            print("stalled", flush=True)
+            return self.rfile.read(1)
         if lie == "truncated" and is_blob:
             content = content[:len(content) // 2]
             self.close_connection = True

@@ -190,24 +190,10 @@ pub const POD: &[Case] = &[
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::fs;
     use std::path::Path;
 
     use super::*;
-
-    /// The names of the points in the shim's sources.
-    fn points(dir: &Path, found: &mut BTreeSet<String>) {
-        for entry in fs::read_dir(dir).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                points(&path, found);
-            } else {
-                let text = fs::read_to_string(&path).unwrap();
-                let calls = text.split("failpoint!(").skip(1);
-                found.extend(calls.filter_map(|call| Some(call.split('"').nth(1)?.to_owned())));
-            }
-        }
-    }
+    use crate::failpoints;
 
     #[test]
     fn every_point_of_the_shim_has_a_case_and_every_case_a_point() {
@@ -216,8 +202,7 @@ mod tests {
             // In a box. `hack/check` runs it where the source is.
             return;
         }
-        let mut shims = BTreeSet::new();
-        points(&source, &mut shims);
+        let shims = failpoints::named_in(&source);
         let all = [SAMPLE, CREATE, START, EXEC, EXIT, DELETE, CLEANUP, CONTAINERD, POD];
         let cases: BTreeSet<_> = all.iter().flat_map(|cases| cases.iter()).map(|case| case.at).collect();
         // Hooks and loggers are ours.
