@@ -21,7 +21,7 @@ use containerd_shim_protos::{
 pub use guest_protocol::failure::CallError;
 
 pub use crate::{
-    cgroup::enter_delegated,
+    cgroup::{Delegated, Entered},
     config::{OptionsAuthor as Author, RuntimeOptions},
     error::{Error, Result},
     id::ProcessId,

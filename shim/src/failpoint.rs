@@ -1,9 +1,9 @@
-//! Named points of the shim's work at which a test has it wait, and kills or stops what it likes meanwhile.
+//! Named points of the shim's work, and of krunctl's, at which a test has it wait, and kills or stops what it likes meanwhile.
 //!
 //! They exist only with the feature `failpoints`, which nothing that is shipped has: without it a point is no code at all.
 //! A point that is reached is told to the socket [`SOCKET`] in a line, `<pid> <name>`, and passed when an answer comes or the
 //! connection ends. Where nobody listens it is passed at once. Every point has a case in
-//! `integration/src/scenarios/kill_points`, which a test there checks.
+//! `integration/src/scenarios/kill_points`, or `krunctl_kill_commands.rs`, which tests there check.
 
 /// Reaches a point: in a future, or, with `blocking` before the name, where blocking holds up nobody. The crate that says it has
 /// a feature `failpoints`.

@@ -9,6 +9,7 @@ use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 pub const WHY: &str = "it is krun's own tool";
@@ -126,7 +127,7 @@ fn ends(ctx: &Ctx) -> Result<Outcome> {
     running.signal(Signal::SIGTERM)?;
     running.finish()?.expect_status(3)?.printed("up\nbye\n")?;
 
-    // One that heeds none ends at the third, and at the first before its VM boots.
+    // One that heeds none ends at the third, and at the first while its VM boots.
     let deaf = "trap 'echo no' INT; echo up; while :; do sleep 1; done";
     let mut running = run(&[], &["/bin/sh", "-c", deaf]).spawn()?;
     for heard in ["up\n", "up\nno\n", "up\nno\nno\n"] {
@@ -145,15 +146,15 @@ fn ends(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Ends it as soon as it has made something.
+/// Ends it as soon as its network is there.
 fn early(running: Running) -> Result<Output> {
-    until_true("its directory", Duration::from_secs(60), || {
-        Ok(fs::read_dir("/run/krun/ctl").is_ok_and(|mut found| found.next().is_some()))
-    })?;
+    let rules = || -> Result<bool> {
+        Ok(Cmd::new(&["nft", "list", "tables"]).run()?.ok()?.stdout_text().contains("krunctl"))
+    };
+    until_true("its rules", Duration::from_secs(60), rules)?;
     running.signal(Signal::SIGTERM)?;
     let ended = running.finish()?;
-    let tables = Cmd::new(&["nft", "list", "tables"]).run()?.ok()?.stdout_text();
-    ensure!(!tables.contains("krunctl"), "left behind: {tables}");
+    ensure!(!rules()? && !Path::new("/run/krun/ctl").exists(), "it left its rules or its directory: {ended}");
     Ok(ended)
 }
 

@@ -140,6 +140,7 @@ fn in_pod(ctx: &Ctx) -> Result<Outcome> {
         "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c '^100[12]$'; grep -c eth0 /proc/net/dev";
     in_vm(&id, &[], script)?.ok()?.printed("2\n1\n")?;
     in_vm(&id[..13], &["--namespace", "k8s.io"], "true")?.ok()?;
-    in_vm(&members[0], &[], "true")?.expect_status(125)?.refused(&["pod"])?;
+    in_vm(&members[0], &[], "true")?.expect_status(125)?.refused(&["its VM is that of sandbox", &id])?;
+    says(&["rmp", "--force", &id])?;
     Ok(Outcome::Passed)
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use super::krunctl::WHY;
 use super::krunctl_kill_points::Seen;
 
-pub const SCENARIOS: &[Scenario] = &[Scenario::new("krunctl-unit", unit).long().krun_only(WHY).timeout(900)];
+pub const SCENARIOS: &[Scenario] =
+    &[Scenario::new("krunctl-systemd-unit", unit).long().krun_only(WHY).timeout(900)];
 
 const DOCS: &str = include_str!("../../../docs/krunctl.md");
 const NAME: &str = "krunctl-scenario.service";
@@ -25,7 +26,10 @@ const SECRET: &str = "hunter2-of-the-unit";
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Its server, and what it was given.
-const APP: &str = "#!/bin/sh\necho serving\necho \"$HOST $INTERNAL_SECRET\" >/www/index.html\nexec httpd -f -p 80 -h /www\n";
+const APP: &str = "#!/bin/sh
+trap 'sleep 1; echo bye; exit 0' TERM
+echo serving; echo \"$HOST $INTERNAL_SECRET\" >/www/index.html; httpd -f -p 80 -h /www & wait
+";
 
 fn systemctl(words: &[&str]) -> Result<String> {
     Ok(Cmd::new(&[&["systemctl"], words].concat()).run()?.ok()?.stdout_text().trim().to_owned())
@@ -45,8 +49,10 @@ fn written(root: &str, secrets: &str, log: &str) -> Result<String> {
     let begin = DOCS.find("[Service]\nType=notify").context("no unit in docs/krunctl.md")?;
     let unit = DOCS[begin..].split("```").next().context("the unit has no end")?;
     let unit = unit.replace("/etc/app/secrets", secrets).replace("/srv/app", root);
-    let unit = unit.replace("--memory 512", "--memory 256").replace("MemoryMax=1G", "MemoryMax=900M");
-    Ok(format!("[Unit]\nDefaultDependencies=no\n{unit}StandardOutput=file:{log}\nStandardError=file:{log}\n"))
+    let unit = unit.replace("--memory 512", "--memory 256").replace("MemoryMax=1200M", "MemoryMax=944M");
+    Ok(format!(
+        "[Unit]\nDefaultDependencies=no\n{unit}StandardOutput=append:{log}\nStandardError=append:{log}\n"
+    ))
 }
 
 fn unit(ctx: &Ctx) -> Result<Outcome> {
@@ -88,7 +94,10 @@ fn unit(ctx: &Ctx) -> Result<Outcome> {
     Cmd::new(&["kill", "-s", "SIGKILL", &vmm.to_string()]).run()?.ok()?;
     is_up_again(&main).context("SIGKILL of the vmm")?;
     println!("tried: SIGKILL of a unit's vmm: it was started again");
+    // The app ends itself, in its time.
     systemctl(&["stop", NAME])?;
+    let log = fs::read_to_string(ctx.work("log")).context("read the log")?;
+    ensure!(log.ends_with("bye\n") && property("Result")? == "success", "it was not asked to end: {log}");
     before.is_back()?;
     Ok(Outcome::Passed)
 }
@@ -104,7 +113,7 @@ fn the_vmm() -> Result<i32> {
 fn limits_count() -> Result<()> {
     let (vm, unit) = (cgroup_of(the_vmm()?)?, property("ControlGroup")?);
     ensure!(vm.starts_with(&format!("{unit}/krunctl-run")), "the VM is in {vm}, and the unit in {unit}");
-    for (cgroup, at_most) in [(&vm, u64::MAX - 1), (&unit, 900 << 20)] {
+    for (cgroup, at_most) in [(&vm, 768 << 20), (&unit, 944 << 20)] {
         let file = format!("/sys/fs/cgroup{cgroup}/memory.max");
         let limit: u64 = fs::read_to_string(&file)?.trim().parse().with_context(|| file.clone())?;
         ensure!(limit <= at_most, "{file} is {limit}");
@@ -123,7 +132,7 @@ fn keeps_secrets(ctx: &Ctx) -> Result<()> {
     }
     // It sees the processes, but none of their variables, and none of krunctl's files.
     let search = format!(
-        "cat /proc/[0-9]*/cmdline | grep -qa krunctl && echo looked
+        "cat /proc/[0-9]*/cmdline | grep -qa 'krun-[v]mm' && echo looked
          cat /proc/[0-9]*/environ 2>/dev/null | grep -qa {SECRET} && echo read
          find /run /tmp /var/log /dev/shm -type f -exec grep -qaF {SECRET} {{}} \\; -print 2>/dev/null; true"
     );
@@ -138,9 +147,11 @@ fn keeps_secrets(ctx: &Ctx) -> Result<()> {
 /// Another process serves than `old`, and there is nothing that it did not make.
 fn is_up_again(old: &str) -> Result<()> {
     until_true("the unit to serve again", PATIENCE, || {
-        let (state, main) = (property("ActiveState")?, property("MainPID")?);
-        ensure!(state != "failed", "it failed: {}", systemctl(&["show", NAME])?);
-        Ok(state == "active" && main != old && main != "0")
+        // Both at once.
+        let shown = systemctl(&["show", "--property", "ActiveState,MainPID", NAME])?;
+        ensure!(!shown.contains("=failed"), "it failed: {}", systemctl(&["show", NAME])?);
+        let is_other = !shown.lines().any(|line| line == format!("MainPID={old}") || line == "MainPID=0");
+        Ok(is_other && shown.lines().any(|line| line == "ActiveState=active"))
     })?;
     ensure!(page()?.contains(SECRET), "it does not serve");
     the_vmm()?;

@@ -126,7 +126,10 @@ fn pid_on_the_host(ctx: &Ctx) -> Result<Outcome> {
 fn cgroup_of_systemds(ctx: &Ctx) -> Result<Outcome> {
     let id = ctx.id("");
     let slice = "/krun.slice/krun-scenario.slice";
-    let remove = format!("cd /sys/fs/cgroup && rmdir .{slice} ./krun.slice 2>/dev/null; true");
+    // systemd makes what it has started anew when it reads its units again.
+    let stop = "systemctl stop krun-scenario.slice krun.slice";
+    let remove =
+        format!("{stop} 2>/dev/null; cd /sys/fs/cgroup && rmdir .{slice} ./krun.slice 2>/dev/null; true");
     undo::remember(&["sh", "-c", &remove])?;
     let name = format!("krun-scenario.slice:ctr:{id}");
     ctx.run(&["--detach", "--null-io", "--cgroup", &name], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;

@@ -6,30 +6,84 @@ use std::{
     process,
 };
 
-use super::{PROCS, ROOT, is_delegated, make::enable_controllers, seat::v2};
+use log::warn;
 
-/// Moves this process from its cgroup into the child `name` of it, if the cgroup is delegated and no other process is in it.
-/// Answers the cgroup's place below the hierarchy's root: cgroups can be made there, and limited.
-///
-/// # Errors
-/// When it cannot be moved.
-pub fn enter(name: &str) -> io::Result<Option<PathBuf>> {
-    let text = fs::read_to_string("/proc/self/cgroup")?;
-    let Some(service) = v2(&text).map(Path::new) else { return Ok(None) };
-    let directory = Path::new(ROOT).join(service);
-    if !is_delegated(&directory) || !has_only(&directory, process::id())? {
-        return Ok(None);
-    }
-    let child = directory.join(name);
-    match fs::create_dir(&child) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => fs::write(child.join(PROCS), process::id().to_string())?,
-    }
-    enable_controllers(&directory)?;
-    Ok(Some(Path::new("/").join(service)))
+use super::{
+    PROCS, ROOT, is_delegated,
+    make::{SUBTREE_CONTROL, enable_controllers},
+    seat::v2,
+};
+
+/// What can be had of the cgroup that this process is in.
+pub enum Delegated {
+    /// It is not delegated.
+    NotOurs,
+    /// It is delegated, but other processes are in it: the kernel limits nothing below it.
+    Shared,
+    /// This process has left it for a part of it.
+    Entered(Entered),
 }
 
-/// Whether a process is the only one in a cgroup: the kernel limits none below one that has processes.
+/// A stay in a part of a service's cgroup. Cgroups that can be limited may be made beside the part until this is dropped, which
+/// undoes it.
+pub struct Entered {
+    service: PathBuf,
+    part: PathBuf,
+}
+
+impl Delegated {
+    /// Moves this process from its cgroup into the part `name` of it, if it can be.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn enter(name: &str) -> io::Result<Delegated> {
+        let text = fs::read_to_string("/proc/self/cgroup")?;
+        let Some(service) = v2(&text).map(|below| Path::new(ROOT).join(below)) else {
+            return Ok(Delegated::NotOurs);
+        };
+        if !is_delegated(&service) {
+            return Ok(Delegated::NotOurs);
+        }
+        if !has_only(&service, process::id())? {
+            return Ok(Delegated::Shared);
+        }
+        let part = service.join(name);
+        match fs::create_dir(&part) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let entered = Entered { service, part };
+        fs::write(entered.part.join(PROCS), process::id().to_string())?;
+        enable_controllers(&entered.service)?;
+        Ok(Delegated::Entered(entered))
+    }
+}
+
+impl Entered {
+    /// The service's cgroup, from the hierarchy's root.
+    pub fn service(&self) -> PathBuf {
+        Path::new("/").join(self.service.strip_prefix(ROOT).unwrap_or(&self.service))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let leave = || -> io::Result<()> {
+            let control = self.service.join(SUBTREE_CONTROL);
+            // While its parts have controllers, the kernel takes no process into the whole.
+            for controller in fs::read_to_string(&control)?.split_whitespace() {
+                fs::write(&control, format!("-{controller}"))?;
+            }
+            fs::write(self.service.join(PROCS), process::id().to_string())?;
+            fs::remove_dir(&self.part)
+        };
+        if let Err(error) = leave() {
+            warn!("return to cgroup {}: {error}", self.service.display());
+        }
+    }
+}
+
+/// Whether a process is the only one in a cgroup.
 fn has_only(cgroup: &Path, pid: u32) -> io::Result<bool> {
     let all = fs::read_to_string(cgroup.join(PROCS))?;
     Ok(all.lines().eq([pid.to_string()]))

@@ -13,6 +13,7 @@ use std::{
 use log::{debug, info};
 use sha2::{Digest, Sha256};
 
+use super::is_delegated;
 use crate::{
     error::{Error, Result},
     record::{Cgroup, Entry, Record},
@@ -21,7 +22,7 @@ use crate::{
 /// The controllers that a cgroup can enable for its children, and those that it has enabled. Source: the kernel's
 /// cgroup-v2.rst.
 const CONTROLLERS: &str = "cgroup.controllers";
-const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
+pub const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 
 /// Hexadecimal digits in the name of a cgroup below somebody else's.
 const NAME_DIGITS: usize = 16;
@@ -86,8 +87,11 @@ fn child_name(bundle: &Path) -> String {
     name
 }
 
-/// Makes the cgroup `path`, and those above it up to `root`, each with all the controllers that the one above has.
+/// Makes the cgroup `path`, and those above it up to `root`, each with all the controllers that the one above has. What is above a
+/// cgroup that a service manager delegates is the manager's.
 fn with_parents(root: &Path, path: &Path) -> io::Result<()> {
+    let root =
+        path.ancestors().take_while(|above| *above != root).find(|above| is_delegated(above)).unwrap_or(root);
     let below = path.strip_prefix(root).map_err(io::Error::other)?;
     let mut at = root.to_owned();
     for name in below.components() {

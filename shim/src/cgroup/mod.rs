@@ -34,7 +34,12 @@ use log::{debug, warn};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
-pub use self::{delegated::enter as enter_delegated, name::CgroupName, oom::OomKills, seat::Seat};
+pub use self::{
+    delegated::{Delegated, Entered},
+    name::CgroupName,
+    oom::OomKills,
+    seat::Seat,
+};
 use crate::{
     bundle::Role,
     error::{Error, Result},

@@ -36,7 +36,10 @@ impl CgroupName {
         if path.components().any(|part| part == Component::ParentDir) {
             return Err(invalid("it must not leave the hierarchy by .."));
         }
-        let Some((slice, rest)) = text.split_once(':') else { return Ok(CgroupName::Path(path.to_owned())) };
+        // The unit in a path may have a colon in its name.
+        let Some((slice, rest)) = text.split_once(':').filter(|_| path.is_relative()) else {
+            return Ok(CgroupName::Path(path.to_owned()));
+        };
         let unit = match rest.split_once(':') {
             Some((prefix, name)) if !name.is_empty() && !rest.contains('/') && !name.contains(':') => {
                 if name.ends_with(SLICE) { name.to_owned() } else { format!("{prefix}-{name}.scope") }
@@ -86,6 +89,7 @@ mod tests {
             CgroupName::parse(Path::new("/default/c1")).unwrap(),
             CgroupName::Path("/default/c1".into())
         );
+        assert_eq!(path("/system.slice/a@10.0.0.1:80.service/c1").components().count(), 4);
     }
 
     #[test]

@@ -4,23 +4,45 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use shim::direct::{Delegated, Entered};
 
 /// The part of a service's cgroup that krunctl itself is in: only a cgroup without processes has limited ones below it.
 /// Source: the kernel's cgroup-v2.rst.
 const OURS: &str = "krunctl";
 
-/// The one of the VM of this id at the top.
-pub fn at_top(id: &str) -> PathBuf {
-    Path::new("/").join(name(id))
+/// Where the cgroups of VMs are that end with this process.
+pub struct Place(Option<Entered>);
+
+impl Place {
+    /// Below the service's cgroup, until this is dropped, or at the top.
+    ///
+    /// # Errors
+    /// When this process cannot leave the service's cgroup to its parts.
+    pub fn find() -> Result<Place> {
+        match Delegated::enter(OURS).context("making a part of the service's cgroup")? {
+            Delegated::Entered(entered) => Ok(Place(Some(entered))),
+            Delegated::NotOurs => Ok(Place(None)),
+            Delegated::Shared => {
+                eprintln!(
+                    "krunctl: this service has other processes in its cgroup: its limits do not reach the VM"
+                );
+                Ok(Place(None))
+            }
+        }
+    }
+
+    /// The cgroup of the VM of this id.
+    pub fn cgroup(&self, id: &str) -> PathBuf {
+        match &self.0 {
+            Some(entered) => entered.service().join(name(id)),
+            None => at_top(id),
+        }
+    }
 }
 
-/// The one of the VM of this id that ends with this process.
-///
-/// # Errors
-/// When this process cannot leave its cgroup to its parts.
-pub fn of_run(id: &str) -> Result<PathBuf> {
-    let service = shim::direct::enter_delegated(OURS).context("making a part of the service's cgroup")?;
-    Ok(service.map_or_else(|| at_top(id), |service| service.join(name(id))))
+/// The cgroup of the VM of this id at the top.
+pub fn at_top(id: &str) -> PathBuf {
+    Path::new("/").join(name(id))
 }
 
 fn name(id: &str) -> String {

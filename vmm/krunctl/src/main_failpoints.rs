@@ -1,4 +1,4 @@
-//! krunctlfp, for tests only: krunctl that waits at the sandbox's failpoints. See `shim/src/failpoint.rs`.
+//! krunctlfp, for tests only: krunctl that waits at failpoints. See `shim/src/failpoint.rs`.
 
 use std::process::ExitCode;
 

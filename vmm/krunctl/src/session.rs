@@ -89,8 +89,7 @@ async fn start_and_go(
     let starting = tokio::spawn(async move { sandbox.start(&id).await });
     tokio::select! {
         started = starting => started??,
-        // No process runs yet that could get the signal.
-        signal = signals.next() => return Ok(exit::of_signal(signal)),
+        signal = signals.ending() => return Ok(exit::of_signal(signal)),
     }
     go(session, signals).await
 }

@@ -78,9 +78,19 @@ impl Signals {
         Ok(Signals(receive))
     }
 
-    /// One that has come already, and was to end us.
+    /// One that has come already, and is to end us. There is no command yet that could get the others.
     pub fn came(&mut self) -> Option<Signal> {
         std::iter::from_fn(|| self.0.try_recv().ok()).find(|signal| ENDING.contains(signal))
+    }
+
+    /// The next one that is to end us. There is no command yet that could get the others.
+    pub async fn ending(&mut self) -> Signal {
+        loop {
+            let signal = self.next().await;
+            if ENDING.contains(&signal) {
+                return signal;
+            }
+        }
     }
 
     /// The next one.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::{
     sys::signal::Signal,
     unistd::{dup2_stdout, setsid},
@@ -56,7 +56,6 @@ fn keep(name: &str) -> Result<()> {
     logger::set(description.debug);
     // Before the process has other threads.
     root::enter()?;
-    signals::hold()?;
     let bundle = Bundle::of(id_of(name))?;
     let layer = state.path(LAYER);
     let writes = match &description.root {
@@ -82,6 +81,7 @@ fn keep(name: &str) -> Result<()> {
 
 /// Answers the command's exit status.
 fn keep_running(state: &State, description: &Description, bundle: &Bundle) -> Result<u32> {
+    signals::hold()?;
     let network = description.network.make(bundle)?;
     let fifos = Fifos::make(bundle.path(), "vm", false, false)?;
     let paths = fifos.paths();
@@ -116,6 +116,9 @@ async fn serve(
     listener: UnixListener,
 ) -> Result<u32> {
     let mut signals = Signals::listen()?;
+    if let Some(signal) = signals.came() {
+        bail!("{signal} came before it started");
+    }
     let mut served = Served::new(bundle.id());
     let options = RuntimeOptions {
         config_body: Some(description.options.clone()),

@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::{
     bundle::Bundle,
-    cgroup,
+    cgroup::Place,
     console::Console,
     container::{self, HOSTS},
     duration, inject, named, network, notify,
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     }
     let origin = container.origin()?;
     root::enter()?;
-    signals::hold()?;
+    let place = Place::find()?;
     let bundle = match &arguments.name {
         Some(name) => Bundle::of(format!("run-{name}"))?,
         None => Bundle::make()?,
@@ -68,11 +68,12 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let size = arguments.tty.then(terminal::size).transpose()?;
     let mut described =
         container.container((bundle.id(), bundle.path()), (&root, &plan), &variables, size)?;
-    described.cgroup = cgroup::of_run(bundle.id())?;
+    described.cgroup = place.cgroup(bundle.id());
     bundle.describe(&described.json())?;
     if let Some(hosts) = container.hosts() {
         bundle.write(HOSTS, hosts.as_bytes())?;
     }
+    signals::hold()?;
     let network = plan.make(&bundle)?;
     let console = Console::of(&bundle, container.vm.debug_console)?;
     let mut fifos = Fifos::make(bundle.path(), "run", arguments.interactive, arguments.tty)?;

@@ -14,7 +14,7 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 
 use crate::{
     bundle::Bundle,
-    cgroup,
+    cgroup::Place,
     console::Console,
     env, exit,
     network::{self, Plan, RESOLV_CONF},
@@ -62,12 +62,13 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     arguments.vm.check()?;
     let origin = Origin::Directory(std::path::absolute(&arguments.root)?);
     root::enter()?;
-    signals::hold()?;
+    let place = Place::find()?;
     let bundle = Bundle::make()?;
     let _root = Root::mount(&origin, Writes::Memory(arguments.vm.memory), &bundle)?;
-    let container = arguments.container(&bundle, &plan, env)?;
+    let container = arguments.container(&bundle, place.cgroup(bundle.id()), &plan, env)?;
     bundle.describe(&container.json())?;
     let process = container.process.json();
+    signals::hold()?;
     let network = plan.make(&bundle)?;
     let console = Console::of(&bundle, arguments.vm.debug_console)?;
     // Its input never comes, and it says nothing.
@@ -91,7 +92,13 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 
 impl Arguments {
     /// The container in which all commands run.
-    fn container(&self, bundle: &Bundle, plan: &Plan, env: Vec<String>) -> Result<Container> {
+    fn container(
+        &self,
+        bundle: &Bundle,
+        cgroup: PathBuf,
+        plan: &Plan,
+        env: Vec<String>,
+    ) -> Result<Container> {
         let resolver = plan.has_resolver().then(|| bundle.path().join(RESOLV_CONF));
         let mounts = resolver.iter().map(|path| mounts::own_file(path, "/etc/resolv.conf")).collect();
         Ok(Container {
@@ -109,7 +116,7 @@ impl Arguments {
             mounts,
             network: plan.namespace(bundle.path()),
             ports: String::new(),
-            cgroup: cgroup::of_run(bundle.id())?,
+            cgroup,
         })
     }
 }
