@@ -78,8 +78,11 @@ impl Store {
 
     /// The image of this reference, if it is there. It stays there as long as the result is kept.
     pub fn find(&self, reference: &str) -> Result<Option<Image>> {
-        let reference = refs::parse(reference)?.whole();
-        let Some(record) = refs::read(self, &reference)? else { return Ok(None) };
+        let record = match refs::read(self, &refs::in_full(reference))? {
+            Some(record) => Some(record),
+            None => refs::read(self, &refs::parse(reference)?.whole())?,
+        };
+        let Some(record) = record else { return Ok(None) };
         Image::open(self, record)
     }
 

@@ -37,6 +37,22 @@ pub(crate) fn parse(reference: &str) -> Result<Reference> {
     Ok(parsed)
 }
 
+/// What a reference is in full, to look it up: [`parse`] compiles an expression, for longer than a VM boots. What is no reference, or a
+/// rare one, may become what no image here is called. Source: Docker's familiar names, `splitDockerDomain` of the distribution project.
+pub(super) fn in_full(reference: &str) -> String {
+    let host = reference.split_once('/').map(|(first, _)| first);
+    let mut full = match host {
+        Some(host) if host.contains(['.', ':']) || host == "localhost" => reference.to_owned(),
+        Some(_) => format!("docker.io/{reference}"),
+        None => format!("docker.io/library/{reference}"),
+    };
+    let name = full.rsplit('/').next().unwrap_or_default();
+    if !name.contains([':', '@']) {
+        full.push_str(":latest");
+    }
+    full
+}
+
 pub(super) fn path(store: &Store, reference: &str) -> PathBuf {
     let escaped = utf8_percent_encode(reference, ESCAPED).to_string();
     let short = escaped.len() <= LONGEST && !escaped.starts_with('.');

@@ -77,6 +77,25 @@ fn an_image_is_found_by_its_reference_in_any_form() {
 }
 
 #[test]
+fn a_plain_reference_is_looked_up_by_what_it_is_in_full() {
+    let digest = format!("a@sha256:{}", "0".repeat(64));
+    for reference in [
+        "alpine",
+        "alpine:3.22",
+        "a/b",
+        "a/b:1",
+        "localhost/a",
+        "localhost:5000/a:1",
+        "r.example/a/b",
+        "docker.io/a/b",
+        "docker.io/library/a:1",
+        &digest,
+    ] {
+        assert_eq!(refs::in_full(reference), refs::parse(reference).unwrap().whole(), "{reference}");
+    }
+}
+
+#[test]
 fn a_file_of_a_reference_stays_in_its_directory_however_long_its_name() {
     let (_dir, store) = store();
     let long = format!("r.example/{}:v", "a/".repeat(100) + "b");
