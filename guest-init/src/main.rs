@@ -35,7 +35,11 @@ use crate::vm::power;
 // SAFETY: the one symbol of this name: `no_main` leaves the C library's start-up code without it.
 #[unsafe(no_mangle)]
 extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> libc::c_int {
-    pid1()
+    match std::process::id() {
+        1 => pid1(),
+        // A hook of a container's.
+        _ => container::workdir::main(std::env::args_os()).unwrap_or(1),
+    }
 }
 
 /// Runs PID 1. Never returns in a VM: any way out ends the VM.

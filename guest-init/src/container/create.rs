@@ -8,16 +8,19 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use guest_protocol::api::CreateContainerRequest;
-use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
+use guest_protocol::failure::Reason;
+use libcontainer::oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
+use tokio::sync::oneshot;
 
 use super::held_mounts::HeldMounts;
-use super::{Container, delete, in_fork, namespaces, run_dir, spec, state_dir, sysctl};
+use super::{Container, delete, in_fork, namespaces, run_dir, spec, state_dir, sysctl, workdir};
 use crate::cgroup::Cgroup;
-use crate::io::{console, stdio::Wiring};
+use crate::io::{console, stdio::Wiring, terminal};
 use crate::net::sockets::Sockets;
 use crate::process::{
     Process, Supervisor, env,
     fork::{Report, fork},
+    reaper::Exit,
 };
 use crate::rpc::fault::{Fault, errno_text};
 
@@ -74,8 +77,9 @@ fn check_rootfs(spec: &Spec) -> Result<(), Fault> {
 }
 
 /// What libcontainer reads instead of the spec.
-fn for_libcontainer(spec: &Spec) -> Spec {
+fn for_libcontainer(spec: &Spec, hooks: Option<Hooks>) -> Spec {
     let mut spec = spec.clone();
+    spec.set_hooks(hooks);
     if let Some(process) = spec.process_mut() {
         let env = env::with_placeholder(process.env().as_deref().unwrap_or_default());
         process.set_env(Some(env));
@@ -83,17 +87,25 @@ fn for_libcontainer(spec: &Spec) -> Spec {
     spec
 }
 
-async fn make(
+/// A container's process, as libcontainer has made it.
+struct Init {
+    pid: i32,
+    exit: oneshot::Receiver<Exit>,
+    console: Option<(UnixListener, PathBuf)>,
+}
+
+/// Has libcontainer make it.
+async fn init(
     supervisor: &Supervisor,
     id: &str,
     spec: &Spec,
-    wiring: Wiring,
-    cgroup: &Cgroup,
-) -> Result<Process> {
+    wiring: &Wiring,
+    hooks: Option<Hooks>,
+) -> Result<Init> {
     let (bundle, state) = (run_dir(id), state_dir(id));
     fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
     let config = bundle.join("config.json");
-    fs::write(&config, serde_json::to_vec(&for_libcontainer(spec))?)
+    fs::write(&config, serde_json::to_vec(&for_libcontainer(spec, hooks))?)
         .with_context(|| format!("write {}", config.display()))?;
     let process = spec.process().as_ref().context("no process")?;
     let console = match process.terminal() {
@@ -116,8 +128,43 @@ async fn make(
     };
     let exit = supervisor.reaper.claim(pid);
     drop(hold);
+    Ok(Init { pid, exit, console })
+}
+
+/// As [`init`]. A working directory that is missing is made.
+async fn init_somewhere(
+    supervisor: &Supervisor,
+    id: &str,
+    spec: &Spec,
+    wiring: &Wiring,
+    cgroup: &Cgroup,
+) -> Result<Init> {
+    let refused = match init(supervisor, id, spec, wiring, None).await {
+        Err(err) if Fault::of_process(&err).reason == Reason::DIRECTORY_NOT_FOUND => err,
+        made => return made,
+    };
+    delete::remains(id, cgroup).await?;
+    let root = spec.root().as_ref().context("no root")?.path();
+    let cwd = spec.process().as_ref().context("no process")?.cwd();
+    let hooks = workdir::hooks(root, cwd)?;
+    // Why it could not be made says less than that it is missing.
+    init(supervisor, id, spec, wiring, Some(hooks)).await.map_err(|_| refused)
+}
+
+async fn make(
+    supervisor: &Supervisor,
+    id: &str,
+    spec: &Spec,
+    wiring: Wiring,
+    cgroup: &Cgroup,
+) -> Result<Process> {
+    let Init { pid, exit, console } = init_somewhere(supervisor, id, spec, &wiring, cgroup).await?;
+    let process = spec.process().as_ref().context("no process")?;
     let master = console.map(|(listener, path)| console::accept(&listener, &path)).transpose()?;
     let master: Option<Arc<OwnedFd>> = master.map(Arc::new);
+    if let Some(master) = &master {
+        terminal::give(master, process.user().uid())?;
+    }
     if let (Some(master), Some(size)) = (&master, process.console_size()) {
         console::resize(master, size.width() as u32, size.height() as u32)?;
     }

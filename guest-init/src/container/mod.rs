@@ -7,6 +7,7 @@ pub mod in_fork;
 pub mod namespaces;
 pub mod spec;
 pub mod sysctl;
+pub mod workdir;
 
 use std::collections::HashMap;
 use std::fs;

@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 
 use libcontainer::oci_spec::runtime::{
-    Capabilities, LinuxCapabilities, LinuxNamespaceType, LinuxResources, Process, Spec,
+    Capabilities, LinuxCapabilities, LinuxNamespaceType, LinuxResources, Mount, Process, Spec,
 };
 
 use crate::rpc::fault::Fault;
@@ -36,14 +36,37 @@ pub fn prepare(mut spec: Spec, id: &str, terminal: bool) -> Result<Spec, Fault> 
     prepare_process(process)?;
     // The host runs them.
     spec.set_hooks(None);
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        prepare_mount(mount);
+    }
     prepare_linux(&mut spec, id)?;
     Ok(spec)
+}
+
+/// Options that libcontainer drops, as it takes them for a mount's own: they are the file system's. With an empty value it passes them
+/// on, and the kernel does not look at that. Source: `vfs_parse_sb_flag` in the kernel's fs/fs_context.c.
+fn prepare_mount(mount: &mut Mount) {
+    let options = mount.options().clone().unwrap_or_default();
+    let is_bind = options.iter().any(|option| option == "bind" || option == "rbind");
+    if !is_bind && mount.typ().as_deref() != Some("bind") {
+        let prepared = options.into_iter().map(|option| match option.as_str() {
+            "sync" | "dirsync" | "lazytime" => format!("{option}="),
+            _ => option,
+        });
+        mount.set_options(Some(prepared.collect()));
+    }
 }
 
 /// Prepares a container's first process, or an exec.
 pub fn prepare_process(process: &mut Process) -> Result<(), Fault> {
     if process.args().as_deref().unwrap_or_default().is_empty() {
         return Err(Fault::invalid("process.args is empty"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(Fault::invalid(format!(
+            "process.cwd {:?}: it must be an absolute path",
+            process.cwd().display().to_string()
+        )));
     }
     for (label, value) in [
         ("process.apparmorProfile", process.apparmor_profile()),
@@ -169,6 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_systems_own_options_reach_it() {
+        let mut json = minimal();
+        json["mounts"] = serde_json::json!([
+            {"destination": "/a", "type": "tmpfs", "source": "tmpfs", "options": ["sync", "nosuid", "dirsync", "size=1m"]},
+            {"destination": "/b", "type": "bind", "source": "/x", "options": ["rbind", "sync"]},
+        ]);
+        let spec = spec(json).unwrap();
+        let options = |index: usize| spec.mounts().as_ref().unwrap()[index].options().clone().unwrap();
+        assert_eq!(options(0), ["sync=", "nosuid", "dirsync=", "size=1m"]);
+        assert_eq!(options(1), ["rbind", "sync"]);
+    }
+
+    #[test]
     fn what_cannot_be_enforced_is_refused() {
         for (pointer, value) in [
             ("/process/apparmorProfile", serde_json::json!("docker-default")),
@@ -179,6 +215,7 @@ mod tests {
             ("/linux/namespaces", serde_json::json!([])),
             ("/process/args", serde_json::json!([])),
             ("/root/path", serde_json::json!("rootfs")),
+            ("/process/cwd", serde_json::json!("tmp")),
         ] {
             let mut json = minimal();
             let (parent, key) = pointer.rsplit_once('/').unwrap();

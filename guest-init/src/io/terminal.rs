@@ -32,6 +32,15 @@ pub fn open(uid: u32, size: Option<Size>) -> Result<(OwnedFd, OwnedFd)> {
     // SAFETY: the request takes an int, which outlives the call.
     Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &unlocked) })
         .context("unlock the terminal")?;
+    let slave = give(&master, uid)?;
+    if let Some(size) = size {
+        console::resize(&master, size.width() as u32, size.height() as u32)?;
+    }
+    Ok((master.into(), slave))
+}
+
+/// Gives the other side of a terminal to `uid`, whose processes may then open it by name, as /dev/stdout. Answers that side.
+pub fn give(master: &impl AsRawFd, uid: u32) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: takes plain numbers.
     let slave = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })
@@ -39,8 +48,5 @@ pub fn open(uid: u32, size: Option<Size>) -> Result<(OwnedFd, OwnedFd)> {
     // SAFETY: a new descriptor that nobody else owns.
     let slave = unsafe { OwnedFd::from_raw_fd(slave) };
     nix::unistd::fchown(&slave, Some(uid.into()), None).context("chown the terminal to its user")?;
-    if let Some(size) = size {
-        console::resize(&master, size.width() as u32, size.height() as u32)?;
-    }
-    Ok((master.into(), slave))
+    Ok(slave)
 }

@@ -15,14 +15,9 @@ fn missing_executable(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// What exists and cannot be run, a working directory that does not exist, a root that is a file, a disk of the host.
+/// What exists and cannot be run, a root that is a file, a disk of the host.
 fn bad_process_or_root(ctx: &Ctx) -> Result<Outcome> {
     ctx.run(&["--rm"], BUSYBOX, &ctx.id("directory"), &["/bin"]).run()?.refused(&["/bin"])?;
-    if ctx.krun() {
-        // runc makes the directory.
-        let run = ctx.run(&["--rm", "--cwd", "/no/such/directory"], BUSYBOX, &ctx.id("cwd"), &["true"]);
-        run.run()?.refused(&["/no/such/directory"])?;
-    }
     let file = ctx.work("not-a-directory");
     fs::write(&file, "I am a file").context("write the file")?;
     let path = file.display().to_string();
