@@ -38,6 +38,7 @@ mod krunctl_terminal;
 mod krunctl_unit;
 mod library;
 mod lifecycle;
+mod like_runc;
 mod limits;
 mod many_cycles;
 mod mounts;
@@ -79,6 +80,7 @@ pub const ALL: &[&[Scenario]] = &[
     enforcement::SCENARIOS,
     host_apparmor::SCENARIOS,
     fidelity::SCENARIOS,
+    like_runc::SCENARIOS,
     runtimetest::SCENARIOS,
     execs::SCENARIOS,
     control::SCENARIOS,

@@ -13,25 +13,37 @@ use crate::{
 /// The shared memory's path, in the VM and in each container.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Makes /dev/shm the guest's own memory, also where the spec binds the host's.
-pub fn shared_memory(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+/// Makes the shared memory that the host has for a container the guest's own, with the same size. A volume that the user has put
+/// there stays one.
+pub fn shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     for mount in bundle.spec.mounts_mut().iter_mut().flatten() {
-        if mount.destination() == Path::new(SHARED_MEMORY) && is_bind(mount) {
+        let source = mount.source().clone().unwrap_or_default();
+        if mount.destination() == Path::new(SHARED_MEMORY) && is_bind(mount) && is_hosts_own(&source, context)
+        {
             mount.set_typ(Some("tmpfs".to_owned()));
             mount.set_source(Some("shm".into()));
             let options = ["nosuid", "noexec", "nodev", "mode=1777"].map(str::to_owned);
-            mount.set_options(Some(options.to_vec()));
+            let size = (context.host.resolve)(&source).ok().and_then(|source| source.size());
+            let size = size.map(|bytes| format!("size={bytes}"));
+            mount.set_options(Some(options.into_iter().chain(size).collect()));
         }
     }
     Ok(bundle)
 }
 
+/// Whether a directory is the shared memory of the host, or the one that it has made for the container or its pod: then its path has
+/// their id. Source: containerd's CRI (`sandboxes/ID/shm`), Docker (`containers/ID/mounts/shm`), CRI-O (`ID/userdata/shm`).
+fn is_hosts_own(source: &Path, context: &Context) -> bool {
+    let ids = [Some(context.id), context.pod];
+    let has_id = || source.iter().any(|part| ids.iter().flatten().any(|id| part == *id));
+    source == Path::new(SHARED_MEMORY) || source.ends_with("shm") && has_id()
+}
+
 /// In a pod, binds the VM's /dev/shm: its containers share one.
 pub fn pods_shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    let is_own = |mount: &&mut Mount| mount.destination() == Path::new(SHARED_MEMORY) && !is_bind(mount);
     let mounts = bundle.spec.mounts_mut().iter_mut().flatten();
-    for mount in
-        mounts.filter(|mount| context.pod.is_some() && mount.destination() == Path::new(SHARED_MEMORY))
-    {
+    for mount in mounts.filter(|_| context.pod.is_some()).filter(is_own) {
         mount.set_typ(Some("bind".to_owned()));
         mount.set_source(Some(SHARED_MEMORY.into()));
         mount.set_options(Some(["rbind", "nosuid", "noexec", "nodev"].map(str::to_owned).to_vec()));
@@ -189,11 +201,25 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_shared_memory_becomes_the_guests() {
-        let (mounts, bundle) = guest(
-            json!([{"destination": "/dev/shm", "type": "bind", "source": "/run/shm", "options": ["rbind"]}]),
-        );
-        assert_eq!(mounts[0]["type"], "tmpfs");
-        assert!(bundle.volumes.is_empty());
+    fn the_hosts_shared_memory_becomes_the_guests_and_a_volume_stays() {
+        let mounted = |source: &str| {
+            guest(
+                json!([{"destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind"]}]),
+            )
+        };
+        for hosts in
+            ["/dev/shm", "/run/containerd/sandboxes/c1/shm", "/var/lib/docker/containers/c1/mounts/shm"]
+        {
+            let (mounts, bundle) = mounted(hosts);
+            assert_eq!(mounts[0]["type"], "tmpfs", "{hosts}");
+            assert!(bundle.volumes.is_empty(), "{hosts}");
+        }
+        for volume in
+            ["/srv/data", "/var/lib/kubelet/pods/7/volumes/kubernetes.io~empty-dir/shm", "/srv/c1/data"]
+        {
+            let (mounts, bundle) = mounted(volume);
+            assert_eq!(mounts[0]["source"], "/containers/c1/mounts/0", "{volume}");
+            assert_eq!(bundle.volumes.len(), 1, "{volume}");
+        }
     }
 }

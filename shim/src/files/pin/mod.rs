@@ -27,7 +27,10 @@ use std::{
 
 use nix::{
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2},
-    sys::stat::{FileStat, Mode, SFlag, fstat},
+    sys::{
+        stat::{FileStat, Mode, SFlag, fstat},
+        statfs::{TMPFS_MAGIC, fstatfs},
+    },
 };
 
 use super::mount;
@@ -90,6 +93,14 @@ impl Source {
             SFlag::S_IFSOCK => Socket::find(path, &stat).map(Source::Socket).map_err(failed),
             _ => Ok(Source::File(file)),
         }
+    }
+
+    /// How large a directory's file system in memory may get, in bytes, if it is one that has a limit.
+    pub fn size(&self) -> Option<u64> {
+        let Source::Directory { file, .. } = self else { return None };
+        let found = fstatfs(&*file.file).ok().filter(|found| found.filesystem_type() == TMPFS_MAGIC)?;
+        let size = found.blocks().checked_mul(u64::try_from(found.block_size()).ok()?)?;
+        Some(size).filter(|size| *size > 0)
     }
 }
 
