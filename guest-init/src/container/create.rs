@@ -13,7 +13,7 @@ use libcontainer::oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use tokio::sync::oneshot;
 
 use super::held_mounts::HeldMounts;
-use super::{Container, delete, in_fork, namespaces, run_dir, spec, state_dir, sysctl, workdir};
+use super::{Container, delete, dev, in_fork, namespaces, run_dir, spec, state_dir, sysctl, workdir};
 use crate::cgroup::Cgroup;
 use crate::io::{console, stdio::Wiring, terminal};
 use crate::net::sockets::Sockets;
@@ -169,6 +169,9 @@ async fn make(
         console::resize(master, size.width() as u32, size.height() as u32)?;
     }
     let pumps = wiring.run(master.as_ref())?;
+    if let Err(err) = dev::name_core(pid) {
+        log::warn!("name /dev/core in container {id}: {err}");
+    }
     let mounts = HeldMounts::of(pid).context("hold the container's mounts")?;
     let finish = {
         let cgroup = cgroup.clone();

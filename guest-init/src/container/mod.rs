@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod delete;
+pub mod dev;
 pub mod held_mounts;
 pub mod in_fork;
 pub mod namespaces;

@@ -66,8 +66,7 @@ for line in sorted(read("/proc/self/mountinfo").splitlines(), key=lambda line: l
         fact("mount", (where, shown, options, extra))
     elif where.startswith("/proc/") and where not in sparse:
         fact("mount", (where, options if "ro" in options else []))
-# youki's libcontainer names the first /dev/kcore.
-for name in sorted(set(os.listdir("/dev")) - {"core", "kcore"}):
+for name in sorted(os.listdir("/dev")):
     path = f"/dev/{name}"
     status = os.lstat(path)
     if stat.S_ISLNK(status.st_mode):

@@ -76,6 +76,7 @@ mod tests {
             name: "node-7".to_owned(),
             resolve: crate::files::pin::Source::resolve,
             containers: HashMap::new(),
+            rlimits: Vec::new(),
         };
         let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host)?;
         let devices = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap();

@@ -7,9 +7,9 @@
 use std::{collections::HashMap, path::Path};
 
 use guest_protocol::boot::{NAMESPACE_OF, rootfs_path};
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, PosixRlimit, Spec};
 
-use super::{GuestBundle, Role, devices, keep_guests, mounts, pod_of};
+use super::{GuestBundle, Role, devices, keep_guests, mounts, pod_of, rlimits};
 use crate::{
     error::{Error, Result},
     files::pin::Source,
@@ -33,6 +33,8 @@ pub struct Host {
     pub resolve: fn(&Path) -> Result<Source>,
     /// The sandbox's containers by their pid on the host.
     pub containers: HashMap<u32, String>,
+    /// Limits of a process that names none of the kind.
+    pub rlimits: Vec<PosixRlimit>,
 }
 
 type Step = fn(GuestBundle, &Context) -> Result<GuestBundle>;
@@ -47,6 +49,7 @@ const STEPS: &[Step] = &[
     host_resources,
     no_swap,
     host_hooks,
+    rlimits::inherited,
     mounts::shared_memory,
     mounts::binds,
     mounts::pods_shared_memory,
@@ -192,7 +195,7 @@ mod tests {
 
     fn host() -> Host {
         let containers = HashMap::from([(9, "pod".to_owned()), (11, "other".to_owned())]);
-        Host { name: "node-7".to_owned(), resolve: Source::resolve, containers }
+        Host { name: "node-7".to_owned(), resolve: Source::resolve, containers, rlimits: Vec::new() }
     }
 
     /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.
@@ -232,7 +235,7 @@ mod tests {
         let spec = json!({
             "ociVersion": "1.0.2", "root": {"path": "rootfs"},
             "annotations": {"io.kubernetes.cri.sandbox-id": "pod"},
-            "mounts": [{"destination": "/dev/shm", "type": "bind", "source": "/run/shm", "options": ["rbind", "ro"]}],
+            "mounts": [{"destination": "/dev/shm", "type": "bind", "source": "/run/pod/shm", "options": ["rbind", "ro"]}],
             "linux": {"namespaces": [
                 {"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "uts", "path": "/proc/9/ns/uts"}, {"type": "pid"},
             ]},

@@ -11,7 +11,7 @@ use log::{debug, error, info, warn};
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use ttrpc::context::Context;
 
@@ -32,6 +32,9 @@ use crate::{
     },
     stdio::{Endpoints, StdioPaths},
 };
+
+/// How long the end waits for that of the killed anchor: only one that the host's kernel does not let go takes as long.
+const ANCHOR_GONE: Duration = Duration::from_secs(2);
 
 /// How long the guest may take to report the end of a process that was killed, before its silence counts as one.
 pub const LAST_WORD: Duration = Duration::from_secs(10);
@@ -164,8 +167,12 @@ impl<H: Host> Container<H> {
         };
         failpoint!("exit.heard");
         drop(self.take_seat());
-        self.init.set_exit(exit);
         self.anchor.kill();
+        // Its pid is the task's, and is nobody's when the end is told.
+        if timeout(ANCHOR_GONE, self.anchor.ended()).await.is_err() {
+            warn!("the anchor of {} was killed and has not gone within {ANCHOR_GONE:?}", self.init.id);
+        }
+        self.init.set_exit(exit);
         failpoint!("exit.set");
         self.finish(&vm).await;
     }

@@ -92,6 +92,7 @@ impl<H: Host> KrunSandbox<H> {
                 .iter()
                 .map(|(id, container)| (container.anchor.pid(), id.clone()))
                 .collect(),
+            rlimits: bundle::own_rlimits(),
         })
     }
 

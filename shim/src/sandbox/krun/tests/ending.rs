@@ -88,6 +88,21 @@ async fn a_kill_that_works_leaves_the_vm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_is_told_when_the_anchor_has_gone() {
+    let bed = Bed::new();
+    bed.start("pod").await;
+    bed.host.let_anchors_linger();
+    bed.guest.end("pod", 3);
+    let ends = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bed.host.kill_anchor("pod");
+    };
+    let ((exit, time), ()) = tokio::join!(took(bed.wait("pod")), ends);
+    assert_eq!(exit.status, 3);
+    assert!(time >= Duration::from_secs(1) && time < Duration::from_secs(2), "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_killed_anchor_kills_its_container() {
     let bed = Bed::new();
     bed.start("pod").await;

@@ -55,6 +55,7 @@ pub struct Shared {
     pub oom_score_adj: AtomicI32,
     ended: watch::Sender<Option<Ended>>,
     anchors: watch::Sender<Vec<String>>,
+    anchors_linger: AtomicBool,
 }
 
 impl FakeHost {
@@ -70,6 +71,7 @@ impl FakeHost {
             oom_score_adj: AtomicI32::new(i32::MIN),
             ended: watch::Sender::new(None),
             anchors: watch::Sender::default(),
+            anchors_linger: AtomicBool::new(false),
         }))
     }
 
@@ -88,6 +90,11 @@ impl FakeHost {
             }
         }
         left
+    }
+
+    /// From now on a kill does not end an anchor at once.
+    pub fn let_anchors_linger(&self) {
+        self.0.anchors_linger.store(true, Ordering::Release);
     }
 
     /// Ends the anchor of `container`, as somebody on the host may.
@@ -153,7 +160,9 @@ impl host::Anchor for FakeAnchor {
     }
 
     fn kill(&self) {
-        self.made.host.kill_anchor(&self.container);
+        if !self.made.host.0.anchors_linger.load(Ordering::Acquire) {
+            self.made.host.kill_anchor(&self.container);
+        }
     }
 
     async fn ended(&self) {

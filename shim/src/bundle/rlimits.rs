@@ -1,0 +1,88 @@
+//! Limits of a process that its spec does not set. With runc they are inherited from containerd; the guest's would be others.
+
+use nix::sys::resource::{Resource, getrlimit};
+use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
+
+use super::{GuestBundle, transform::Context};
+use crate::error::Result;
+
+/// The most files that a process of the guest's may have open. Source: `fs.nr_open` of Linux, by default.
+const NR_OPEN: u64 = 1 << 20;
+
+/// Those that mean the same in a guest. How many processes a user may have, and how many signals may wait for them, the kernel
+/// derives from a machine's memory.
+const INHERITED: [(Resource, PosixRlimitType); 13] = [
+    (Resource::RLIMIT_AS, PosixRlimitType::RlimitAs),
+    (Resource::RLIMIT_CORE, PosixRlimitType::RlimitCore),
+    (Resource::RLIMIT_CPU, PosixRlimitType::RlimitCpu),
+    (Resource::RLIMIT_DATA, PosixRlimitType::RlimitData),
+    (Resource::RLIMIT_FSIZE, PosixRlimitType::RlimitFsize),
+    (Resource::RLIMIT_LOCKS, PosixRlimitType::RlimitLocks),
+    (Resource::RLIMIT_MEMLOCK, PosixRlimitType::RlimitMemlock),
+    (Resource::RLIMIT_MSGQUEUE, PosixRlimitType::RlimitMsgqueue),
+    (Resource::RLIMIT_NICE, PosixRlimitType::RlimitNice),
+    (Resource::RLIMIT_NOFILE, PosixRlimitType::RlimitNofile),
+    (Resource::RLIMIT_RSS, PosixRlimitType::RlimitRss),
+    (Resource::RLIMIT_RTPRIO, PosixRlimitType::RlimitRtprio),
+    (Resource::RLIMIT_STACK, PosixRlimitType::RlimitStack),
+];
+
+/// This process's limits, which it has from containerd.
+pub fn own() -> Vec<PosixRlimit> {
+    let limit = |(resource, kind): &(Resource, PosixRlimitType)| {
+        let (soft, hard) = getrlimit(*resource).ok()?;
+        let most = if *kind == PosixRlimitType::RlimitNofile { NR_OPEN } else { u64::MAX };
+        limit_of(*kind, soft.min(most), hard.min(most))
+    };
+    INHERITED.iter().filter_map(limit).collect()
+}
+
+fn limit_of(kind: PosixRlimitType, soft: u64, hard: u64) -> Option<PosixRlimit> {
+    PosixRlimitBuilder::default().typ(kind).soft(soft).hard(hard).build().ok()
+}
+
+/// Sets the host's where the spec has none of the kind.
+pub fn inherited(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    if let Some(process) = bundle.spec.process_mut() {
+        let mut limits = process.rlimits().clone().unwrap_or_default();
+        let missing =
+            context.host.rlimits.iter().filter(|ours| limits.iter().all(|set| set.typ() != ours.typ()));
+        let missing: Vec<_> = missing.cloned().collect();
+        limits.extend(missing);
+        process.set_rlimits(Some(limits));
+    }
+    Ok(bundle)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::{
+        super::transform::{Host, to_guest},
+        *,
+    };
+    use crate::files::pin::Source;
+
+    #[test]
+    fn a_limit_that_the_spec_does_not_set_is_the_hosts() {
+        let limit = |kind, value| limit_of(kind, value, value).unwrap();
+        let rlimits = vec![limit(PosixRlimitType::RlimitNofile, 7), limit(PosixRlimitType::RlimitCore, 8)];
+        let host =
+            Host { name: String::new(), resolve: Source::resolve, containers: HashMap::new(), rlimits };
+        let spec = serde_json::json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "process":
+            {"cwd": "/", "user": {"uid": 0, "gid": 0}, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}]}});
+        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host).unwrap();
+        let limits = bundle.spec.process().as_ref().unwrap().rlimits().clone().unwrap();
+        let seen: Vec<_> = limits.iter().map(|limit| (limit.typ(), limit.soft(), limit.hard())).collect();
+        assert_eq!(seen, [(PosixRlimitType::RlimitNofile, 1, 2), (PosixRlimitType::RlimitCore, 8, 8)]);
+    }
+
+    #[test]
+    fn no_process_gets_more_files_than_a_guest_has() {
+        let limits = own();
+        assert_eq!(limits.len(), INHERITED.len());
+        let files = limits.iter().find(|limit| limit.typ() == PosixRlimitType::RlimitNofile).unwrap();
+        assert!(files.soft() <= files.hard() && files.hard() <= NR_OPEN);
+    }
+}
