@@ -28,6 +28,10 @@ pub fn volume_path(container_id: &str, number: usize) -> String {
     format!("containers/{container_id}/mounts/{number}")
 }
 
+/// An owner and group that no file has. A change of both to this does nothing on the host, and succeeds: the guest's kernel
+/// then asks for the file's attributes, and tells whoever watches the file. The largest id; the next is "unchanged" (chown(2)).
+pub const UNCHANGED_OWNER: u32 = u32::MAX - 1;
+
 /// PID 1 keeps its files of each container below this, in a directory named after its id.
 pub const RUN_DIR: &str = "/run/krun";
 

@@ -16,6 +16,8 @@ use vm_launcher::Network;
 
 use super::one_vm;
 
+use guest_protocol::boot::UNCHANGED_OWNER;
+
 /// The flags of the C library's `pthread_create`: a thread in no new namespace. Source: glibc, createthread.c and
 /// clone-internal.c.
 const THREAD: libc::c_int = libc::CLONE_VM
@@ -50,12 +52,17 @@ fn afterwards() -> Result<BpfProgram> {
 }
 
 /// The filters, to be installed in this order. The kernel runs all, and the strictest answer counts.
-fn programs(network: &Network, console: bool) -> Result<[BpfProgram; 2]> {
+fn programs(network: &Network, console: bool) -> Result<[BpfProgram; 3]> {
     // The flags of clone3 are in memory, where a filter cannot see them. Without it, the C library calls clone.
     let clone3 = Rules::from([(libc::SYS_clone3, Vec::new())]);
     let no_clone3 = filter(clone3, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
+    // What guest-init asks for so that the guest's kernel tells whoever watches a file: the host does nothing, and answers that
+    // it did. So it works on a read-only volume too, and leaves no trace in the file's times.
+    let touch = all([is(2, UNCHANGED_OWNER), is(3, UNCHANGED_OWNER)])?;
+    let touch = Rules::from([(libc::SYS_fchownat, vec![touch])]);
+    let touch = filter(touch, SeccompAction::Allow, SeccompAction::Errno(0))?;
     let rules = rules(network, console)?;
-    Ok([no_clone3, filter(rules, SeccompAction::KillProcess, SeccompAction::Allow)?])
+    Ok([no_clone3, touch, filter(rules, SeccompAction::KillProcess, SeccompAction::Allow)?])
 }
 
 fn filter(rules: Rules, otherwise: SeccompAction, on_match: SeccompAction) -> Result<BpfProgram> {

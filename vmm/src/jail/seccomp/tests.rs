@@ -20,7 +20,7 @@ enum End {
 
 const SIGSYS: End = End::Killed(libc::SIGSYS);
 
-fn child(filters: Option<&[BpfProgram; 2]>, call: Call<'_>) -> End {
+fn child(filters: Option<&[BpfProgram; 3]>, call: Call<'_>) -> End {
     child_with(|| filters.into_iter().flatten().all(|program| apply_filter(program).is_ok()), call)
 }
 
