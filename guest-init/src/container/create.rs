@@ -1,7 +1,7 @@
 //! Creates a container, whose process then waits for Start. What it made is removed again when a step fails.
 
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use libcontainer::oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use tokio::sync::oneshot;
 
 use super::held_mounts::HeldMounts;
+use super::volumes::{self, Volumes};
 use super::{Container, delete, dev, in_fork, namespaces, run_dir, spec, state_dir, sysctl, workdir};
 use crate::cgroup::Cgroup;
 use crate::io::{console, stdio::Wiring, terminal};
@@ -43,9 +44,12 @@ pub async fn create(
     let cgroup = Cgroup::new(path.unwrap_or(Path::new("")));
     let owner = spec.process().as_ref().map_or(0, |process| process.user().uid());
     let wiring = Wiring::open(&supervisor.mux, &request.stdio, owner)?;
+    let watched = volumes::places(&spec, &id, &request.watched);
+    let volumes = Volumes::default();
     let made = async {
         let sockets = Sockets::listen(&id, &request.sockets)?;
-        Ok::<_, anyhow::Error>((make(supervisor, &id, &spec, wiring, &cgroup).await?, sockets))
+        let init = make(supervisor, (&id, &spec), wiring, &cgroup, (watched, &volumes)).await?;
+        Ok::<_, anyhow::Error>((init, sockets))
     };
     match made.await {
         Ok((init, sockets)) => Ok(Container {
@@ -54,6 +58,7 @@ pub async fn create(
             cgroup,
             init,
             sockets,
+            volumes,
             started: Mutex::default(),
             execs: Mutex::default(),
         }),
@@ -97,9 +102,9 @@ struct Init {
 /// Has libcontainer make it.
 async fn init(
     supervisor: &Supervisor,
-    id: &str,
-    spec: &Spec,
+    (id, spec): (&str, &Spec),
     wiring: &Wiring,
+    (watched, volumes): (Vec<(u32, PathBuf)>, &Volumes),
     hooks: Option<Hooks>,
 ) -> Result<Init> {
     let (bundle, state) = (run_dir(id), state_dir(id));
@@ -118,28 +123,34 @@ async fn init(
         state,
         cwd: process.cwd().clone(),
         console: console.as_ref().map(|(_, path)| path.clone()),
+        watched,
     };
+    let (ours, theirs) = volumes::channel().context("make a socket pair")?;
     let hold = supervisor.reaper.hold();
-    let helper = fork(&supervisor.reaper, wiring.child(), &[], |reporter| in_fork::run(job, &reporter))
-        .context("fork PID 1")?;
+    let helper =
+        fork(&supervisor.reaper, wiring.child(), &[theirs.as_fd()], |reporter| in_fork::run(job, &reporter))
+            .context("fork PID 1")?;
+    drop(theirs);
     let pid = match helper.first().await {
         Report::Pid(pid) => pid,
         Report::Failed(refusal) => return Err(refusal.into()),
     };
     let exit = supervisor.reaper.claim(pid);
     drop(hold);
+    volumes.receive(&ours);
     Ok(Init { pid, exit, console })
 }
 
 /// As [`init`]. A working directory that is missing is made.
 async fn init_somewhere(
     supervisor: &Supervisor,
-    id: &str,
-    spec: &Spec,
+    (id, spec): (&str, &Spec),
     wiring: &Wiring,
     cgroup: &Cgroup,
+    (watched, volumes): (Vec<(u32, PathBuf)>, &Volumes),
 ) -> Result<Init> {
-    let refused = match init(supervisor, id, spec, wiring, None).await {
+    let first = init(supervisor, (id, spec), wiring, (watched.clone(), volumes), None).await;
+    let refused = match first {
         Err(err) if Fault::of_process(&err).reason == Reason::DIRECTORY_NOT_FOUND => err,
         made => return made,
     };
@@ -148,17 +159,18 @@ async fn init_somewhere(
     let cwd = spec.process().as_ref().context("no process")?.cwd();
     let hooks = workdir::hooks(root, cwd)?;
     // Why it could not be made says less than that it is missing.
-    init(supervisor, id, spec, wiring, Some(hooks)).await.map_err(|_| refused)
+    init(supervisor, (id, spec), wiring, (watched, volumes), Some(hooks)).await.map_err(|_| refused)
 }
 
 async fn make(
     supervisor: &Supervisor,
-    id: &str,
-    spec: &Spec,
+    (id, spec): (&str, &Spec),
     wiring: Wiring,
     cgroup: &Cgroup,
+    (watched, volumes): (Vec<(u32, PathBuf)>, &Volumes),
 ) -> Result<Process> {
-    let Init { pid, exit, console } = init_somewhere(supervisor, id, spec, &wiring, cgroup).await?;
+    let made = init_somewhere(supervisor, (id, spec), &wiring, cgroup, (watched, volumes)).await?;
+    let Init { pid, exit, console } = made;
     let process = spec.process().as_ref().context("no process")?;
     let master = console.map(|(listener, path)| console::accept(&listener, &path)).transpose()?;
     let master: Option<Arc<OwnedFd>> = master.map(Arc::new);
@@ -174,13 +186,14 @@ async fn make(
     }
     let mounts = HeldMounts::of(pid).context("hold the container's mounts")?;
     let finish = {
-        let cgroup = cgroup.clone();
+        let (cgroup, volumes) = (cgroup.clone(), volumes.clone());
         let own_pids = has_own_pids(spec);
         move || async move {
             // In a PID namespace of the container's own, the kernel has ended all its processes by now.
             if !own_pids && let Err(err) = cgroup.clear().await {
                 log::warn!("{err:#}");
             }
+            volumes.release().await;
             mounts.release();
             cgroup.oom_kills() > 0
         }

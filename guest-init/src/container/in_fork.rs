@@ -1,5 +1,5 @@
 //! In a fork: makes a container with libcontainer. Its process waits for Start, and becomes PID 1's child when the fork
-//! ends.
+//! ends. Its watched volumes are sent to PID 1.
 
 use std::path::PathBuf;
 
@@ -7,6 +7,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 
+use super::volumes;
 use crate::process::{
     executor::GuestExecutor,
     fork::{Report, Reporter},
@@ -25,13 +26,22 @@ pub struct Job {
     pub cwd: PathBuf,
     /// Socket that takes the terminal's master, with a terminal.
     pub console: Option<PathBuf>,
+    /// Volumes to send, by their numbers, with their places in the container.
+    pub watched: Vec<(u32, PathBuf)>,
 }
 
-/// Runs in the fork; its fds 0-2 are the container's.
-pub fn run(job: Job, reporter: &Reporter) -> i32 {
+/// Runs in the fork; its fds 0-2 are the container's, and its first extra one takes the volumes.
+pub fn run(mut job: Job, reporter: &Reporter) -> i32 {
+    let watched = std::mem::take(&mut job.watched);
     let report = match trace::start(job.cwd.clone()) {
         Ok(()) => match create(job) {
-            Ok(pid) => Report::Pid(pid),
+            Ok(pid) => {
+                if !watched.is_empty() {
+                    // A volume that is not sent is not looked at again.
+                    let _ = volumes::send(pid, &watched);
+                }
+                Report::Pid(pid)
+            }
             Err(err) => Report::Failed(trace::refusal(&chain(&err))),
         },
         Err(errno) => Report::Failed(Refusal::other(format!("make a memfd: {errno}"))),

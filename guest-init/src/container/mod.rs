@@ -1,13 +1,17 @@
-//! A container that exists: its process, its execs, its start. RPCs: CreateContainer, Start, DeleteContainer.
+//! A container that exists: its process, its execs, its start. RPCs: CreateContainer, Start, DeleteContainer,
+//! LookAgain.
 
 pub mod create;
 pub mod delete;
 pub mod dev;
 pub mod held_mounts;
 pub mod in_fork;
+pub mod look_again;
 pub mod namespaces;
 pub mod spec;
 pub mod sysctl;
+pub mod volumes;
+pub mod watches;
 pub mod workdir;
 
 use std::collections::HashMap;
@@ -22,6 +26,7 @@ use anyhow::{Context, Result};
 use guest_protocol::boot::RUN_DIR;
 use libcontainer::oci_spec::runtime::Spec;
 
+use self::volumes::Volumes;
 use crate::cgroup::Cgroup;
 use crate::net::sockets::Sockets;
 use crate::process::{Process, life};
@@ -36,6 +41,8 @@ pub struct Container {
     pub init: Process,
     /// Unix sockets of the host that it may dial.
     pub sockets: Sockets,
+    /// Its volumes that the host watches.
+    pub volumes: Volumes,
     started: Mutex<bool>,
     execs: Mutex<HashMap<String, Exec>>,
 }

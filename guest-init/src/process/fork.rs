@@ -18,6 +18,9 @@ use crate::rpc::fault::Refusal;
 /// The fork's end of the report pipe, after fds 0-2.
 const REPORT_FD: RawFd = 3;
 
+/// The first of the `extra` ones.
+pub const EXTRA_FD: RawFd = 4;
+
 /// Sources of a fork's descriptors are first moved up here, out of the way of the targets.
 const SCRATCH_FD: RawFd = 256;
 
@@ -32,6 +35,7 @@ pub enum Report {
 
 /// A running fork.
 pub struct Fork {
+    pid: i32,
     reports: pipe::Receiver,
     exit: tokio::sync::oneshot::Receiver<Exit>,
 }
@@ -77,7 +81,7 @@ pub fn fork(
         }
         pid => {
             drop(theirs);
-            Ok(Fork { reports: pipe::Receiver::from_owned_fd(ours)?, exit: reaper.claim(pid) })
+            Ok(Fork { pid, reports: pipe::Receiver::from_owned_fd(ours)?, exit: reaper.claim(pid) })
         }
     }
 }
@@ -108,6 +112,14 @@ fn settle(descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
 }
 
 impl Fork {
+    /// Waits for its end, which is asked for when the result of this is dropped.
+    pub async fn end(self) -> u32 {
+        let kill = KillOnDrop(nix::unistd::Pid::from_raw(self.pid));
+        let status = self.exit.await.map_or(255, |exit| exit.status);
+        std::mem::forget(kill);
+        status
+    }
+
     /// The first report; a failure when the fork ends without one. Its own children may keep the pipe open, so the end of
     /// the fork counts as well as the pipe's.
     pub async fn first(mut self) -> Report {
@@ -142,6 +154,15 @@ impl Fork {
         let mut text = Vec::new();
         while matches!(self.reports.read_buf(&mut text).await, Ok(n) if n > 0) {}
         parse(&text)
+    }
+}
+
+/// Kills a fork that has not been reaped yet.
+struct KillOnDrop(nix::unistd::Pid);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(self.0, Signal::SIGKILL);
     }
 }
 

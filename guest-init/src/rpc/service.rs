@@ -219,6 +219,12 @@ impl Guest for GuestService {
         let mux = self.0.supervisor.mux.clone();
         own_task(async move { connect::connect(&mux, &request).await.map(|()| Empty::new()) }).await
     }
+
+    async fn look_again(&self, _: &TtrpcContext, request: LookAgainRequest) -> ttrpc::Result<Empty> {
+        let container = self.find(&request.container_id)?;
+        container.volumes.look_again(&self.0.supervisor.reaper, request).await.map_err(Fault::from)?;
+        Ok(Empty::new())
+    }
 }
 
 impl GuestService {

@@ -1,0 +1,124 @@
+//! What processes of the VM watch with inotify, as /proc tells it. Source: proc_pid_fdinfo(5), Documentation/filesystems/proc.rst.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
+
+/// How many are found at most: the rest is told nothing.
+const MOST: usize = 4096;
+
+/// What /proc calls an inotify descriptor.
+const INOTIFY: &str = "anon_inode:inotify";
+
+/// The longest handle. Source: linux/exportfs.h, MAX_HANDLE_SZ.
+const LONGEST: usize = 128;
+
+/// A watched file.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watch {
+    /// The kernel's number of its file system.
+    device: u64,
+    pub ino: u64,
+    /// What names it in its file system.
+    kind: i32,
+    handle: Vec<u8>,
+}
+
+/// `struct file_handle`, with room for any.
+#[repr(C)]
+struct FileHandle {
+    length: libc::c_uint,
+    kind: libc::c_int,
+    bytes: [u8; LONGEST],
+}
+
+/// All watched files.
+pub fn find() -> BTreeSet<Watch> {
+    let mut found = BTreeSet::new();
+    for process in entries("/proc") {
+        if !process.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        for descriptor in entries(&format!("/proc/{process}/fd")) {
+            let link = fs::read_link(format!("/proc/{process}/fd/{descriptor}"));
+            if !link.is_ok_and(|link| link.as_os_str() == INOTIFY) {
+                continue;
+            }
+            let text = fs::read_to_string(format!("/proc/{process}/fdinfo/{descriptor}")).unwrap_or_default();
+            found.extend(text.lines().filter_map(parse));
+            if found.len() >= MOST {
+                return found;
+            }
+        }
+    }
+    found
+}
+
+/// Takes those of the file system that `mount` is a mount of.
+pub fn of(mount: BorrowedFd<'_>, all: &mut BTreeSet<Watch>) -> BTreeSet<Watch> {
+    let Ok(stat) = fstat(mount) else { return BTreeSet::new() };
+    let device = (u64::from(libc::major(stat.st_dev)) << 20) + u64::from(libc::minor(stat.st_dev));
+    let (own, others) = std::mem::take(all).into_iter().partition(|watch| watch.device == device);
+    *all = others;
+    own
+}
+
+fn entries(directory: &str) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// A line such as `inotify wd:1 ino:5 sdev:1f mask:fce ignored_mask:0 fhandle-bytes:8 fhandle-type:81 f_handle:…`.
+fn parse(line: &str) -> Option<Watch> {
+    let line = line.strip_prefix("inotify ")?;
+    let field = |name: &str| {
+        line.split(' ').find_map(|field| field.strip_prefix(name).and_then(|field| field.strip_prefix(':')))
+    };
+    let number = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+    let text = field("f_handle")?;
+    let byte = |at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    let handle = (0..text.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>()?;
+    let fits = handle.len() as u64 == number("fhandle-bytes")? && handle.len() <= LONGEST;
+    let kind = number("fhandle-type")? as i32;
+    fits.then_some(Watch { device: number("sdev")?, ino: number("ino")?, kind, handle })
+}
+
+impl Watch {
+    /// Opens it for naming it, as one of `mount`. Source: open_by_handle_at(2).
+    pub fn open(&self, mount: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+        let mut handle =
+            FileHandle { length: self.handle.len() as u32, kind: self.kind, bytes: [0; LONGEST] };
+        handle.bytes[..self.handle.len()].copy_from_slice(&self.handle);
+        // The call wants a descriptor that does more than name.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mount = openat(mount, ".", flags, Mode::empty())?;
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        // SAFETY: an open descriptor, and a handle of the length that it says, which the call only reads.
+        let fd =
+            unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, flags) };
+        let fd = Errno::result(fd)?;
+        // SAFETY: the call gave a descriptor that is nobody else's.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_a_line_of_fdinfo() {
+        let line = "inotify wd:3 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 \
+                    f_handle:7e9e0000640d1b6c";
+        let handle = vec![0x7e, 0x9e, 0, 0, 0x64, 0x0d, 0x1b, 0x6c];
+        assert_eq!(parse(line), Some(Watch { device: 0x800013, ino: 0x9e7e, kind: 1, handle }));
+        let cut = &line[..line.len() - 1];
+        for other in ["pos:\t0", "inotify wd:1 ino:1 sdev:1", &line.replace("bytes:8", "bytes:9"), cut] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}
