@@ -54,6 +54,8 @@ pub struct Config {
     pub network: network::Mode,
     /// Whether a guest's NICs send only from the addresses of the interfaces that they stand for.
     pub anti_spoofing: bool,
+    /// Whether the guest is told what the host changes in volumes.
+    pub watch_volumes: bool,
     /// Published ports.
     pub ports: Vec<network::ports::Port>,
     /// The path of libkrunfw; searched in the usual places when it is not set.
@@ -85,6 +87,7 @@ impl Default for Config {
             memory_fixed: false,
             network: network::Mode::Auto,
             anti_spoofing: true,
+            watch_volumes: true,
             ports: Vec::new(),
             libkrunfw: None,
             guest_init: None,
@@ -108,6 +111,7 @@ struct Layer {
     max_memory_mib: Option<i64>,
     network: Option<String>,
     anti_spoofing: Option<bool>,
+    watch_volumes: Option<bool>,
     libkrunfw: Option<PathBuf>,
     guest_init: Option<PathBuf>,
     vmm: Option<PathBuf>,
@@ -214,6 +218,7 @@ impl Config {
             within(origin, self.set_network(&network))?;
         }
         self.anti_spoofing = layer.anti_spoofing.unwrap_or(self.anti_spoofing);
+        self.watch_volumes = layer.watch_volumes.unwrap_or(self.watch_volumes);
         self.libkrunfw = layer.libkrunfw.or(self.libkrunfw.take());
         self.guest_init = layer.guest_init.or(self.guest_init.take());
         self.vmm = layer.vmm.or(self.vmm.take());

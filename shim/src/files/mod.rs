@@ -6,3 +6,4 @@ pub mod mount;
 pub mod pin;
 pub mod share;
 pub mod state_dir;
+pub mod watch;

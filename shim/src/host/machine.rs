@@ -24,6 +24,7 @@ use crate::{
         pin::Pinned,
         share::{ContainerShare, Share},
         state_dir::{self, StateDir},
+        watch::{Tops, Watched},
     },
     network::{self, Backend, Choice, Dialer, Links, Localhost, Netns},
     sandbox::{
@@ -49,6 +50,8 @@ pub struct KrunMachine {
     plan: VmConfig,
     vmm: Option<PathBuf>,
     sandbox: String,
+    /// Of all its containers' watched volumes.
+    tops: Tops,
     share: Share,
     _state: StateDir,
 }
@@ -95,6 +98,7 @@ impl KrunMachine {
             plan,
             vmm: config.vmm.clone(),
             sandbox: sandbox.to_owned(),
+            tops: Tops::default(),
             share,
             _state: state,
         })
@@ -144,6 +148,14 @@ impl Machine<HostCgroup> for KrunMachine {
         volumes: &[Volume],
     ) -> Result<ContainerShare> {
         self.share.add(container, rootfs, volumes)
+    }
+
+    fn watch(&self, container: &str, volumes: &[Volume]) -> Watched {
+        Watched::new(container, volumes, &self.tops)
+    }
+
+    fn vmm(&self) -> Option<u32> {
+        self.vm.get().and_then(|vm| u32::try_from(vm.pid().as_raw()).ok())
     }
 
     async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {

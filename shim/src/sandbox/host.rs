@@ -15,7 +15,7 @@ use crate::{
     bundle::{NetworkNamespace, Role, Root, Volume},
     config::{Config, Size},
     error::Result,
-    files::{follow::Follower, mount::ReadOnly, pin::Pinned},
+    files::{follow::Follower, mount::ReadOnly, pin::Pinned, watch::Watched},
     network::{Backend, Choice, Dialer},
 };
 
@@ -118,6 +118,12 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// # Errors
     /// What could not be shared, naming its path; nothing stays mounted.
     fn share(&self, container: &str, rootfs: (&Pinned, ReadOnly), volumes: &[Volume]) -> Result<Self::Share>;
+
+    /// Watches a container's volumes for what the host changes in them. It may block.
+    fn watch(&self, container: &str, volumes: &[Volume]) -> Watched;
+
+    /// The pid of a launched VM's process.
+    fn vmm(&self) -> Option<u32>;
 
     /// Launches the VM in `cgroup`, which `anchor` is in, and in the network namespace of `anchor`, a pid. It boots on after
     /// this returns. To be called once, unless it failed.

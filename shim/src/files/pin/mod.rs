@@ -167,6 +167,23 @@ pub fn beneath(top: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     open_at(top, path, OFlag::empty(), BENEATH)
 }
 
+/// Opens the directory `path` below `top`, through neither mounts nor links, for naming it only.
+///
+/// # Errors
+/// When it is no directory, or leads through a mount, a link or out of `top`; and the file system's.
+pub fn in_mount(top: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    open_at(top, path, OFlag::O_DIRECTORY, BENEATH | ResolveFlag::RESOLVE_NO_XDEV)
+}
+
+/// As [`in_mount`], for reading the names in it, which leaves no trace.
+///
+/// # Errors
+/// As there.
+pub fn list(top: impl AsFd, path: &Path) -> io::Result<File> {
+    reopen(in_mount(top, path)?, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOATIME)
+}
+
 /// Opens an absolute path of the kernel's own, as /proc lists it: it leads through no link, or is that of something else by
 /// now.
 ///

@@ -24,11 +24,12 @@ use crate::{
         follow::Follower,
         forward::{self, Forward},
         pin::Socket,
+        watch::Watched,
     },
     hooks::ContainerHooks,
     sandbox::{
         Exit, ProcessId,
-        host::{Anchor, Cgroup, Host},
+        host::{Anchor, Cgroup, Host, Machine},
     },
     stdio::{Endpoints, StdioPaths},
 };
@@ -57,7 +58,7 @@ pub struct Container<H: Host> {
     pub follower: Follower,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
     host: Mutex<Option<HostSide<H>>>,
-    /// What relays its published ports and the host's sockets, and has its volumes follow the host.
+    /// What relays its published ports and the host's sockets, has its volumes follow the host, and watches them.
     relays: Mutex<JoinSet<()>>,
     /// Its limits now.
     limits: Mutex<Limits>,
@@ -71,6 +72,8 @@ pub struct Blueprint {
     pub endpoints: Endpoints,
     /// Unix sockets of the host that the container may dial, by their numbers among its volumes.
     pub sockets: Vec<(usize, Socket)>,
+    /// Its volumes, of whose changes the guest is told.
+    pub watched: Watched,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -193,6 +196,7 @@ impl<H: Host> Container<H> {
                 .iter()
                 .map(|(number, socket)| forward::describe(*number, socket))
                 .collect(),
+            watched: blueprint.watched.numbers(),
             ..Default::default()
         };
         failpoint!("guest.making");
@@ -208,6 +212,9 @@ impl<H: Host> Container<H> {
         for (number, socket) in blueprint.sockets {
             let forward = Forward { container: id.clone(), number, socket };
             relays.spawn(forward.serve(guest.clone(), vm.numbers()));
+        }
+        if !blueprint.watched.is_idle() {
+            relays.spawn(blueprint.watched.keep(guest, vm.machine().vmm()));
         }
         Ok(())
     }

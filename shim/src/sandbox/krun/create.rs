@@ -16,7 +16,7 @@ use crate::{
     bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume},
     config::Config,
     error::{Error, Result},
-    files::{follow::Follower, mount::ReadOnly, pin::Pinned},
+    files::{follow::Follower, mount::ReadOnly, pin::Pinned, watch::Watched},
     hooks::ContainerHooks,
     network::{self, Bound, Choice},
     sandbox::{
@@ -93,14 +93,14 @@ impl<H: Host> KrunSandbox<H> {
         let built = async {
             let (rootfs, anchor) =
                 self.take_place(&mut side, &new, (cgroup, root), &network, &policy).await?;
-            let (vm, follower) =
+            let (vm, follower, watched) =
                 self.join(&mut side, &new.id, (&config, &policy), anchor.pid(), (rootfs, volumes)).await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
                 published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
-            Ok((vm, anchor, follower, relays))
+            Ok((vm, anchor, (follower, watched), relays))
         };
-        let (vm, anchor, follower, relays) = match built.await {
+        let (vm, anchor, (follower, watched), relays) = match built.await {
             Ok(built) => built,
             Err(error) => {
                 let mut slot = self.vm.lock().await;
@@ -118,7 +118,7 @@ impl<H: Host> KrunSandbox<H> {
         let container = Container::new((policy, new.options), relays, anchor, follower, side);
         self.lock().insert(new.id.clone(), container.clone());
         self.set_oom_score_adj(&vm);
-        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets };
+        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets, watched };
         tokio::spawn(container.supervise(vm, blueprint));
         failpoint!("create.supervised");
         Ok(pid)
@@ -171,7 +171,7 @@ impl<H: Host> KrunSandbox<H> {
         (config, policy): (&Config, &HostPolicy),
         anchor: u32,
         (rootfs, volumes): (Pinned, Vec<Volume>),
-    ) -> Result<(Arc<Vm<H>>, Follower)> {
+    ) -> Result<(Arc<Vm<H>>, Follower, Watched)> {
         let mut slot = self.vm.lock().await;
         let vm = match &*slot {
             Some(vm) => {
@@ -196,14 +196,15 @@ impl<H: Host> KrunSandbox<H> {
             }
         };
         drop(slot);
-        let (sharing, id) = (vm.clone(), id.to_owned());
+        let (sharing, id, watches) = (vm.clone(), id.to_owned(), config.watch_volumes);
         let share = blocking("share the files", move || {
-            sharing.machine().share(&id, (&rootfs, ReadOnly::Nothing), &volumes)
+            let share = sharing.machine().share(&id, (&rootfs, ReadOnly::Nothing), &volumes)?;
+            Ok((share, if watches { sharing.machine().watch(&id, &volumes) } else { Watched::default() }))
         });
-        let share = share.await?;
+        let (share, watched) = share.await?;
         let follower = share.follower().clone();
         side.share = Some(share);
         failpoint!("create.shared");
-        Ok((vm, follower))
+        Ok((vm, follower, watched))
     }
 }

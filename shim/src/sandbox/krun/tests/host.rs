@@ -25,6 +25,7 @@ use crate::{
         follow::Follower,
         mount::ReadOnly,
         pin::{Pinned, fake},
+        watch::Watched,
     },
     network::{Backend, Choice, Dialer},
     sandbox::{
@@ -200,6 +201,14 @@ impl host::Machine<FakeCgroup> for FakeMachine {
     fn share(&self, _: &str, (_, read_only): (&Pinned, ReadOnly), _: &[Volume]) -> Result<FakeShare> {
         let what = if read_only == ReadOnly::All { "share read-only" } else { "share" };
         Ok(FakeShare(self.made.host.step(what)?, Follower::default()))
+    }
+
+    fn watch(&self, _: &str, _: &[Volume]) -> Watched {
+        Watched::default()
+    }
+
+    fn vmm(&self) -> Option<u32> {
+        None
     }
 
     async fn launch(&self, anchor: u32, _: Option<&FakeCgroup>, _: &Dialer) -> Result<()> {

@@ -1,0 +1,266 @@
+//! Watching volumes: what the host changes in them is told to the guest, whose kernel keeps names and attributes for seconds
+//! and hears of nothing by itself.
+//!
+//! Every directory of a volume has a mark of fanotify, and a file that is a volume its own. So nothing outside of a volume is
+//! ever heard of, and what others do elsewhere on its file system costs nothing. (One mark for a whole file system would need
+//! no walk, and wake every shim of a host at each write on it.) What moved out of a volume keeps its mark for a moment; so a
+//! path is told only if it leads, without links, from the volume's top to what changed.
+//!
+//! What the guest itself writes is the vmm's doing, and is not told, unless several containers of the sandbox have the volume:
+//! each of them has names and attributes of its own.
+//!
+//! It is bounded: the kernel's queue (16384 events), what is kept of a volume until the guest has been told ([`changes`]), and the
+//! number of directories. Beyond, the guest is told to look again at everything.
+
+mod changes;
+mod event;
+mod handle;
+mod tops;
+mod volume;
+
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    path::Path,
+    time::Duration,
+};
+
+use guest_protocol::{api, failure::CallError};
+use log::{info, warn};
+use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MaskFlags};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::spawn_blocking,
+    time::sleep,
+};
+use ttrpc::context;
+use vm_launcher::Guest;
+
+use crate::bundle::Volume as BundleVolume;
+
+use changes::Changes;
+use event::{Event, Named};
+use volume::Volume;
+
+pub use tops::Tops;
+
+/// How many directories of a container are watched. Each keeps an inode of the host in memory.
+const DIRECTORIES: usize = 8192;
+
+/// How long changes gather: what belongs together comes at once, such as a new file and its renaming to an old one's name.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// How long after a look at everything the next may be.
+const CALM: Duration = Duration::from_millis(250);
+
+/// How long the guest may take to look again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Names that changed.
+const NAMES: MaskFlags = MaskFlags::FAN_CREATE
+    .union(MaskFlags::FAN_DELETE)
+    .union(MaskFlags::FAN_MOVED_FROM)
+    .union(MaskFlags::FAN_MOVED_TO);
+
+/// Names that came.
+const CAME: MaskFlags = MaskFlags::FAN_CREATE.union(MaskFlags::FAN_MOVED_TO);
+
+/// The watched volumes of a container.
+#[derive(Debug, Default)]
+pub struct Watched {
+    container: String,
+    volumes: Vec<Volume>,
+    group: Option<Fanotify>,
+    /// How many directories may get marks yet.
+    left: usize,
+    changes: Changes,
+}
+
+impl Watched {
+    /// Watches the tops of those `volumes` that can be watched; the others are named in the log. It may hang with a source's
+    /// file system.
+    pub fn new(container: &str, volumes: &[BundleVolume], tops: &Tops) -> Watched {
+        let mut watched = Watched { container: container.to_owned(), left: DIRECTORIES, ..Watched::default() };
+        let files = volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
+            BundleVolume::Files(volume) => Some((number as u32, volume)),
+            BundleVolume::Socket(_) => None,
+        });
+        for (number, volume) in files {
+            if let Err(error) = watched.add(number, volume, tops) {
+                let path = volume.source.path().display();
+                info!("{container}: what the host changes in {path} is seen late: it cannot be watched: {error}");
+            }
+        }
+        watched
+    }
+
+    fn add(&mut self, number: u32, volume: &crate::bundle::FileVolume, tops: &Tops) -> io::Result<()> {
+        let group = match self.group.take() {
+            Some(group) => group,
+            None => group()?,
+        };
+        let group = self.group.insert(group);
+        self.volumes.push(Volume::watch(group, number, volume, tops)?);
+        Ok(())
+    }
+
+    /// The numbers of the volumes.
+    pub fn numbers(&self) -> Vec<u32> {
+        self.volumes.iter().map(Volume::number).collect()
+    }
+
+    /// Whether none is watched.
+    pub fn is_idle(&self) -> bool {
+        self.volumes.is_empty()
+    }
+
+    /// Tells `guest` what changes, until it is dropped; but not what the process `vmm` does.
+    pub async fn keep(self, guest: Guest, vmm: Option<u32>) {
+        let container = self.container.clone();
+        if let Err(error) = self.tell(guest, vmm).await {
+            warn!("{container}: what the host changes in volumes is seen late from now on: {error}");
+        }
+    }
+
+    async fn tell(self, guest: Guest, vmm: Option<u32>) -> io::Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let queue = group.as_fd().try_clone_to_owned()?;
+        // SAFETY: the descriptor is the AsyncFd's own until it is dropped, and always the same.
+        let ready = unsafe { AsyncFd::register_with_interest(queue, Interest::READABLE) }.map_err(io::Error::from)?;
+        let mut watched = on_a_thread(self, Watched::mark_all).await?;
+        loop {
+            ready.readable().await?.clear_ready();
+            sleep(GATHER).await;
+            watched = on_a_thread(watched, move |watched| watched.collect(vmm)).await?;
+            if let Some(mut request) = watched.changes.take() {
+                request.container_id = watched.container.clone();
+                let is_storm = !request.all.is_empty();
+                let told = guest.client.look_again(context::with_duration(PATIENCE), &request).await;
+                if let Err(error) = told {
+                    watched.refused(&request, error)?;
+                }
+                if is_storm {
+                    sleep(CALM).await;
+                }
+            }
+        }
+    }
+
+    /// A guest that is late is told later, all at once; one that knows no such call, or not the container, never.
+    fn refused(&mut self, request: &api::LookAgainRequest, error: ttrpc::Error) -> io::Result<()> {
+        match CallError::from(error) {
+            CallError::Late => {
+                let volumes = request.changed.iter().map(|changed| changed.volume).chain(request.all.clone());
+                volumes.for_each(|volume| self.changes.add_all(volume));
+                Ok(())
+            }
+            error => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Marks all directories that have no mark yet.
+    fn mark_all(&mut self) {
+        let Some(group) = &self.group else { return };
+        for volume in &self.volumes {
+            // What is found is not news.
+            volume.mark_below(group, Path::new(""), &mut self.left, |_, _| {});
+        }
+        if self.left == 0 {
+            warn!(
+                "{}: its volumes have more than {DIRECTORIES} directories: what the host changes in the others is seen late",
+                self.container
+            );
+        }
+    }
+
+    /// Takes what the kernel has to tell.
+    fn collect(&mut self, vmm: Option<u32>) {
+        let Some(group) = &self.group else { return };
+        // The descriptor is the group's own.
+        let Ok(mut queue) = group.as_fd().try_clone_to_owned().map(std::fs::File::from) else { return };
+        let mut buffer = vec![0; 1 << 16];
+        // Where directories are, as far as it was asked: many events are of the same one.
+        let mut known = HashMap::new();
+        while let Ok(length) = queue.read(&mut buffer) {
+            for event in event::parse(&buffer[..length]) {
+                if event.mask.contains(MaskFlags::FAN_Q_OVERFLOW) {
+                    self.lost();
+                } else {
+                    self.take(&event, vmm, &mut known);
+                }
+            }
+        }
+    }
+
+    /// Events were lost, directories among them.
+    fn lost(&mut self) {
+        for volume in &self.volumes {
+            self.changes.add_all(volume.number());
+        }
+        self.mark_all();
+    }
+
+    fn take(&mut self, event: &Event<'_>, vmm: Option<u32>, known: &mut HashMap<(usize, Vec<u8>), Option<Vec<u8>>>) {
+        let Some(group) = &self.group else { return };
+        let new_directory = event.mask.contains(MaskFlags::FAN_ONDIR) && event.mask.intersects(CAME);
+        for (index, volume) in self.volumes.iter().enumerate() {
+            if self.changes.is_all(volume.number()) && !new_directory {
+                continue;
+            }
+            let own = vmm == Some(event.pid as u32) && !volume.is_shared();
+            if let Some(file) = &event.file
+                && volume.is_file(file)
+            {
+                if !own {
+                    self.changes.add_itself(volume.number(), b"");
+                }
+                continue;
+            }
+            let Some(Named { directory, name }) = &event.named else { continue };
+            let key = (index, directory.to_vec());
+            let path = known.entry(key).or_insert_with(|| volume.path_of(directory));
+            let Some(path) = path else { continue };
+            if !own {
+                if *name == b"." {
+                    self.changes.add_itself(volume.number(), path);
+                } else {
+                    self.changes.add(volume.number(), path, name, event.mask.intersects(NAMES));
+                }
+            }
+            if new_directory && *name != b"." {
+                let mut new = path.clone();
+                if !new.is_empty() {
+                    new.push(b'/');
+                }
+                new.extend(*name);
+                let (changes, number) = (&mut self.changes, volume.number());
+                // What was made in it before it had a mark was told to nobody.
+                volume.mark_below(group, Path::new(std::ffi::OsStr::from_bytes(&new)), &mut self.left, |path, name| {
+                    if !own {
+                        changes.add(number, path, name, true);
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// A new group. Its own bounds hold, not those of the user, whose marks are others' too.
+fn group() -> io::Result<Fanotify> {
+    let report = InitFlags::from_bits_retain(libc::FAN_REPORT_DFID_NAME | libc::FAN_REPORT_FID);
+    let flags = InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK | InitFlags::FAN_UNLIMITED_MARKS | report;
+    Ok(Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?)
+}
+
+/// Runs `work`, which may hang with a file system of the host, where it holds up nobody.
+async fn on_a_thread(mut watched: Watched, work: impl FnOnce(&mut Watched) + Send + 'static) -> io::Result<Watched> {
+    let done = spawn_blocking(move || {
+        work(&mut watched);
+        watched
+    });
+    done.await.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests;
