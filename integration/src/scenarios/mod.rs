@@ -57,6 +57,7 @@ mod signals;
 mod socket_dir;
 mod stall;
 mod stdio;
+mod watch;
 
 use crate::scenario::Scenario;
 
@@ -73,6 +74,7 @@ pub const ALL: &[&[Scenario]] = &[
     concurrency::SCENARIOS,
     limits::SCENARIOS,
     mounts::SCENARIOS,
+    watch::SCENARIOS,
     annotations::SCENARIOS,
     bad_process::SCENARIOS,
     bad_bundle::SCENARIOS,
