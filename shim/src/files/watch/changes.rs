@@ -94,12 +94,14 @@ impl Changes {
             match of {
                 In::Everything => request.all.push(volume),
                 In::Some(directories) => {
-                    request.changed.extend(directories.changed.into_iter().map(|(path, directory)| Changed {
-                        volume,
-                        directory: path,
-                        names: directory.names.into_iter().collect(),
-                        itself: directory.itself,
-                        ..Default::default()
+                    request.changed.extend(directories.changed.into_iter().map(|(path, directory)| {
+                        Changed {
+                            volume,
+                            directory: path,
+                            names: directory.names.into_iter().collect(),
+                            itself: directory.itself,
+                            ..Default::default()
+                        }
                     }));
                 }
             }

@@ -109,7 +109,8 @@ mod tests {
     fn events_are_read_one_after_the_other() {
         let named = info(libc::FAN_EVENT_INFO_TYPE_DFID_NAME, b"directory", b"name\0\0\0");
         let file = info(libc::FAN_EVENT_INFO_TYPE_FID, b"file", b"");
-        let bytes = [event(libc::FAN_MODIFY, 5, &[named, file]), event(libc::FAN_Q_OVERFLOW, 0, &[])].concat();
+        let bytes =
+            [event(libc::FAN_MODIFY, 5, &[named, file]), event(libc::FAN_Q_OVERFLOW, 0, &[])].concat();
         let events: Vec<_> = parse(&bytes).collect();
         assert_eq!(events.len(), 2);
         let named = events[0].named.as_ref().unwrap();

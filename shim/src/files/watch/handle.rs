@@ -1,6 +1,8 @@
 //! File handles: what names a file of a file system for as long as it exists, whatever its path. Here they are bytes as fanotify
 //! writes them: the file system's id, then `struct file_handle`. Source: open_by_handle_at(2), fanotify(7).
 
+#![expect(clippy::disallowed_methods, reason = "descriptors with an empty path, and handles")]
+
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
@@ -72,8 +74,11 @@ pub fn open(mount: impl AsFd, handle: &[u8]) -> io::Result<OwnedFd> {
     if *fsid != file_system(&mount)? {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let mut file =
-        FileHandle { length: u32::from_ne_bytes(*length), kind: i32::from_ne_bytes(*kind), bytes: [0; LONGEST] };
+    let mut file = FileHandle {
+        length: u32::from_ne_bytes(*length),
+        kind: i32::from_ne_bytes(*kind),
+        bytes: [0; LONGEST],
+    };
     if file.length as usize != handle.len() || handle.len() > LONGEST {
         return Err(invalid());
     }

@@ -57,6 +57,9 @@ const CALM: Duration = Duration::from_millis(250);
 /// How long the guest may take to look again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often the kernel's queue is read before the guest is told.
+const READS: usize = 16;
+
 /// Names that changed.
 const NAMES: MaskFlags = MaskFlags::FAN_CREATE
     .union(MaskFlags::FAN_DELETE)
@@ -72,8 +75,10 @@ pub struct Watched {
     container: String,
     volumes: Vec<Volume>,
     group: Option<Fanotify>,
-    /// How many directories may get marks yet.
+    /// How many directories may get marks yet, as far as it was counted.
     left: usize,
+    /// The last count left none.
+    is_full: bool,
     changes: Changes,
 }
 
@@ -81,7 +86,8 @@ impl Watched {
     /// Watches the tops of those `volumes` that can be watched; the others are named in the log. It may hang with a source's
     /// file system.
     pub fn new(container: &str, volumes: &[BundleVolume], tops: &Tops) -> Watched {
-        let mut watched = Watched { container: container.to_owned(), left: DIRECTORIES, ..Watched::default() };
+        let mut watched =
+            Watched { container: container.to_owned(), left: DIRECTORIES, ..Watched::default() };
         let files = volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
             BundleVolume::Files(volume) => Some((number as u32, volume)),
             BundleVolume::Socket(_) => None,
@@ -89,7 +95,9 @@ impl Watched {
         for (number, volume) in files {
             if let Err(error) = watched.add(number, volume, tops) {
                 let path = volume.source.path().display();
-                info!("{container}: what the host changes in {path} is seen late: it cannot be watched: {error}");
+                info!(
+                    "{container}: what the host changes in {path} is seen late: it cannot be watched: {error}"
+                );
             }
         }
         watched
@@ -127,18 +135,23 @@ impl Watched {
         let Some(group) = &self.group else { return Ok(()) };
         let queue = group.as_fd().try_clone_to_owned()?;
         // SAFETY: the descriptor is the AsyncFd's own until it is dropped, and always the same.
-        let ready = unsafe { AsyncFd::register_with_interest(queue, Interest::READABLE) }.map_err(io::Error::from)?;
-        let mut watched = on_a_thread(self, Watched::mark_all).await?;
+        let ready =
+            unsafe { AsyncFd::register_with_interest(queue, Interest::READABLE) }.map_err(io::Error::from)?;
+        let (mut watched, ()) = on_a_thread(self, Watched::mark_all).await?;
+        let mut is_more = false;
         loop {
-            ready.readable().await?.clear_ready();
-            sleep(GATHER).await;
-            watched = on_a_thread(watched, move |watched| watched.collect(vmm)).await?;
+            if !is_more {
+                ready.readable().await?.clear_ready();
+                sleep(GATHER).await;
+            }
+            (watched, is_more) = on_a_thread(watched, move |watched| watched.collect(vmm)).await?;
             if let Some(mut request) = watched.changes.take() {
                 request.container_id = watched.container.clone();
                 let is_storm = !request.all.is_empty();
                 let told = guest.client.look_again(context::with_duration(PATIENCE), &request).await;
                 if let Err(error) = told {
                     watched.refused(&request, error)?;
+                    is_more = true;
                 }
                 if is_storm {
                     sleep(CALM).await;
@@ -159,14 +172,16 @@ impl Watched {
         }
     }
 
-    /// Marks all directories that have no mark yet.
+    /// Marks all directories that have no mark yet, and counts anew: those that went have given theirs back.
     fn mark_all(&mut self) {
         let Some(group) = &self.group else { return };
+        self.left = DIRECTORIES;
         for volume in &self.volumes {
             // What is found is not news.
             volume.mark_below(group, Path::new(""), &mut self.left, |_, _| {});
         }
-        if self.left == 0 {
+        let was_full = std::mem::replace(&mut self.is_full, self.left == 0);
+        if self.is_full && !was_full {
             warn!(
                 "{}: its volumes have more than {DIRECTORIES} directories: what the host changes in the others is seen late",
                 self.container
@@ -174,15 +189,20 @@ impl Watched {
         }
     }
 
-    /// Takes what the kernel has to tell.
-    fn collect(&mut self, vmm: Option<u32>) {
-        let Some(group) = &self.group else { return };
+    /// Takes what the kernel has to tell. Whether there may be more.
+    fn collect(&mut self, vmm: Option<u32>) -> bool {
+        let Some(group) = &self.group else { return false };
         // The descriptor is the group's own.
-        let Ok(mut queue) = group.as_fd().try_clone_to_owned().map(std::fs::File::from) else { return };
+        let Ok(mut queue) = group.as_fd().try_clone_to_owned().map(std::fs::File::from) else { return false };
         let mut buffer = vec![0; 1 << 16];
         // Where directories are, as far as it was asked: many events are of the same one.
         let mut known = HashMap::new();
-        while let Ok(length) = queue.read(&mut buffer) {
+        let mut is_more = true;
+        for _ in 0..READS {
+            let Ok(length) = queue.read(&mut buffer) else {
+                is_more = false;
+                break;
+            };
             for event in event::parse(&buffer[..length]) {
                 if event.mask.contains(MaskFlags::FAN_Q_OVERFLOW) {
                     self.lost();
@@ -191,9 +211,13 @@ impl Watched {
                 }
             }
         }
+        if self.left == 0 && !self.is_full {
+            self.lost();
+        }
+        is_more
     }
 
-    /// Events were lost, directories among them.
+    /// Events were lost, or not acted on, new directories among them.
     fn lost(&mut self) {
         for volume in &self.volumes {
             self.changes.add_all(volume.number());
@@ -201,7 +225,12 @@ impl Watched {
         self.mark_all();
     }
 
-    fn take(&mut self, event: &Event<'_>, vmm: Option<u32>, known: &mut HashMap<(usize, Vec<u8>), Option<Vec<u8>>>) {
+    fn take(
+        &mut self,
+        event: &Event<'_>,
+        vmm: Option<u32>,
+        known: &mut HashMap<(usize, Vec<u8>), Option<Vec<u8>>>,
+    ) {
         let Some(group) = &self.group else { return };
         let new_directory = event.mask.contains(MaskFlags::FAN_ONDIR) && event.mask.intersects(CAME);
         for (index, volume) in self.volumes.iter().enumerate() {
@@ -215,6 +244,9 @@ impl Watched {
                 if !own {
                     self.changes.add_itself(volume.number(), b"");
                 }
+                continue;
+            }
+            if own && !new_directory {
                 continue;
             }
             let Some(Named { directory, name }) = &event.named else { continue };
@@ -236,11 +268,16 @@ impl Watched {
                 new.extend(*name);
                 let (changes, number) = (&mut self.changes, volume.number());
                 // What was made in it before it had a mark was told to nobody.
-                volume.mark_below(group, Path::new(std::ffi::OsStr::from_bytes(&new)), &mut self.left, |path, name| {
-                    if !own {
-                        changes.add(number, path, name, true);
-                    }
-                });
+                volume.mark_below(
+                    group,
+                    Path::new(std::ffi::OsStr::from_bytes(&new)),
+                    &mut self.left,
+                    |path, name| {
+                        if !own {
+                            changes.add(number, path, name, true);
+                        }
+                    },
+                );
             }
         }
     }
@@ -254,10 +291,13 @@ fn group() -> io::Result<Fanotify> {
 }
 
 /// Runs `work`, which may hang with a file system of the host, where it holds up nobody.
-async fn on_a_thread(mut watched: Watched, work: impl FnOnce(&mut Watched) + Send + 'static) -> io::Result<Watched> {
+async fn on_a_thread<T: Send + 'static>(
+    mut watched: Watched,
+    work: impl FnOnce(&mut Watched) -> T + Send + 'static,
+) -> io::Result<(Watched, T)> {
     let done = spawn_blocking(move || {
-        work(&mut watched);
-        watched
+        let result = work(&mut watched);
+        (watched, result)
     });
     done.await.map_err(io::Error::other)
 }

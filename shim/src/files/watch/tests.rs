@@ -41,6 +41,7 @@ fn told(watched: &mut Watched, last: &str) -> Vec<PathBuf> {
 #[test]
 fn what_changes_below_a_volume_is_told_and_nothing_else() {
     if !nix::unistd::geteuid().is_root() {
+        println!("skipped: what_changes_below_a_volume_is_told_and_nothing_else needs root");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -73,6 +74,7 @@ fn what_changes_below_a_volume_is_told_and_nothing_else() {
 #[test]
 fn a_file_is_told_by_itself_and_not_what_the_guest_does() {
     if !nix::unistd::geteuid().is_root() {
+        println!("skipped: a_file_is_told_by_itself_and_not_what_the_guest_does needs root");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -90,11 +92,35 @@ fn a_file_is_told_by_itself_and_not_what_the_guest_does() {
     fs::write(&file, "three").unwrap();
     watched.collect(None);
     let request = watched.changes.take().unwrap();
-    assert!(matches!(&request.changed[..], [changed] if changed.itself && changed.names.is_empty()), "{request:?}");
+    assert!(
+        matches!(&request.changed[..], [changed] if changed.itself && changed.names.is_empty()),
+        "{request:?}"
+    );
 
     // Another container has it too: what one does is news for the other.
     let _other = Watched::new("d", &[volume(&file)], &tops);
     fs::write(&file, "four").unwrap();
     watched.collect(Some(std::process::id()));
     assert!(watched.changes.take().is_some());
+}
+
+#[test]
+fn directories_that_went_give_their_marks_back() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: directories_that_went_give_their_marks_back needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut watched = Watched::new("c", &[volume(dir.path())], &Tops::default());
+    if watched.is_idle() {
+        return;
+    }
+    watched.mark_all();
+    watched.left = 1;
+    fs::create_dir(dir.path().join("one")).unwrap();
+    watched.collect(None);
+    assert!(!watched.is_full && watched.left > 1, "{}", watched.left);
+    assert_eq!(watched.changes.take().unwrap().all, [0]);
+    fs::write(dir.path().join("one/file"), "").unwrap();
+    assert_eq!(told(&mut watched, "one/file"), [PathBuf::from("one/file")]);
 }

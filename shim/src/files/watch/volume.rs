@@ -106,7 +106,13 @@ impl Volume {
 
     /// Has `group` hear of what changes in the directory `path` and in all below it, `left` at most. `found` is told each name
     /// that is there, with the path of its directory.
-    pub fn mark_below(&self, group: &Fanotify, path: &Path, left: &mut usize, mut found: impl FnMut(&[u8], &[u8])) {
+    pub fn mark_below(
+        &self,
+        group: &Fanotify,
+        path: &Path,
+        left: &mut usize,
+        mut found: impl FnMut(&[u8], &[u8]),
+    ) {
         let Kind::Directory(mount) = &self.kind else { return };
         let mut directories = vec![path.to_owned()];
         while let Some(path) = directories.pop() {
