@@ -7,6 +7,7 @@ mod ioctls;
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use guest_protocol::boot::UNCHANGED_OWNER;
 use libc::c_long;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -15,8 +16,6 @@ use seccompiler::{
 use vm_launcher::Network;
 
 use super::one_vm;
-
-use guest_protocol::boot::UNCHANGED_OWNER;
 
 /// The flags of the C library's `pthread_create`: a thread in no new namespace. Source: glibc, createthread.c and
 /// clone-internal.c.

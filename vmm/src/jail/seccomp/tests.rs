@@ -170,3 +170,15 @@ fn after_its_vm_a_process_makes_no_other_and_no_filter() {
     assert_eq!(afterwards((libc::SYS_seccomp, &set)), SIGSYS);
     assert_eq!(afterwards(run), End::Exited(libc::EBADF));
 }
+
+#[test]
+fn a_change_of_owner_to_no_one_succeeds_and_does_nothing() {
+    let owner = |uid: u32, gid: u32| [-1, 0, uid.into(), gid.into(), 0];
+    let programs = programs(&Network::None, false).unwrap();
+    let with = |arguments: &[c_long]| child(Some(&programs), (libc::SYS_fchownat, arguments));
+    assert_eq!(with(&owner(UNCHANGED_OWNER, UNCHANGED_OWNER)), End::Exited(0));
+    // Others reach the kernel, which finds no path there.
+    for (uid, gid) in [(UNCHANGED_OWNER, 0), (0, UNCHANGED_OWNER), (UNCHANGED, UNCHANGED), (0, 0)] {
+        assert_eq!(with(&owner(uid, gid)), End::Exited(libc::EFAULT), "{uid} {gid}");
+    }
+}
