@@ -3,10 +3,11 @@
 import ctypes, os, select, struct, sys, time
 
 libc = ctypes.CDLL(None, use_errno=True)
-inotify = libc.inotify_init1(os.O_NONBLOCK)
 ATTRIB, MODIFY, MOVED_TO, CREATE, DELETE, GONE, IGNORED = 4, 2, 0x80, 0x100, 0x200, 0x400, 0x8000
 MASK = ATTRIB | MODIFY | 0x40 | MOVED_TO | CREATE | DELETE | GONE
 places = dict(argument.split("=", 1) for argument in sys.argv[1:])
+# One for each place: with runc two places may be the same directory.
+inotify = {name: libc.inotify_init1(os.O_NONBLOCK) for name in places}
 watches = {}
 seen = {}
 
@@ -16,9 +17,9 @@ def say(line):
 
 
 def watch(name, path, kind):
-    number = libc.inotify_add_watch(inotify, path.encode(), MASK)
+    number = libc.inotify_add_watch(inotify[name], path.encode(), MASK)
     if number >= 0:
-        watches[number] = name, path, kind
+        watches[name, number] = path, kind
 
 
 def state(path):
@@ -42,18 +43,18 @@ def look(name, path):
         say(f"{name} {os.path.relpath(path, places[name])} {now}")
 
 
-def events():
+def events(name):
     try:
-        data = os.read(inotify, 1 << 16)
+        data = os.read(inotify[name], 1 << 16)
     except BlockingIOError:
         return
     woken = set()
     while data:
         number, mask, _, length = struct.unpack("iIII", data[:16])
         data = data[16 + length:]
-        name, path, kind = watches.get(number, ("?", "?", "?"))
+        path, kind = watches.get((name, number), ("?", "?"))
         if mask & IGNORED:
-            watches.pop(number, None)
+            watches.pop((name, number), None)
             watch(name, path, kind)
         woken.add(f"{name} {kind} woken")
     for line in sorted(woken):
@@ -70,8 +71,9 @@ for name, place in places.items():
         look(name, path)
 say("ready")
 while not any(os.path.exists(place + "/end") for place in places.values()):
-    select.select([inotify], [], [], 0.02)
-    events()
+    select.select(list(inotify.values()), [], [], 0.02)
+    for name in places:
+        events(name)
     for name, place in places.items():
         for path in [place] if not os.path.isdir(place) else [f"{place}/{entry}" for entry in NAMES]:
             look(name, path)
