@@ -26,8 +26,9 @@ use crate::process::fork::EXTRA_FD;
 /// The extended attribute that a change of owner takes away, be it to no other one. Source: capabilities(7).
 const CAPABILITIES: &CStr = c"security.capability";
 
-/// As many names of a directory are looked at in any case.
+/// As many names are looked at in any case, or because somebody watches files. Each is a request to the host.
 const FEW_NAMES: usize = 16;
+const WATCHED_NAMES: usize = 128;
 
 /// How many names are told to who watches their directories. For more, they hear that the directory changed.
 const TOLD: usize = 64;
@@ -73,10 +74,13 @@ pub fn run(request: &LookAgainRequest, numbers: &[u32]) -> i32 {
     if !request.all.is_empty() {
         forget_all();
     }
+    let mut asked = 0;
     let looked: Vec<_> = request
         .changed
         .iter()
-        .filter_map(|changed| find(changed.volume).map(|volume| (volume, changed, volume.look_at(changed))))
+        .filter_map(|changed| {
+            find(changed.volume).map(|volume| (volume, changed, volume.look_at(changed, &mut asked)))
+        })
         .collect();
     let mut told = 0;
     for (volume, changed, names) in looked {
@@ -94,12 +98,16 @@ pub fn run(request: &LookAgainRequest, numbers: &[u32]) -> i32 {
 
 impl Volume {
     /// Looks again at the names that changed. Gives those that there are, as far as anybody may watch them.
-    fn look_at(&self, changed: &Changed) -> Vec<CString> {
+    fn look_at(&self, changed: &Changed, asked: &mut usize) -> Vec<CString> {
         let Ok(directory) = below(self.read_only, &changed.directory) else { return Vec::new() };
         let names = changed.names.iter().filter_map(|name| CString::new(name.as_slice()).ok());
         // One that is not kept may lead to a file that is open, and whose attributes are.
-        let looks = changed.names.len() <= FEW_NAMES || !self.watches.is_empty();
-        let names = names.filter(|name| looks || is_kept(&directory, name));
+        let most = if self.watches.is_empty() { FEW_NAMES } else { WATCHED_NAMES };
+        let mut looks = || {
+            *asked += 1;
+            *asked <= most
+        };
+        let names = names.filter(|name| is_kept(&directory, name) || looks());
         names.filter(|name| look_at(&directory, name)).collect()
     }
 

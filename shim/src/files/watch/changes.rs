@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use guest_protocol::api::{Changed, LookAgainRequest};
 
-/// How many names of a volume are kept. For more, looking at everything that the guest knows is cheaper: a name costs
-/// up to three requests to the host.
-const NAMES: usize = 128;
+/// How many names of a volume are kept. Those that the guest's kernel has not kept cost it little; for more than these, looking at
+/// everything is cheaper.
+const NAMES: usize = 4096;
 
 /// How many bytes of a volume's names and of their directories' paths are kept.
-const BYTES: usize = 64 << 10;
+const BYTES: usize = 192 << 10;
 
 /// What changed in volumes, by their numbers.
 #[derive(Debug, Default)]
