@@ -154,7 +154,7 @@ async fn init_somewhere(
         Err(err) if Fault::of_process(&err).reason == Reason::DIRECTORY_NOT_FOUND => err,
         made => return made,
     };
-    delete::remains(id, cgroup).await?;
+    delete::attempt(id, cgroup).await?;
     let root = spec.root().as_ref().context("no root")?.path();
     let cwd = spec.process().as_ref().context("no process")?.cwd();
     let hooks = workdir::hooks(root, cwd)?;

@@ -10,7 +10,7 @@ use linux::mountinfo::{self, Mount};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use super::{Container, run_dir};
+use super::{Container, run_dir, state_dir};
 use crate::cgroup::Cgroup;
 
 /// Kills what still runs of a container, and removes it.
@@ -28,6 +28,18 @@ pub async fn remains(id: &str, cgroup: &Cgroup) -> Result<()> {
     let mounts_gone = unmount_share(id);
     forget_dentries();
     cgroup_gone.and(files_gone).and(mounts_gone).with_context(|| format!("remove container {id}"))
+}
+
+/// Removes what libcontainer may have left of container `id` that it did not make, so that it can try again. What others have made for
+/// the container stays.
+pub async fn attempt(id: &str, cgroup: &Cgroup) -> Result<()> {
+    let cgroup_gone = cgroup.remove().await;
+    let state_gone = remove_files(&state_dir(id));
+    let console_gone = match fs::remove_file(run_dir(id).join("console")) {
+        Err(err) if err.kind() != ErrorKind::NotFound => Err(err).context("remove the console's socket"),
+        _ => Ok(()),
+    };
+    cgroup_gone.and(state_gone).and(console_gone).with_context(|| format!("make container {id} anew"))
 }
 
 fn remove_files(dir: &Path) -> Result<()> {

@@ -51,14 +51,14 @@ pub fn run(request: &LookAgainRequest, numbers: &[u32]) -> i32 {
         // SAFETY: the fork's extra descriptors are open for its whole life.
         unsafe { BorrowedFd::borrow_raw(EXTRA_FD + number as RawFd) }
     };
-    let mut all = watches::find();
+    let all = watches::find();
     let of = |(at, number): (usize, &u32)| {
         let mount = descriptor(2 * at);
         Volume {
             number: *number,
             mount,
             read_only: descriptor(2 * at + 1),
-            watches: watches::of(mount, &mut all),
+            watches: watches::of(mount, &all),
         }
     };
     let volumes: Vec<Volume> = numbers.iter().enumerate().map(of).collect();
@@ -88,6 +88,9 @@ pub fn run(request: &LookAgainRequest, numbers: &[u32]) -> i32 {
     }
     for volume in request.all.iter().filter_map(|number| find(*number)) {
         look_at_open(volume.mount);
+        if fstat(volume.mount).is_ok_and(|stat| volume.watches.iter().any(|watch| watch.ino == stat.st_ino)) {
+            wake(volume.mount, c"");
+        }
         for file in volume.watches.iter().filter_map(|watch| watch.open(volume.mount).ok()) {
             look_at_open(&file);
             wake(&file, c"");
@@ -145,11 +148,10 @@ impl Volume {
 
 /// Has the kernel forget all names that are not in use.
 fn forget_all() {
-    // Dentries and inodes, without a line in the log each time. Source: Documentation/admin-guide/sysctl/vm.rst.
-    const NAMES_SILENTLY: &str = "6";
-    // Those that were used lately stay once.
-    for _ in 0..2 {
-        let _ = fs::write("/proc/sys/vm/drop_caches", NAMES_SILENTLY);
+    // No line in the log each time; then dentries and inodes, of which those that were used lately stay once. Source:
+    // Documentation/admin-guide/sysctl/vm.rst.
+    for what in ["4", "2", "2"] {
+        let _ = fs::write("/proc/sys/vm/drop_caches", what);
     }
 }
 
@@ -200,8 +202,8 @@ fn wake(directory: impl AsFd, name: &CStr) {
     let Ok(stat) = stat else { return };
     let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
     // A change of owner takes other users' rights from a program, be it to no other one.
-    let gives_rights = stat.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0
-        || stat.st_mode & 0o111 != 0 && has_capabilities(directory, name);
+    let gives_rights =
+        stat.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0 || has_capabilities(directory, name);
     if is_file && gives_rights {
         return;
     }

@@ -114,7 +114,8 @@ fn clone(root: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// Source: mount_setattr(2).
 fn set_attributes(root: &OwnedFd, set: u64, clear: u64) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    let attributes =
+        libc::mount_attr { attr_set: set, attr_clr: clear, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     // SAFETY: an empty C string, and a structure of the size that is given with it.
     let result = unsafe {
         libc::syscall(
@@ -146,7 +147,7 @@ impl Volumes {
     /// Has the kernel look again at what `request` names, in a fork: a file system of the host may hang.
     pub async fn look_again(&self, reaper: &Reaper, request: LookAgainRequest) -> Result<()> {
         let ended = self.ended.notified();
-        let _looking = self.looking.lock().await;
+        let looking = self.looking.clone().lock_owned().await;
         let began = std::time::Instant::now();
         let helper = {
             let volumes = self.lock();
@@ -160,8 +161,18 @@ impl Volumes {
             let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
             fork(reaper, stdio, &extra, |_| look_again::run(&request, &numbers)).context("fork PID 1")?
         };
+        // It is ended when this is, and counts until it has gone: who hangs has no second one beside it.
+        let _kill = helper.kill_on_drop().context("open a pidfd of the helper process")?;
+        let end = tokio::spawn(async move {
+            let status = helper.end().await;
+            drop(looking);
+            status
+        });
         tokio::select! {
-            status = helper.end() => anyhow::ensure!(status == 0, "the helper process ended with status {status}"),
+            status = end => {
+                let status = status.context("wait for the helper process")?;
+                anyhow::ensure!(status == 0, "the helper process ended with status {status}");
+            }
             () = ended => {}
         }
         log::debug!("looked again within {:?}", began.elapsed());

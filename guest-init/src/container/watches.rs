@@ -11,6 +11,9 @@ use nix::sys::stat::{Mode, fstat};
 /// How many are found at most: the rest is told nothing.
 const MOST: usize = 4096;
 
+/// How many descriptors of processes are looked at.
+const DESCRIPTORS: usize = 1 << 16;
+
 /// What /proc calls an inotify descriptor.
 const INOTIFY: &str = "anon_inode:inotify";
 
@@ -18,7 +21,7 @@ const INOTIFY: &str = "anon_inode:inotify";
 const LONGEST: usize = 128;
 
 /// A watched file.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watch {
     /// The kernel's number of its file system.
     device: u64,
@@ -38,12 +41,16 @@ struct FileHandle {
 
 /// All watched files.
 pub fn find() -> BTreeSet<Watch> {
-    let mut found = BTreeSet::new();
+    let (mut found, mut descriptors) = (BTreeSet::new(), 0);
     for process in entries("/proc") {
         if !process.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
         for descriptor in entries(&format!("/proc/{process}/fd")) {
+            descriptors += 1;
+            if descriptors > DESCRIPTORS {
+                return found;
+            }
             let link = fs::read_link(format!("/proc/{process}/fd/{descriptor}"));
             if !link.is_ok_and(|link| link.as_os_str() == INOTIFY) {
                 continue;
@@ -58,13 +65,11 @@ pub fn find() -> BTreeSet<Watch> {
     found
 }
 
-/// Takes those of the file system that `mount` is a mount of.
-pub fn of(mount: BorrowedFd<'_>, all: &mut BTreeSet<Watch>) -> BTreeSet<Watch> {
+/// Those of the file system that `mount` is a mount of. Several volumes may be on one.
+pub fn of(mount: BorrowedFd<'_>, all: &BTreeSet<Watch>) -> BTreeSet<Watch> {
     let Ok(stat) = fstat(mount) else { return BTreeSet::new() };
     let device = (u64::from(libc::major(stat.st_dev)) << 20) + u64::from(libc::minor(stat.st_dev));
-    let (own, others) = std::mem::take(all).into_iter().partition(|watch| watch.device == device);
-    *all = others;
-    own
+    all.iter().filter(|watch| watch.device == device).cloned().collect()
 }
 
 fn entries(directory: &str) -> impl Iterator<Item = String> {

@@ -31,6 +31,8 @@ pub fn hooks(rootfs: &Path, cwd: &Path) -> Result<Hooks> {
 pub fn main(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
     args.nth(1).filter(|role| role == ROLE)?;
     let (rootfs, cwd) = (args.next()?, args.next()?);
+    // The container's state: who writes it must not find that nobody reads.
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
     Some(i32::from(make(Path::new(&rootfs), Path::new(&cwd)).is_err()))
 }
 
@@ -90,6 +92,6 @@ mod tests {
         let args = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>().into_iter();
         assert_eq!(main(args(&[PATH])), None);
         assert_eq!(main(args(&[PATH, "other", "/", "/x"])), None);
-        assert_eq!(main(args(&[PATH, ROLE, "/no/such", "/x"])), Some(1));
+        assert_eq!(main(args(&[PATH, ROLE, "/no/such"])), None);
     }
 }

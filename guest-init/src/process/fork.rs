@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use linux::pidfd::Pidfd;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -112,12 +114,14 @@ fn settle(descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
 }
 
 impl Fork {
-    /// Waits for its end, which is asked for when the result of this is dropped.
+    /// Waits for its end.
     pub async fn end(self) -> u32 {
-        let kill = KillOnDrop(nix::unistd::Pid::from_raw(self.pid));
-        let status = self.exit.await.map_or(255, |exit| exit.status);
-        std::mem::forget(kill);
-        status
+        self.exit.await.map_or(255, |exit| exit.status)
+    }
+
+    /// What kills it when it is dropped, if it still runs.
+    pub fn kill_on_drop(&self) -> io::Result<KillOnDrop> {
+        Pidfd::open(Pid::from_raw(self.pid)).map(KillOnDrop)
     }
 
     /// The first report; a failure when the fork ends without one. Its own children may keep the pipe open, so the end of
@@ -157,12 +161,13 @@ impl Fork {
     }
 }
 
-/// Kills a fork that has not been reaped yet.
-struct KillOnDrop(nix::unistd::Pid);
+/// Kills a fork when it is dropped.
+pub struct KillOnDrop(Pidfd);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(self.0, Signal::SIGKILL);
+        // It may have ended.
+        let _ = self.0.signal(Signal::SIGKILL);
     }
 }
 

@@ -69,6 +69,17 @@ fn source(ctx: &Ctx, name: &str) -> Result<std::path::PathBuf> {
     Ok(source)
 }
 
+/// `ctr run`'s flags for `flags`, with watching switched on.
+fn watching<'a>(ctx: &Ctx, config: &'a mut String, flags: &[&'a str]) -> Result<Vec<&'a str>> {
+    if !ctx.krun() {
+        return Ok(flags.to_vec());
+    }
+    let path = ctx.work("watching.toml");
+    fs::write(&path, "watch_volumes = true\n").context("configure")?;
+    *config = path.display().to_string();
+    Ok([flags, &["--runtime-config-path", config]].concat())
+}
+
 fn volume(source: &Path, target: &str, access: &str) -> String {
     format!("type=bind,src={},dst={target},options=rbind:{access}", source.display())
 }
@@ -88,6 +99,8 @@ fn volumes(ctx: &Ctx) -> Result<Outcome> {
     let volumes =
         [volume(&source, "/rw", "rw"), volume(&source, "/ro", "ro"), volume(&single, "/single", "ro")];
     let flags: Vec<_> = volumes.iter().flat_map(|volume| ["--mount", volume]).chain(["--rm"]).collect();
+    let mut config = String::new();
+    let flags = watching(ctx, &mut config, &flags)?;
     let args = ["python3", "-c", WATCH, "rw=/rw", "ro=/ro", "single=/single"];
     let mut running = ctx.run(&flags, DEBIAN, &ctx.id(""), &args).spawn()?;
     running.wait_for_stdout("ready")?;
@@ -151,9 +164,12 @@ fn pod(ctx: &Ctx) -> Result<Outcome> {
     let (first, second) = (ctx.id("first"), ctx.id("second"));
     let group = format!("{GROUP}={first}");
     let (both, own_volume) = (volume(&shared, "/both", "rw"), volume(&own, "/own", "ro"));
-    let flags = ["-d", "--annotation", &group, "--mount", &both];
+    let mut config = String::new();
+    let flags = watching(ctx, &mut config, &["-d", "--annotation", &group, "--mount", &both])?;
     ctx.run(&flags, BUSYBOX, &first, &["sleep", "1000"]).run()?.ok()?;
+    let mut config = String::new();
     let flags = ["--rm", "--annotation", &group, "--mount", &both, "--mount", &own_volume];
+    let flags = watching(ctx, &mut config, &flags)?;
     let args = ["python3", "-c", WATCH, "both=/both", "own=/own"];
     let mut running = ctx.run(&flags, DEBIAN, &second, &args).spawn()?;
     running.wait_for_stdout("ready")?;
@@ -181,28 +197,31 @@ fn pod(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A volume that cannot be watched, and an administrator who wants none watched: the container runs all the same.
+/// A volume that cannot be watched does not keep its container from running; without the setting none is watched.
 fn refused(ctx: &Ctx) -> Result<Outcome> {
     let log = containerd_log::mark();
     let unwatchable = volume(Path::new("/sys/kernel"), "/there", "ro");
-    ctx.sh(&["--mount", &unwatchable], &ctx.id("sys"), "ls /there >/dev/null && echo works")
-        .run()?
-        .ok()?
-        .printed("works\n")?;
+    let mut config = String::new();
+    ctx.sh(
+        &watching(ctx, &mut config, &["--mount", &unwatchable])?,
+        &ctx.id("sys"),
+        "ls /there >/dev/null && echo works",
+    )
+    .run()?
+    .ok()?
+    .printed("works\n")?;
     let told = log.since()?.matches("cannot be watched").count();
     ensure!(told == 1, "the log has {told} lines about a volume that cannot be watched");
 
-    let config = ctx.work("config.toml");
-    fs::write(&config, "watch_volumes = false\n").context("configure")?;
     let source = source(ctx, "source")?;
-    let (mount, config) = (volume(&source, "/there", "rw"), config.display().to_string());
-    let flags = ["--runtime-config-path", &config, "-d", "--mount", &mount];
-    let id = ctx.id("off");
+    let mount = volume(&source, "/there", "rw");
+    let (id, flags) = (ctx.id("off"), ["-d", "--mount", &mount]);
     ctx.run(&flags, BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
-    ensure!(marks(&id)? == 0, "volumes are watched though watch_volumes is off");
+    ensure!(marks(&id)? == 0, "volumes are watched though nobody has asked for it");
     ctx.end(&id)?;
-    ctx.run(&["-d", "--mount", &mount], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
-    ensure!(marks(&id)? > 0, "volumes are not watched by default");
+    let flags = watching(ctx, &mut config, &flags)?;
+    ctx.run(&flags, BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    ensure!(marks(&id)? > 0, "volumes are not watched");
     ctx.end(&id)?;
     Ok(Outcome::Passed)
 }
@@ -220,7 +239,8 @@ fn tail(ctx: &Ctx) -> Result<Outcome> {
     let source = source(ctx, "source")?;
     let log = source.join("log");
     fs::write(&log, "before\n").context("write a log")?;
-    let flags = ["--rm", "--mount", &volume(&source, "/there", "ro")];
+    let (mount, mut config) = (volume(&source, "/there", "ro"), String::new());
+    let flags = watching(ctx, &mut config, &["--rm", "--mount", &mount])?;
     let args = ["tail", "-n", "1", "-F", "/there/log"];
     let id = ctx.id("");
     let mut running = ctx.run(&flags, DEBIAN, &id, &args).spawn()?;
@@ -268,7 +288,8 @@ fn checkout(ctx: &Ctx) -> Result<Outcome> {
         Ok(())
     };
     write("one").context("make a tree")?;
-    let flags = ["--mount", &volume(&source, "/there", "ro")];
+    let (mount, mut config) = (volume(&source, "/there", "ro"), String::new());
+    let flags = watching(ctx, &mut config, &["--mount", &mount])?;
     let mut running = ctx.python(&flags, &ctx.id(""), CHECKOUT).timeout(200).spawn()?;
     running.wait_for_stdout("old 10")?;
     seen_within(MANY_SOON, &running, "2,000 files", &["old 0"], || {
@@ -283,7 +304,8 @@ fn checkout(ctx: &Ctx) -> Result<Outcome> {
 fn storm(ctx: &Ctx) -> Result<Outcome> {
     let source = source(ctx, "source")?;
     let id = ctx.id("");
-    let flags = ["--rm", "--mount", &volume(&source, "/rw", "rw")];
+    let (mount, mut config) = (volume(&source, "/rw", "rw"), String::new());
+    let flags = watching(ctx, &mut config, &["--rm", "--mount", &mount])?;
     let mut running = ctx.run(&flags, DEBIAN, &id, &["python3", "-c", WATCH, "rw=/rw"]).spawn()?;
     running.wait_for_stdout("ready")?;
     let memory = || -> Result<u64> {

@@ -18,25 +18,35 @@ const SHARED_MEMORY: &str = "/dev/shm";
 pub fn shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     for mount in bundle.spec.mounts_mut().iter_mut().flatten() {
         let source = mount.source().clone().unwrap_or_default();
-        if mount.destination() == Path::new(SHARED_MEMORY) && is_bind(mount) && is_hosts_own(&source, context)
-        {
-            mount.set_typ(Some("tmpfs".to_owned()));
-            mount.set_source(Some("shm".into()));
-            let options = ["nosuid", "noexec", "nodev", "mode=1777"].map(str::to_owned);
-            let size = (context.host.resolve)(&source).ok().and_then(|source| source.size());
-            let size = size.map(|bytes| format!("size={bytes}"));
-            mount.set_options(Some(options.into_iter().chain(size).collect()));
+        if mount.destination() != Path::new(SHARED_MEMORY) || !is_bind(mount) {
+            continue;
         }
+        let is_all = source == Path::new(SHARED_MEMORY);
+        let size = || (context.host.resolve)(&source).ok().and_then(|source| source.size());
+        // The host's own may be larger than the VM.
+        let Some(size) = (if is_all {
+            Some(None)
+        } else if is_made_for(&source, context) {
+            size().map(Some)
+        } else {
+            None
+        }) else {
+            continue;
+        };
+        mount.set_typ(Some("tmpfs".to_owned()));
+        mount.set_source(Some("shm".into()));
+        let options = ["nosuid", "noexec", "nodev", "mode=1777"].map(str::to_owned);
+        let size = size.map(|bytes| format!("size={bytes}"));
+        mount.set_options(Some(options.into_iter().chain(size).collect()));
     }
     Ok(bundle)
 }
 
-/// Whether a directory is the shared memory of the host, or the one that it has made for the container or its pod: then its path has
-/// their id. Source: containerd's CRI (`sandboxes/ID/shm`), Docker (`containers/ID/mounts/shm`), CRI-O (`ID/userdata/shm`).
-fn is_hosts_own(source: &Path, context: &Context) -> bool {
+/// Whether a directory can be the shared memory that the host has made for the container or its pod: then its path has their id, and
+/// it is a tmpfs. Source: containerd's CRI (`sandboxes/ID/shm`), Docker (`containers/ID/mounts/shm`), CRI-O (`ID/userdata/shm`).
+fn is_made_for(source: &Path, context: &Context) -> bool {
     let ids = [Some(context.id), context.pod];
-    let has_id = || source.iter().any(|part| ids.iter().flatten().any(|id| part == *id));
-    source == Path::new(SHARED_MEMORY) || source.ends_with("shm") && has_id()
+    source.ends_with("shm") && source.iter().any(|part| ids.iter().flatten().any(|id| part == *id))
 }
 
 /// In a pod, binds the VM's /dev/shm: its containers share one.
@@ -120,6 +130,10 @@ mod tests {
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "mounts": mounts});
         let resolve: fn(&Path) -> Result<Source> = |path| match path.to_str() {
             Some("/run/docker.sock") => Ok(Source::Socket(fake::socket("/run/docker.sock"))),
+            // Not /dev/shm, which not every machine has: this is in memory as well.
+            Some(shm) if shm.contains("/c1/") && shm != "/srv/c1/shm" => {
+                Ok(Source::Directory { file: fake::in_memory(shm), mounts: Vec::new() })
+            }
             Some("/srv/data") => {
                 Ok(Source::Directory { file: fake::file("/srv/data"), mounts: vec!["disk".into()] })
             }
@@ -214,9 +228,12 @@ mod tests {
             assert_eq!(mounts[0]["type"], "tmpfs", "{hosts}");
             assert!(bundle.volumes.is_empty(), "{hosts}");
         }
-        for volume in
-            ["/srv/data", "/var/lib/kubelet/pods/7/volumes/kubernetes.io~empty-dir/shm", "/srv/c1/data"]
-        {
+        for volume in [
+            "/srv/data",
+            "/var/lib/kubelet/pods/7/volumes/kubernetes.io~empty-dir/shm",
+            "/srv/c1/data",
+            "/srv/c1/shm",
+        ] {
             let (mounts, bundle) = mounted(volume);
             assert_eq!(mounts[0]["source"], "/containers/c1/mounts/0", "{volume}");
             assert_eq!(bundle.volumes.len(), 1, "{volume}");

@@ -235,7 +235,7 @@ mod tests {
         let spec = json!({
             "ociVersion": "1.0.2", "root": {"path": "rootfs"},
             "annotations": {"io.kubernetes.cri.sandbox-id": "pod"},
-            "mounts": [{"destination": "/dev/shm", "type": "bind", "source": "/run/pod/shm", "options": ["rbind", "ro"]}],
+            "mounts": [{"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind", "ro"]}],
             "linux": {"namespaces": [
                 {"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "uts", "path": "/proc/9/ns/uts"}, {"type": "pid"},
             ]},

@@ -227,6 +227,11 @@ pub mod fake {
         Pinned { path: path.into(), ..Pinned::open(Path::new("/")).unwrap() }
     }
 
+    /// As [`file`], in memory.
+    pub fn in_memory(path: &str) -> Pinned {
+        Pinned { path: path.into(), ..Pinned::open(Path::new("/dev")).unwrap() }
+    }
+
     /// As [`file`], a socket.
     pub fn socket(path: &str) -> Socket {
         let Pinned { file: parent, path } = file(path);

@@ -4,16 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use guest_protocol::api::{Changed, LookAgainRequest};
 
-/// How many names of a volume are kept. Those that the guest's kernel has not kept cost it little; for more than these, looking at
-/// everything is cheaper.
+/// How many names are kept. Those that the guest's kernel has not kept cost it little; for more than these, looking at everything is
+/// cheaper.
 const NAMES: usize = 4096;
 
-/// How many bytes of a volume's names and of their directories' paths are kept.
-const BYTES: usize = 192 << 10;
+/// How many bytes of names, and of their directories' paths, are kept, as they are sent: what is sent at once must fit in the
+/// buffer of a socket (by default 208 KiB; socket(7), wmem_default), so that no deadline can pass in the middle of it.
+const BYTES: usize = 96 << 10;
 
-/// What changed in volumes, by their numbers.
+/// What one more name or directory takes besides itself when it is sent.
+const OVERHEAD: usize = 16;
+
+/// What changed in volumes.
 #[derive(Debug, Default)]
-pub struct Changes(BTreeMap<u32, In>);
+pub struct Changes {
+    /// By their numbers.
+    volumes: BTreeMap<u32, In>,
+    /// Of all volumes of which not everything changed.
+    size: Size,
+}
 
 /// What changed in a volume.
 #[derive(Debug)]
@@ -26,8 +35,20 @@ enum In {
 struct Directories {
     /// By their paths, so that a directory comes before those in it.
     changed: BTreeMap<Vec<u8>, Directory>,
+    size: Size,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Size {
     names: usize,
     bytes: usize,
+}
+
+impl Size {
+    fn add(&mut self, name: &[u8]) {
+        self.names += 1;
+        self.bytes += name.len() + OVERHEAD;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,10 +60,10 @@ struct Directory {
 impl Changes {
     /// `name` in `directory` changed, and with it the directory if it `came_or_went`.
     pub fn add(&mut self, volume: u32, directory: &[u8], name: &[u8], came_or_went: bool) {
-        self.change(volume, directory, |changed, names, bytes| {
+        self.change(volume, directory, |changed, size| {
             changed.itself |= came_or_went;
             if !changed.names.contains(name) {
-                (*names, *bytes) = (*names + 1, *bytes + name.len());
+                size.add(name);
                 changed.names.insert(name.to_vec());
             }
         });
@@ -50,47 +71,49 @@ impl Changes {
 
     /// A directory changed itself, or a volume that is a file.
     pub fn add_itself(&mut self, volume: u32, directory: &[u8]) {
-        self.change(volume, directory, |changed, _, _| changed.itself = true);
+        self.change(volume, directory, |changed, _| changed.itself = true);
     }
 
     /// Anything may have changed.
     pub fn add_all(&mut self, volume: u32) {
-        self.0.insert(volume, In::Everything);
+        if let Some(In::Some(Directories { size, .. })) = self.volumes.insert(volume, In::Everything) {
+            self.size.names -= size.names;
+            self.size.bytes -= size.bytes;
+        }
     }
 
     /// Whether anything in the volume may have changed: more cannot be told.
     pub fn is_all(&self, volume: u32) -> bool {
-        matches!(self.0.get(&volume), Some(In::Everything))
+        matches!(self.volumes.get(&volume), Some(In::Everything))
     }
 
-    fn change(
-        &mut self,
-        volume: u32,
-        directory: &[u8],
-        change: impl FnOnce(&mut Directory, &mut usize, &mut usize),
-    ) {
-        let of = self.0.entry(volume).or_insert_with(|| In::Some(Directories::default()));
-        let In::Some(Directories { changed, names, bytes }) = of else { return };
+    fn change(&mut self, volume: u32, directory: &[u8], change: impl FnOnce(&mut Directory, &mut Size)) {
+        let of = self.volumes.entry(volume).or_insert_with(|| In::Some(Directories::default()));
+        let In::Some(Directories { changed, size }) = of else { return };
+        let before = *size;
         if !changed.contains_key(directory) {
             // A directory counts as a name: it is looked at as well.
-            (*names, *bytes) = (*names + 1, *bytes + directory.len());
+            size.add(directory);
             changed.insert(directory.to_vec(), Directory::default());
         }
         if let Some(changed) = changed.get_mut(directory) {
-            change(changed, names, bytes);
+            change(changed, size);
         }
-        if *names > NAMES || *bytes > BYTES {
-            *of = In::Everything;
+        self.size.names += size.names - before.names;
+        self.size.bytes += size.bytes - before.bytes;
+        if self.size.names > NAMES || self.size.bytes > BYTES {
+            self.add_all(volume);
         }
     }
 
     /// What to tell the guest; none when nothing changed. Nothing is kept.
     pub fn take(&mut self) -> Option<LookAgainRequest> {
-        if self.0.is_empty() {
+        if self.volumes.is_empty() {
             return None;
         }
+        self.size = Size::default();
         let mut request = LookAgainRequest::default();
-        for (volume, of) in std::mem::take(&mut self.0) {
+        for (volume, of) in std::mem::take(&mut self.volumes) {
             match of {
                 In::Everything => request.all.push(volume),
                 In::Some(directories) => {

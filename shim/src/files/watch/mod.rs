@@ -34,7 +34,7 @@ use tokio::{
     task::spawn_blocking,
     time::sleep,
 };
-use ttrpc::context;
+use ttrpc::{Code, context};
 use vm_launcher::Guest;
 
 use crate::bundle::Volume as BundleVolume;
@@ -148,27 +148,30 @@ impl Watched {
             if let Some(mut request) = watched.changes.take() {
                 request.container_id = watched.container.clone();
                 let is_storm = !request.all.is_empty();
-                let told = guest.client.look_again(context::with_duration(PATIENCE), &request).await;
+                let told = tell(&guest, request.clone()).await?;
+                let is_refused = told.is_err();
                 if let Err(error) = told {
                     watched.refused(&request, error)?;
                     is_more = true;
                 }
-                if is_storm {
+                if is_storm || is_refused {
                     sleep(CALM).await;
                 }
             }
         }
     }
 
-    /// A guest that is late is told later, all at once; one that knows no such call, or not the container, never.
+    /// A guest that is late or fails is told later, all at once; one that knows no such call, or not the container, never.
     fn refused(&mut self, request: &api::LookAgainRequest, error: ttrpc::Error) -> io::Result<()> {
+        const FINAL: [Code; 3] = [Code::UNIMPLEMENTED, Code::NOT_FOUND, Code::FAILED_PRECONDITION];
         match CallError::from(error) {
-            CallError::Late => {
+            CallError::Failed(failure) if FINAL.contains(&failure.code) => Err(io::Error::other(failure)),
+            CallError::Failed(_) | CallError::Late => {
                 let volumes = request.changed.iter().map(|changed| changed.volume).chain(request.all.clone());
                 volumes.for_each(|volume| self.changes.add_all(volume));
                 Ok(())
             }
-            error => Err(io::Error::other(error)),
+            error @ CallError::Connection(_) => Err(io::Error::other(error)),
         }
     }
 
@@ -197,21 +200,18 @@ impl Watched {
         let mut buffer = vec![0; 1 << 16];
         // Where directories are, as far as it was asked: many events are of the same one.
         let mut known = HashMap::new();
-        let mut is_more = true;
+        let (mut is_more, mut is_lost) = (true, false);
         for _ in 0..READS {
             let Ok(length) = queue.read(&mut buffer) else {
                 is_more = false;
                 break;
             };
             for event in event::parse(&buffer[..length]) {
-                if event.mask.contains(MaskFlags::FAN_Q_OVERFLOW) {
-                    self.lost();
-                } else {
-                    self.take(&event, vmm, &mut known);
-                }
+                is_lost |= event.mask.contains(MaskFlags::FAN_Q_OVERFLOW);
+                self.take(&event, vmm, &mut known);
             }
         }
-        if self.left == 0 && !self.is_full {
+        if is_lost || self.left == 0 && !self.is_full {
             self.lost();
         }
         is_more
@@ -281,6 +281,15 @@ impl Watched {
             }
         }
     }
+}
+
+/// Has the guest look again. A task of its own: a call that is given up while it is written is the end of the connection, and of
+/// the VM.
+async fn tell(guest: &Guest, request: api::LookAgainRequest) -> io::Result<ttrpc::Result<api::Empty>> {
+    let client = guest.client.clone();
+    let call =
+        tokio::spawn(async move { client.look_again(context::with_duration(PATIENCE), &request).await });
+    call.await.map_err(io::Error::other)
 }
 
 /// A new group. Its own bounds hold, not those of the user, whose marks are others' too.

@@ -63,8 +63,9 @@ impl Volume {
     pub fn watch(group: &Fanotify, number: u32, volume: &FileVolume, tops: &Tops) -> io::Result<Volume> {
         let stat = fstat(&volume.source)?;
         let kind = if volume.is_directory {
-            let mount = tree::clone(&volume.source, false)?;
-            tree::restrict(&mount, false, ReadOnly::All)?;
+            // With what is mounted in it: what that hides is none of the guest's business.
+            let mount = tree::clone(&volume.source, volume.recursive)?;
+            tree::restrict(&mount, volume.recursive, ReadOnly::All)?;
             let mount = pin::list(&mount, Path::new(""))?;
             // Else no event leads back to a path.
             handle::open(&mount, &handle::of(&mount)?)?;
@@ -119,20 +120,26 @@ impl Volume {
             if *left == 0 {
                 return;
             }
-            let Ok(below) = self.mark_one(group, mount, &path, &mut found) else { continue };
+            // What waits to be marked is bounded as what is.
+            let room = left.saturating_sub(directories.len() + 1);
+            let Ok(below) = self.mark_one(group, mount, &path, room, &mut found) else { continue };
             *left -= 1;
-            directories.extend(below);
+            match below {
+                Some(below) => directories.extend(below),
+                None => *left = 0,
+            }
         }
     }
 
-    /// As [`Volume::mark_below`], for one directory. Gives those in it.
+    /// As [`Volume::mark_below`], for one directory. Gives those in it; none when there are more than `room`.
     fn mark_one(
         &self,
         group: &Fanotify,
         mount: &File,
         path: &Path,
+        room: usize,
         found: &mut impl FnMut(&[u8], &[u8]),
-    ) -> io::Result<Vec<PathBuf>> {
+    ) -> io::Result<Option<Vec<PathBuf>>> {
         let directory = pin::list(mount, path)?;
         // Before it is read: what is made later is heard of.
         mark(group, &directory, IN_DIRECTORY)?;
@@ -146,10 +153,13 @@ impl Volume {
             found(path.as_os_str().as_bytes(), name);
             // Some file systems do not say; whatever is no directory is not opened.
             if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+                if below.len() == room {
+                    return Ok(None);
+                }
                 below.push(path.join(std::ffi::OsString::from_vec(name.to_vec())));
             }
         }
-        Ok(below)
+        Ok(Some(below))
     }
 }
 
