@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("watch-volumes", volumes).image(DEBIAN),
-    Scenario::new("watch-pod", pod).image(DEBIAN).timeout(400),
-    Scenario::new("watch-refused", refused).krun_only("runc has nothing to watch"),
+    Scenario::new("watch-pod", pod).image(DEBIAN).long().timeout(400),
+    Scenario::new("watch-refused", refused).long().krun_only("runc has nothing to watch"),
     Scenario::new("watch-tail", tail).image(DEBIAN).long(),
     Scenario::new("watch-checkout", checkout).image(DEBIAN).long().timeout(400),
     Scenario::new("watch-storm", storm).image(DEBIAN).long().timeout(400),
