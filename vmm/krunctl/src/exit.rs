@@ -19,10 +19,19 @@ pub fn of(result: Result<u8>) -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("krunctl: {error:#}");
+            eprintln!("krunctl: {}", told(&error));
             ExitCode::from(of_command(&error).unwrap_or(FAILED))
         }
     }
+}
+
+/// An error and its causes. One that the text before it ends with is not said again.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.ends_with(&cause) => told,
+        before => format!("{before}: {cause}"),
+    })
 }
 
 /// A shell's status for a command that could not be run, if that is what `error` is about.
@@ -53,6 +62,14 @@ mod tests {
         assert_eq!(status(Reason::COMMAND_NOT_EXECUTABLE), Some(126));
         assert_eq!(status(Reason::REASON_UNSPECIFIED), None);
         assert_eq!(of_command(&anyhow::anyhow!("exec: \"foo\": executable file not found in $PATH")), None);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let missing = || std::io::Error::from_raw_os_error(libc::ENOENT);
+        let text = missing().to_string();
+        let error = anyhow::Error::new(missing()).context(format!("/x: {text}")).context("reading");
+        assert_eq!(told(&error), format!("reading: /x: {text}"));
     }
 
     #[test]

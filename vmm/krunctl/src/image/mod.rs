@@ -98,7 +98,11 @@ pub fn run(command: &Command) -> Result<u8> {
 }
 
 fn say(removed: &Removed) {
-    println!("{} layers removed, {} in use", removed.layers, removed.in_use);
+    print!("{} layers removed", removed.layers);
+    match removed.in_use {
+        0 => println!(),
+        in_use => println!(", {in_use} in use"),
+    }
 }
 
 /// Answers the reference of the image that `--image` names, which is in the store then: it is imported if that is a path,

@@ -4,12 +4,13 @@
 use std::{
     fs::File,
     future::Future,
+    io::{self, ErrorKind},
     os::unix::{fs::OpenOptionsExt, net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use containerd_shim_protos::{
     api::{
         CloseIORequest, ConnectRequest, DeleteRequest, ExecProcessRequest, KillRequest, ResizePtyRequest,
@@ -54,7 +55,14 @@ impl Vm {
         let id = id_of(state.name());
         let path = Vm::bundle(state).join(SOCKET);
         let not_running = || format!("{} does not run; `krunctl start {0}` starts it", state.name());
-        Vm::at(&path, &id).await.with_context(not_running)
+        Vm::at(&path, &id).await.map_err(|error| {
+            let cause = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
+            match cause {
+                // That says it all.
+                Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => anyhow!(not_running()),
+                _ => error.context(not_running()),
+            }
+        })
     }
 
     /// Connects to what keeps the VM of container `id` and answers at `socket`, on the current runtime.

@@ -7,7 +7,7 @@ mod command;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::{
@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     root::enter()?;
     let place = Place::find()?;
     let bundle = match &arguments.name {
-        Some(name) => Bundle::of(format!("run-{name}"))?,
+        Some(name) => Bundle::of(format!("run-{name}")).with_context(|| format!("--name {name}"))?,
         None => Bundle::make()?,
     };
     let root = Root::mount(&origin, container.writes(), &bundle)?;

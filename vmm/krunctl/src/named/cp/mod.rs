@@ -69,9 +69,10 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             let source = File::open(parent).with_context(|| format!("opening {}", parent.display()))?;
             let root = root(vm)?;
-            let target = target(|path| beneath(&root, path, OFlag::O_DIRECTORY), path, name)?;
+            let target = target(|path| beneath(&root, path, OFlag::O_DIRECTORY), path, name)
+                .with_context(|| format!("{vm}:{}", path.display()))?;
             tree::copy((&source, name), (&target.0, &target.1), tree::ALL)
-                .with_context(|| from.display().to_string())?;
+                .with_context(|| format!("{} to {vm}:{}", from.display(), path.display()))?;
         }
         (Place::There { vm, path }, Place::Here(to)) => {
             let name =
@@ -81,7 +82,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             let source = beneath(&root, parent, OFlag::O_DIRECTORY)
                 .with_context(|| format!("{vm}:{}", parent.display()))?;
             // As a link of this host's, it would lead the next copy where the VM likes.
-            if tree::is_link((&source, Path::new(name)))? {
+            let is_link = tree::is_link((&source, Path::new(name)));
+            if is_link.with_context(|| format!("{vm}:{}", path.display()))? {
                 bail!("{vm}:{}: it is a link; name what it leads to", path.display());
             }
             let to = std::path::absolute(to)?;
@@ -105,7 +107,7 @@ fn root(name: &str) -> Result<File> {
     match state.description()?.root {
         Origin::Directory(path) => directory(&path).with_context(|| format!("opening the root of {name}")),
         Origin::Image(_) => {
-            bail!("{name} does not run: only then are the files of an image's VM in one place")
+            bail!("{name} does not run; of a VM with an image, files can be copied while it runs")
         }
     }
 }
