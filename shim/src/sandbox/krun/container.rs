@@ -109,6 +109,15 @@ impl<H: Host> Container<H> {
         })
     }
 
+    /// Waits for its end, and that of its anchor: whose pid is the task's, and is nobody's when the end is told.
+    pub async fn ended(&self) -> Exit {
+        let exit = self.init.ended().await;
+        if timeout(ANCHOR_GONE, self.anchor.ended()).await.is_err() {
+            warn!("the anchor of {} was killed and has not gone within {ANCHOR_GONE:?}", self.init.id);
+        }
+        exit
+    }
+
     /// Takes what was made on the host, for undoing it.
     pub fn take_host(&self) -> Option<HostSide<H>> {
         lock(&self.host).take()
@@ -170,12 +179,8 @@ impl<H: Host> Container<H> {
         };
         failpoint!("exit.heard");
         drop(self.take_seat());
-        self.anchor.kill();
-        // Its pid is the task's, and is nobody's when the end is told.
-        if timeout(ANCHOR_GONE, self.anchor.ended()).await.is_err() {
-            warn!("the anchor of {} was killed and has not gone within {ANCHOR_GONE:?}", self.init.id);
-        }
         self.init.set_exit(exit);
+        self.anchor.kill();
         failpoint!("exit.set");
         self.finish(&vm).await;
     }

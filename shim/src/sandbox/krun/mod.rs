@@ -236,9 +236,10 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
     }
 
     async fn wait(&self, id: &ProcessId) -> Exit {
-        match self.process(id) {
-            Ok(process) => process.ended().await,
-            Err(_) => Exit::UNKNOWN,
+        match (self.container(&id.container), self.process(id)) {
+            (Ok(container), Ok(_)) if id.is_init() => container.ended().await,
+            (_, Ok(process)) => process.ended().await,
+            (_, Err(_)) => Exit::UNKNOWN,
         }
     }
 
