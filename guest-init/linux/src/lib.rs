@@ -1,12 +1,14 @@
 //! What Linux offers and no library wraps the way it is needed here, on the host and in the guest.
 //!
 //! One module for each thing: pidfds ([`pidfd`]), the ends of processes ([`wait`]), starting a program in namespaces and a cgroup ([`spawn`]), rtnetlink
-//! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]), the files of a cgroup ([`cgroup`]), whether there is
+//! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]), mounts that are nowhere yet ([`mount_tree`]), file handles ([`file_handle`]), the files of a cgroup ([`cgroup`]), whether there is
 //! Landlock ([`landlock`]), and dialling a VM's host ([`vsock`]). Nothing here knows of containers.
 
 pub mod cgroup;
+pub mod file_handle;
 pub mod landlock;
 pub mod loopback;
+pub mod mount_tree;
 pub mod mountinfo;
 pub mod netlink;
 pub mod pidfd;

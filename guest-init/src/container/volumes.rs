@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use guest_protocol::api::LookAgainRequest;
 use guest_protocol::boot::volume_path;
 use libcontainer::oci_spec::runtime::Spec;
+use linux::mount_tree::{self, Attributes};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sched::{CloneFlags, setns};
@@ -96,39 +97,12 @@ fn copy(root: &OwnedFd, place: &Path) -> io::Result<[OwnedFd; 2]> {
     if fstatfs(&there)?.filesystem_type() != FUSE_SUPER_MAGIC {
         return Err(io::Error::other("it is no volume of the host"));
     }
-    let (mount, read_only) = (clone(&there)?, clone(&there)?);
-    set_attributes(&mount, 0, libc::MOUNT_ATTR_RDONLY)?;
-    set_attributes(&read_only, libc::MOUNT_ATTR_RDONLY, 0)?;
+    let [mount, read_only] = [mount_tree::clone(&there, false)?, mount_tree::clone(&there, false)?];
+    let apart = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+    let writable = Attributes { clear: libc::MOUNT_ATTR_RDONLY, ..apart };
+    mount_tree::set_attributes(&mount, false, writable)?;
+    mount_tree::set_attributes(&read_only, false, Attributes { set: libc::MOUNT_ATTR_RDONLY, ..apart })?;
     Ok([mount, read_only])
-}
-
-/// A detached copy of the mount whose root is open. Source: open_tree(2).
-fn clone(root: &OwnedFd) -> io::Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
-    // SAFETY: an open descriptor, and a C string that outlives the call.
-    let tree = unsafe { libc::syscall(libc::SYS_open_tree, root.as_raw_fd(), c"".as_ptr(), flags) };
-    let tree = Errno::result(tree)?;
-    // SAFETY: the call gave a descriptor that is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(tree as RawFd) })
-}
-
-/// Source: mount_setattr(2).
-fn set_attributes(root: &OwnedFd, set: u64, clear: u64) -> io::Result<()> {
-    let attributes =
-        libc::mount_attr { attr_set: set, attr_clr: clear, propagation: libc::MS_PRIVATE, userns_fd: 0 };
-    // SAFETY: an empty C string, and a structure of the size that is given with it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            root.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of_val(&attributes),
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
 }
 
 impl Volumes {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
+use linux::file_handle::{FileHandle, LONGEST};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 
@@ -17,9 +18,6 @@ const DESCRIPTORS: usize = 1 << 16;
 /// What /proc calls an inotify descriptor.
 const INOTIFY: &str = "anon_inode:inotify";
 
-/// The longest handle. Source: linux/exportfs.h, MAX_HANDLE_SZ.
-const LONGEST: usize = 128;
-
 /// A watched file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watch {
@@ -27,16 +25,7 @@ pub struct Watch {
     device: u64,
     pub ino: u64,
     /// What names it in its file system.
-    kind: i32,
-    handle: Vec<u8>,
-}
-
-/// `struct file_handle`, with room for any.
-#[repr(C)]
-struct FileHandle {
-    length: libc::c_uint,
-    kind: libc::c_int,
-    bytes: [u8; LONGEST],
+    handle: FileHandle,
 }
 
 /// All watched files.
@@ -86,28 +75,17 @@ fn parse(line: &str) -> Option<Watch> {
     let number = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
     let text = field("f_handle")?;
     let byte = |at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    let handle = (0..text.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>()?;
-    let fits = handle.len() as u64 == number("fhandle-bytes")? && handle.len() <= LONGEST;
-    let kind = number("fhandle-type")? as i32;
-    fits.then_some(Watch { device: number("sdev")?, ino: number("ino")?, kind, handle })
+    let bytes = (0..text.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>()?;
+    let fits = bytes.len() as u64 == number("fhandle-bytes")? && bytes.len() <= LONGEST;
+    let handle = FileHandle { kind: number("fhandle-type")? as i32, bytes };
+    fits.then_some(Watch { device: number("sdev")?, ino: number("ino")?, handle })
 }
 
 impl Watch {
-    /// Opens it for naming it, as one of `mount`. Source: open_by_handle_at(2).
-    pub fn open(&self, mount: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-        let mut handle =
-            FileHandle { length: self.handle.len() as u32, kind: self.kind, bytes: [0; LONGEST] };
-        handle.bytes[..self.handle.len()].copy_from_slice(&self.handle);
-        // The call wants a descriptor that does more than name.
+    /// Opens it for naming it, as one of `mount`, a directory.
+    pub fn open(&self, mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mount = openat(mount, ".", flags, Mode::empty())?;
-        let flags = libc::O_PATH | libc::O_CLOEXEC;
-        // SAFETY: an open descriptor, and a handle of the length that it says, which the call only reads.
-        let fd =
-            unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, flags) };
-        let fd = Errno::result(fd)?;
-        // SAFETY: the call gave a descriptor that is nobody else's.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+        self.handle.open(openat(mount, ".", flags, Mode::empty())?)
     }
 }
 
@@ -119,8 +97,8 @@ mod tests {
     fn a_watch_is_a_line_of_fdinfo() {
         let line = "inotify wd:3 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 \
                     f_handle:7e9e0000640d1b6c";
-        let handle = vec![0x7e, 0x9e, 0, 0, 0x64, 0x0d, 0x1b, 0x6c];
-        assert_eq!(parse(line), Some(Watch { device: 0x800013, ino: 0x9e7e, kind: 1, handle }));
+        let handle = FileHandle { kind: 1, bytes: vec![0x7e, 0x9e, 0, 0, 0x64, 0x0d, 0x1b, 0x6c] };
+        assert_eq!(parse(line), Some(Watch { device: 0x800013, ino: 0x9e7e, handle }));
         let cut = &line[..line.len() - 1];
         for other in ["pos:\t0", "inotify wd:1 ino:1 sdev:1", &line.replace("bytes:8", "bytes:9"), cut] {
             assert_eq!(parse(other), None, "{other}");

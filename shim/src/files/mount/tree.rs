@@ -5,29 +5,15 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
+use linux::mount_tree::{self, Attributes};
 use nix::errno::Errno;
 
 use super::ReadOnly;
 
-fn recursively(recursive: bool) -> libc::c_int {
-    if recursive { libc::AT_RECURSIVE } else { 0 }
-}
-
-/// A detached copy of what is open: a directory with what is below it, or a file.
-pub fn clone(source: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE
-        | libc::OPEN_TREE_CLOEXEC
-        | (libc::AT_EMPTY_PATH | recursively(recursive)) as libc::c_uint;
-    let source = source.as_fd().as_raw_fd();
-    // SAFETY: the path is a C string that outlives the call.
-    let tree = unsafe { libc::syscall(libc::SYS_open_tree, source, c"".as_ptr(), flags) };
-    let tree = Errno::result(tree)?;
-    // SAFETY: the call gave a descriptor that is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(tree as i32) })
-}
+pub use linux::mount_tree::clone;
 
 /// Takes devices and set-user-id programs from `tree`, and writing if so asked, and cuts it off
 /// from what is mounted below its source later.
@@ -62,20 +48,7 @@ pub fn propagate(tree: &OwnedFd) -> io::Result<()> {
 /// Sets attributes (`MOUNT_ATTR_…`) and the propagation (`MS_PRIVATE` and its like, 0 for none) of the mount whose root is
 /// open, with those below it if so asked.
 pub fn set_attributes(root: impl AsFd, recursive: bool, set: u64, propagation: u64) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
-    // SAFETY: an empty C string, and a structure of the size that is given with it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            root.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | recursively(recursive),
-            &raw const attributes,
-            size_of_val(&attributes),
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
+    mount_tree::set_attributes(root, recursive, Attributes { set, clear: 0, propagation })
 }
 
 /// Mounts `tree` on the directory or file that is open as `target`.

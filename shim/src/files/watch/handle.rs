@@ -1,52 +1,27 @@
 //! File handles: what names a file of a file system for as long as it exists, whatever its path. Here they are bytes as fanotify
 //! writes them: the file system's id, then `struct file_handle`. Source: open_by_handle_at(2), fanotify(7).
 
-#![expect(clippy::disallowed_methods, reason = "descriptors with an empty path, and handles")]
-
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
+use linux::file_handle::FileHandle;
 use nix::errno::Errno;
 
 /// Bytes of the file system's id.
 const FSID: usize = 8;
-
-/// The longest handle. Source: linux/exportfs.h, MAX_HANDLE_SZ.
-const LONGEST: usize = 128;
-
-#[repr(C)]
-struct FileHandle {
-    length: libc::c_uint,
-    kind: libc::c_int,
-    bytes: [u8; LONGEST],
-}
 
 /// The handle of what is open.
 ///
 /// # Errors
 /// When its file system gives none.
 pub fn of(open: impl AsFd) -> io::Result<Vec<u8>> {
-    let fd = open.as_fd().as_raw_fd();
-    let mut handle = FileHandle { length: LONGEST as u32, kind: 0, bytes: [0; LONGEST] };
-    let mut mount: libc::c_int = 0;
-    // SAFETY: an open descriptor with an empty C string, and room for a handle of the length that it says.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_name_to_handle_at,
-            fd,
-            c"".as_ptr(),
-            &raw mut handle,
-            &raw mut mount,
-            libc::AT_EMPTY_PATH,
-        )
-    };
-    Errno::result(result)?;
+    let handle = FileHandle::of(&open)?;
     let mut bytes = file_system(open)?.to_vec();
-    bytes.extend(handle.length.to_ne_bytes());
+    bytes.extend((handle.bytes.len() as u32).to_ne_bytes());
     bytes.extend(handle.kind.to_ne_bytes());
-    bytes.extend(&handle.bytes[..(handle.length as usize).min(LONGEST)]);
+    bytes.extend(handle.bytes);
     Ok(bytes)
 }
 
@@ -74,25 +49,8 @@ pub fn open(mount: impl AsFd, handle: &[u8]) -> io::Result<OwnedFd> {
     if *fsid != file_system(&mount)? {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let mut file = FileHandle {
-        length: u32::from_ne_bytes(*length),
-        kind: i32::from_ne_bytes(*kind),
-        bytes: [0; LONGEST],
-    };
-    if file.length as usize != handle.len() || handle.len() > LONGEST {
+    if u32::from_ne_bytes(*length) as usize != handle.len() {
         return Err(invalid());
     }
-    file.bytes[..handle.len()].copy_from_slice(handle);
-    // SAFETY: an open descriptor, and a handle of the length that it says, which the call only reads.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_open_by_handle_at,
-            mount.as_fd().as_raw_fd(),
-            &raw mut file,
-            libc::O_PATH | libc::O_CLOEXEC,
-        )
-    };
-    let fd = Errno::result(fd)?;
-    // SAFETY: the call gave a descriptor that is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    FileHandle { kind: i32::from_ne_bytes(*kind), bytes: handle.to_vec() }.open(mount)
 }
