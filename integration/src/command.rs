@@ -137,19 +137,35 @@ impl Running {
 
     /// Waits until standard output contains `text`; a command that ends before is an error.
     pub fn wait_for_stdout(&mut self, text: &str) -> Result<()> {
-        self.wait_for(text, |r| r.stdout_now())
+        self.wait_for(text, |r| r.stdout_now(), contains(text))
+    }
+
+    /// Waits until standard output contains `text` after its first `from` bytes, and answers where `text` ends.
+    pub fn wait_for_stdout_after(&mut self, from: usize, text: &str) -> Result<usize> {
+        let after = |stdout: &[u8]| {
+            let rest = stdout.get(from..)?;
+            let at = rest.windows(text.len()).position(|window| window == text.as_bytes())?;
+            Some(from + at + text.len())
+        };
+        self.wait_for(text, |running| running.stdout_now(), |stdout| after(stdout).is_some())?;
+        after(&self.stdout_now()).with_context(|| format!("{text:?} after {from} bytes"))
     }
 
     /// Waits until standard error contains `text`; a command that ends before is an error.
     pub fn wait_for_stderr(&mut self, text: &str) -> Result<()> {
-        self.wait_for(text, |r| r.stderr_now())
+        self.wait_for(text, |r| r.stderr_now(), contains(text))
     }
 
-    fn wait_for(&mut self, text: &str, stream: fn(&Self) -> Vec<u8>) -> Result<()> {
+    fn wait_for(
+        &mut self,
+        text: &str,
+        stream: fn(&Self) -> Vec<u8>,
+        is_there: impl Fn(&[u8]) -> bool,
+    ) -> Result<()> {
         let what = format!("{text:?} from {}", self.title);
         let found = until(&what, self.timeout, || {
             let ended = self.child.try_wait()?.is_some();
-            let seen = String::from_utf8_lossy(&stream(self)).contains(text);
+            let seen = is_there(&stream(self));
             Ok(if seen { Some(true) } else { ended.then_some(false) })
         });
         match found {
@@ -267,6 +283,10 @@ impl Collected {
         }
         std::mem::take(&mut *self.bytes.lock().expect("no reader panics"))
     }
+}
+
+fn contains(text: &str) -> impl Fn(&[u8]) -> bool {
+    move |stream| String::from_utf8_lossy(stream).contains(text)
 }
 
 fn title(argv: &[String]) -> String {

@@ -20,10 +20,10 @@ fn on_a_terminal(words: &str) -> Result<Running> {
     Cmd::new(&["script", "-qec", &command, "/dev/null"]).hold_stdin().timeout(180).spawn()
 }
 
-/// Types each answer once the words before it were printed.
-fn talk(shell: &mut Running, dialogue: &[(&str, &str)]) -> Result<()> {
+/// Types each answer once the words before it were printed, after those of the line before. `seen` is how much was printed by then.
+fn talk(shell: &mut Running, seen: &mut usize, dialogue: &[(&str, &str)]) -> Result<()> {
     for (words, answer) in dialogue {
-        shell.wait_for_stdout(words)?;
+        *seen = shell.wait_for_stdout_after(*seen, words)?;
         shell.say(answer)?;
     }
     Ok(())
@@ -37,8 +37,10 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     }
     let root = root.display().to_string();
     let mut shell = on_a_terminal(&format!("run -it --root {root} --memory 256 -- /bin/sh"))?;
+    let mut seen = 0;
     talk(
         &mut shell,
+        &mut seen,
         &[
             ("# ", "tty; stty size; echo one=$?\r"),
             ("one=0", "until [ \"$(stty size)\" = \"41 101\" ]; do sleep 1; done; echo two=$?\r"),
@@ -49,6 +51,7 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     Cmd::new(&["stty", "-F", ours, "rows", "41", "cols", "101"]).run()?.ok()?;
     talk(
         &mut shell,
+        &mut seen,
         &[
             ("two=0", "echo three; sleep 1000\r"),
             ("three\r\n", "\x03"),
@@ -66,9 +69,9 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     Cmd::new(&[&create[..], &["--", "/bin/sleep", "1000"]].concat()).run()?.ok()?;
     crate::undo::remember(&["sh", "-c", "krunctl delete -f term || true"])?;
     Cmd::new(&["krunctl", "start", "term"]).run()?.ok()?;
-    // Without a command: a shell. Ctrl-D ends it.
+    // Without a command: a shell. Ctrl-D ends it, once its prompt is there: before, the terminal takes it for a line's end.
     let mut shell = on_a_terminal("exec term")?;
-    talk(&mut shell, &[("# ", "stty size; false\r"), ("30 100", "\x04")])?;
+    talk(&mut shell, &mut 0, &[("# ", "stty size; false\r"), ("30 100", ""), ("# ", "\x04")])?;
     let ended = shell.finish()?.expect_status(1)?;
     ensure!(ended.stdout_text().contains("as before"), "the terminal is left raw: {ended}");
     Cmd::new(&["krunctl", "exec", "-t", "term", "--", "true"])
