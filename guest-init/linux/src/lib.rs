@@ -2,7 +2,7 @@
 //!
 //! One module for each thing: pidfds ([`pidfd`]), the ends of processes ([`wait`]), starting a program in namespaces and a cgroup ([`spawn`]), rtnetlink
 //! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]), mounts that are nowhere yet ([`mount_tree`]), file handles ([`file_handle`]), the files of a cgroup ([`cgroup`]), whether there is
-//! Landlock ([`landlock`]), and dialling a VM's host ([`vsock`]). Nothing here knows of containers.
+//! Landlock ([`landlock`]), user namespaces ([`user_namespace`]), and dialling a VM's host ([`vsock`]). Nothing here knows of containers.
 
 pub mod cgroup;
 pub mod file_handle;
@@ -13,5 +13,6 @@ pub mod mountinfo;
 pub mod netlink;
 pub mod pidfd;
 pub mod spawn;
+pub mod user_namespace;
 pub mod vsock;
 pub mod wait;

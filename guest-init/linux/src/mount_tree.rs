@@ -47,6 +47,25 @@ pub fn clone(source: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
 pub fn set_attributes(root: impl AsFd, recursive: bool, change: Attributes) -> io::Result<()> {
     let Attributes { set, clear, propagation } = change;
     let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    change_mount(root, recursive, &attributes)
+}
+
+/// Has the files of a tree that is nowhere yet, with what is mounted below it if so asked, belong to others: an id of the file system
+/// is what it is outside of the user namespace.
+///
+/// # Errors
+/// The kernel's: EINVAL for a file system that cannot, EPERM for a mount that has such owners already.
+pub fn map_owners(tree: impl AsFd, recursive: bool, users: impl AsFd) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users.as_fd().as_raw_fd() as u64,
+    };
+    change_mount(tree, recursive, &attributes)
+}
+
+fn change_mount(root: impl AsFd, recursive: bool, attributes: &libc::mount_attr) -> io::Result<()> {
     // SAFETY: an empty C string, and a structure of the size that is given with it.
     let result = unsafe {
         libc::syscall(
@@ -54,8 +73,8 @@ pub fn set_attributes(root: impl AsFd, recursive: bool, change: Attributes) -> i
             root.as_fd().as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | recursively(recursive),
-            &raw const attributes,
-            size_of_val(&attributes),
+            &raw const *attributes,
+            size_of_val(attributes),
         )
     };
     Errno::result(result)?;

@@ -37,7 +37,7 @@ const TABLE: &[Entry] = &[
     entry("devpts", "/dev/pts", DEVICES, "newinstance,ptmxmode=0666,mode=620,gid=5", true, false),
     entry("tmpfs", "/dev/shm", NO_SETUID, "mode=1777", true, false),
     entry("mqueue", "/dev/mqueue", HIDDEN, "", true, true),
-    entry("tmpfs", "/run", NO_SETUID, "mode=700", false, false),
+    entry("tmpfs", "/run", NO_SETUID, "mode=711", false, false),
     entry("tmpfs", "/tmp", NO_SETUID, "mode=1777", false, false),
     entry("cgroup2", CGROUP_ROOT, HIDDEN, "", false, false),
     entry("fusectl", held_mounts::CONNECTIONS, HIDDEN, "", false, true),

@@ -24,6 +24,7 @@ use crate::process::{
     reaper::Exit,
 };
 use crate::rpc::fault::{Fault, errno_text};
+use crate::vm::users;
 
 /// Creates the container that `request` describes. `pid_of` knows the first process of each other container, whose
 /// namespaces this one may share.
@@ -42,7 +43,7 @@ pub async fn create(
     sysctl::apply(&sysctls)?;
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::new(path.unwrap_or(Path::new("")));
-    let owner = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let owner = users::outside(&spec, spec.process().as_ref().map_or(0, |process| process.user().uid()))?;
     let wiring = Wiring::open(&supervisor.mux, &request.stdio, owner)?;
     let watched = volumes::places(&spec, &id, &request.watched);
     let volumes = Volumes::default();
@@ -124,6 +125,7 @@ async fn init(
         cwd: process.cwd().clone(),
         console: console.as_ref().map(|(_, path)| path.clone()),
         watched,
+        rlimits: process.rlimits().clone().unwrap_or_default(),
     };
     let (ours, theirs) = volumes::channel().context("make a socket pair")?;
     let hold = supervisor.reaper.hold();
@@ -175,13 +177,13 @@ async fn make(
     let master = console.map(|(listener, path)| console::accept(&listener, &path)).transpose()?;
     let master: Option<Arc<OwnedFd>> = master.map(Arc::new);
     if let Some(master) = &master {
-        terminal::give(master, process.user().uid())?;
+        terminal::give(master, users::outside(spec, process.user().uid())?)?;
     }
     if let (Some(master), Some(size)) = (&master, process.console_size()) {
         console::resize(master, size.width() as u32, size.height() as u32)?;
     }
     let pumps = wiring.run(master.as_ref())?;
-    if let Err(err) = dev::name_core(pid) {
+    if let Err(err) = dev::name_core(pid, users::root_outside(spec)?) {
         log::warn!("name /dev/core in container {id}: {err}");
     }
     let mounts = HeldMounts::of(pid).context("hold the container's mounts")?;

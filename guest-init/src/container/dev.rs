@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat, renameat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::unistd::{setfsgid, setfsuid};
 
 /// What libcontainer calls the link that is /dev/core everywhere else, and what it leads to.
 const LIBCONTAINERS: &str = "kcore";
@@ -14,9 +15,16 @@ const NAME: &str = "core";
 const TARGET: &str = "/proc/kcore";
 
 /// Gives the link to the kernel's memory its name, in the container of process `pid`, in which nothing runs yet. Where /dev is not the
-/// container's own, nothing is changed.
-pub fn name_core(pid: i32) -> std::io::Result<()> {
-    rename(&File::options().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/root"))?)
+/// container's own, nothing is changed. `owner` is its root's user and group: a file system of a user namespace takes nothing from
+/// users whom the namespace does not have.
+pub fn name_core(pid: i32, (user, group): (u32, u32)) -> std::io::Result<()> {
+    let root = File::options().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/root"))?;
+    setfsgid(group.into());
+    setfsuid(user.into());
+    let done = rename(&root);
+    setfsuid(0.into());
+    setfsgid(0.into());
+    done
 }
 
 fn rename(root: &File) -> std::io::Result<()> {

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::runtime::PosixRlimit;
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::volumes;
 use crate::process::{
     executor::GuestExecutor,
     fork::{Report, Reporter},
-    trace,
+    limits, trace,
 };
 use crate::rpc::fault::Refusal;
 
@@ -26,6 +27,8 @@ pub struct Job {
     pub cwd: PathBuf,
     /// Socket that takes the terminal's master, with a terminal.
     pub console: Option<PathBuf>,
+    /// Its limits.
+    pub rlimits: Vec<PosixRlimit>,
     /// Volumes to send, by their numbers, with their places in the container.
     pub watched: Vec<(u32, PathBuf)>,
 }
@@ -51,6 +54,9 @@ pub fn run(mut job: Job, reporter: &Reporter) -> i32 {
 }
 
 fn create(job: Job) -> Result<i32, LibcontainerError> {
+    // libcontainer sets them in the container's user namespace, where nobody may raise one.
+    limits::allow(&job.rlimits)
+        .map_err(|errno| LibcontainerError::Other(format!("raise a limit: {errno}")))?;
     let container = ContainerBuilder::new(job.container_id, SyscallType::default())
         .with_root_path(job.state)?
         .with_console_socket(job.console)

@@ -1,4 +1,4 @@
-//! Namespaces that a container shares with another one in the VM, as the containers of a pod do.
+//! Namespaces that a container shares with another one in the VM, as the containers of a pod do, or with the VM.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,17 @@ use guest_protocol::boot::NAMESPACE_OF;
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::rpc::fault::Fault;
+use crate::vm::users;
 
 /// Replaces each path that names another container by the path of that container's namespace. `pid_of` knows the first
-/// process of a container.
+/// process of a container. A user namespace is the VM's: what belongs to one user namespace is shared in it alone.
 pub fn join(spec: &mut Spec, pid_of: impl Fn(&str) -> Result<i32, Fault>) -> Result<(), Fault> {
     let Some(linux) = spec.linux_mut() else { return Ok(()) };
     for namespace in linux.namespaces_mut().iter_mut().flatten() {
+        if namespace.typ() == LinuxNamespaceType::User {
+            namespace.set_path(Some(users::PATH.into()));
+            continue;
+        }
         let Some(path) = namespace.path() else { continue };
         let container = path.to_str().and_then(|path| path.strip_prefix(NAMESPACE_OF));
         let (Some(container), Some(file)) = (container, file_of(namespace.typ())) else {

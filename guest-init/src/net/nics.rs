@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use guest_protocol::api::{Interface, Network};
@@ -52,6 +53,15 @@ pub fn configure(network: &Network) -> Result<()> {
             let attempt = format!("add {what} {message:?}");
             netlink.change(message, NLM_F_CREATE | NLM_F_REPLACE).context(attempt)?;
         }
+    }
+    Ok(())
+}
+
+/// Moves every NIC to another network namespace, where it has to be configured.
+pub fn give_away(network: &Network, namespace: &impl AsRawFd) -> Result<()> {
+    let mut netlink = Netlink::open().context("open netlink")?;
+    for index in find(&mut netlink, &network.interfaces)? {
+        set(&mut netlink, index, [LinkAttribute::NetNsFd(namespace.as_raw_fd())])?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::process::{
     env,
     executor::execute,
     fork::{Report, Reporter},
-    lookup,
+    limits, lookup,
 };
 use crate::rpc::fault::{Refusal, errno_text};
 
@@ -65,9 +65,28 @@ fn enter(job: &Job) -> Result<()> {
             .with_context(|| format!("set oom_score_adj to {score}"))?;
     }
     join_cgroup(&job.cgroups)?;
+    limits::allow(&job.rlimits).context("allow its limits")?;
     // SAFETY: takes plain numbers.
     Errno::result(unsafe { libc::setns(INIT_PIDFD, job.namespaces) })
         .context("join the container's namespaces")?;
+    if job.namespaces & libc::CLONE_NEWUSER != 0 {
+        become_its_root()?;
+    }
+    Ok(())
+}
+
+/// The root outside is nobody in a user namespace, and may neither own nor make files there.
+fn become_its_root() -> Result<()> {
+    // SAFETY: no list, and plain numbers.
+    let groups = unsafe { libc::setgroups(0, std::ptr::null()) };
+    // SAFETY: takes plain numbers.
+    let group = || Errno::result(unsafe { libc::setresgid(0, 0, 0) });
+    // SAFETY: takes plain numbers.
+    let user = || Errno::result(unsafe { libc::setresuid(0, 0, 0) });
+    Errno::result(groups)
+        .and_then(|_| group())
+        .and_then(|_| user())
+        .context("become the container's root")?;
     Ok(())
 }
 
@@ -104,7 +123,7 @@ fn become_process(job: &Job) -> Result<Infallible> {
         console::send(CONSOLE_FD, master.as_raw_fd()).context("send the terminal to PID 1")?;
         take_terminal(&slave)?;
     }
-    set_limits(&job.rlimits)?;
+    limits::set(&job.rlimits)?;
     let umask = process.user().umask().unwrap_or(0o022);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
     let home = env::home(process.user().uid());
@@ -142,14 +161,6 @@ fn take_terminal(slave: &OwnedFd) -> Result<()> {
     for fd in 0..=2 {
         // SAFETY: nothing in this process owns fds 0-2.
         Errno::result(unsafe { libc::dup2(slave.as_raw_fd(), fd) }).context("make the terminal stdio")?;
-    }
-    Ok(())
-}
-
-fn set_limits(rlimits: &[PosixRlimit]) -> Result<()> {
-    let syscalls = create_syscall();
-    for rlimit in rlimits {
-        syscalls.set_rlimit(rlimit).with_context(|| format!("set {:?}", rlimit.typ()))?;
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::process::{
     fork::{Report, fork},
 };
 use crate::rpc::fault::Fault;
+use crate::vm::users;
 
 /// Reserves an exec's id while its process is being made. Frees the id when that fails.
 struct Place<'a> {
@@ -71,7 +72,8 @@ pub async fn exec(
         return Err(Fault::precondition(format!("cannot exec in a paused container ({})", container.id)));
     }
     let job = job(container, process)?;
-    let wiring = Wiring::open(&supervisor.mux, &request.stdio, job.process.user().uid())?;
+    let owner = users::outside(&container.spec, job.process.user().uid())?;
+    let wiring = Wiring::open(&supervisor.mux, &request.stdio, owner)?;
     let process = make(supervisor, container, job, wiring, &request.stdio)
         .await
         .map_err(|err| Fault::of_process(&err))?;

@@ -7,6 +7,7 @@ pub mod exec;
 pub mod executor;
 pub mod fork;
 pub mod life;
+pub mod limits;
 pub mod lookup;
 pub mod reaper;
 pub mod trace;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use guest_protocol::api::{ConfigureRequest, ConfigureResponse};
+use guest_protocol::api::{ConfigureRequest, ConfigureResponse, IdRange};
+use linux::user_namespace::{IdMaps, Range};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::net::nics;
-use crate::vm::clock;
+use crate::vm::{clock, users};
 
 /// Applies the configuration.
 pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
@@ -18,6 +19,10 @@ pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
         nix::unistd::sethostname(&request.hostname)
             .with_context(|| format!("set the hostname {:?}", request.hostname))?;
     }
+    let maps = IdMaps { users: ranges(&request.users), groups: ranges(&request.groups) };
+    if maps != IdMaps::default() {
+        users::make(&maps, request.network.as_ref()).context("make the user namespace")?;
+    }
     if let Some(wanted) = request.network.as_ref() {
         nics::configure(wanted).context("set up the network")?;
     }
@@ -25,6 +30,11 @@ pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
     let mut response = ConfigureResponse::new();
     response.kernel = uname.release().to_string_lossy().into_owned();
     Ok(response)
+}
+
+fn ranges(ranges: &[IdRange]) -> Vec<Range> {
+    let of = |range: &IdRange| Range { inside: range.inside, outside: range.outside, length: range.length };
+    ranges.iter().map(of).collect()
 }
 
 /// Time since the kernel began.

@@ -1,5 +1,6 @@
-//! The VM as a whole: its configuration, its clock, its end. RPCs: Configure, SetClock.
+//! The VM as a whole: its configuration, its user namespace, its clock, its end. RPCs: Configure, SetClock.
 
 pub mod clock;
 pub mod configure;
 pub mod power;
+pub mod users;

@@ -57,6 +57,7 @@ mod signals;
 mod socket_dir;
 mod stall;
 mod stdio;
+mod users;
 mod watch;
 
 use crate::scenario::Scenario;
@@ -74,6 +75,7 @@ pub const ALL: &[&[Scenario]] = &[
     concurrency::SCENARIOS,
     limits::SCENARIOS,
     mounts::SCENARIOS,
+    users::SCENARIOS,
     watch::SCENARIOS,
     annotations::SCENARIOS,
     bad_process::SCENARIOS,

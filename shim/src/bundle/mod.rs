@@ -10,6 +10,7 @@ mod policy;
 mod rlimits;
 mod root;
 mod transform;
+mod users;
 mod volume;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use policy::{HostPolicy, Role};
 pub use rlimits::own as own_rlimits;
 pub use root::{Root, rootfs_of};
 pub use transform::{Host, to_guest};
+pub use users::{Owners, check as check_ranges, user_namespace};
 pub use volume::{FileVolume, Volume};
 
 use crate::{

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use super::{FileVolume, GuestBundle, Volume, transform::Context};
+use super::{FileVolume, GuestBundle, Volume, transform::Context, users};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     files::{mount::ReadOnly, pin::Source},
 };
 
@@ -33,6 +33,7 @@ pub fn shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<Guest
         }) else {
             continue;
         };
+        users::forget_owners(mount);
         mount.set_typ(Some("tmpfs".to_owned()));
         mount.set_source(Some("shm".into()));
         let options = ["nosuid", "noexec", "nodev", "mode=1777"].map(str::to_owned);
@@ -64,10 +65,19 @@ pub fn pods_shared_memory(mut bundle: GuestBundle, context: &Context) -> Result<
 /// Binds what the share has of a host's directory or file. virtiofs carries no sockets, so the guest listens on one of
 /// its own in the place of a bound socket.
 pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
+    let own = users::user_namespace(&bundle.spec)?;
     let mut all = Vec::new();
     for mut mount in bundle.spec.mounts().clone().unwrap_or_default() {
         let source = mount.source().clone().filter(|_| is_bind(&mount));
+        let owners = users::owners(&mount, own.as_ref())?;
+        users::forget_owners(&mut mount);
         let Some(source) = source else {
+            if owners.is_some() {
+                let place = mount.destination().display();
+                return Err(Error::invalid(format!(
+                    "mount {place}: only a bind's files can have other owners"
+                )));
+            }
             all.push(mount);
             continue;
         };
@@ -77,7 +87,7 @@ pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
             Source::Directory { mounts, .. } => mounts.clone(),
             Source::File(_) | Source::Socket(_) => Vec::new(),
         };
-        let volume = Volume::new(&mount, source);
+        let volume = Volume::new(&mount, source, owners);
         let path = PathBuf::from(volume.path_in_guest(context.id, bundle.volumes.len()));
         mount.set_source(Some(path.clone()));
         let is_partly_read_only =

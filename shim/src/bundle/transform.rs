@@ -10,10 +10,7 @@ use guest_protocol::boot::{NAMESPACE_OF, rootfs_path};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, PosixRlimit, Spec};
 
 use super::{GuestBundle, Role, devices, keep_guests, mounts, pod_of, rlimits};
-use crate::{
-    error::{Error, Result},
-    files::pin::Source,
-};
+use crate::{error::Result, files::pin::Source};
 
 /// What a step may read besides the spec.
 pub struct Context<'a> {
@@ -79,14 +76,14 @@ fn root(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
 fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-    if namespaces.iter().any(|ns| ns.typ() == LinuxNamespaceType::User) {
-        return Err(Error::invalid(
-            "linux.namespaces: a user namespace is not offered; the VM isolates the container",
-        ));
-    }
     namespaces.retain(|ns| ns.typ() != LinuxNamespaceType::Network);
     let pod = context.pod.filter(|pod| *pod != context.id);
     for namespace in &mut namespaces {
+        if namespace.typ() == LinuxNamespaceType::User {
+            // The VM has one.
+            namespace.set_path(None);
+            continue;
+        }
         let shared = pod.zip(namespace.path().as_deref()).map(|(pod, path)| {
             let named = process_of(path).and_then(|pid| context.host.containers.get(&pid));
             format!("{NAMESPACE_OF}{}", named.map_or(pod, String::as_str))

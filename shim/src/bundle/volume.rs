@@ -3,6 +3,7 @@
 use guest_protocol::boot::{socket_path, volume_path};
 use oci_spec::runtime::Mount;
 
+use super::Owners;
 use crate::files::{
     mount::ReadOnly,
     pin::{Pinned, Socket, Source},
@@ -30,11 +31,13 @@ pub struct FileVolume {
     pub read_only: ReadOnly,
     /// Whether what the host mounts below it later is shared too.
     pub follows: bool,
+    /// To whom its files belong, if not to those on the host.
+    pub owners: Option<Owners>,
 }
 
 impl Volume {
     /// The volume that `mount`, a bind of `source`, asks for.
-    pub fn new(mount: &Mount, source: Source) -> Volume {
+    pub fn new(mount: &Mount, source: Source, owners: Option<Owners>) -> Volume {
         let (source, is_directory) = match source {
             Source::Socket(socket) => return Volume::Socket(socket),
             Source::Directory { file, .. } => (file, true),
@@ -49,7 +52,14 @@ impl Volume {
             ReadOnly::Nothing
         };
         let follows = ["slave", "rslave", "shared", "rshared"].into_iter().any(has);
-        Volume::Files(FileVolume { source, is_directory, recursive: has("rbind"), read_only, follows })
+        Volume::Files(FileVolume {
+            source,
+            is_directory,
+            recursive: has("rbind"),
+            read_only,
+            follows,
+            owners,
+        })
     }
 
     /// Where the guest finds volume `number` of a container.

@@ -40,8 +40,8 @@ pub fn print() -> Result<()> {
 
 /// The mount options that any file system has, which the guest's libcontainer knows and the host's side of a volume
 /// keeps. Source: libcontainer 0.7, `rootfs/utils.rs` and `syscall/linux.rs`.
-const MOUNT_OPTIONS: &str = "async atime bind defaults dev diratime dirsync exec mand noatime nodev nodiratime noexec \
-    nomand norelatime nostrictatime nosuid private ratime rbind rdev rdiratime relatime remount rexec rnoatime rnodev \
+const MOUNT_OPTIONS: &str = "async atime bind defaults dev diratime dirsync exec idmap mand noatime nodev nodiratime noexec \
+    nomand norelatime nostrictatime nosuid private ratime rbind rdev rdiratime relatime remount rexec ridmap rnoatime rnodev \
     rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave \
     rstrictatime rsuid rsymfollow runbindable rw shared slave strictatime suid sync unbindable";
 
@@ -56,20 +56,20 @@ fn features() -> serde_json::Value {
         "hooks": HOOKS,
         "mountOptions": MOUNT_OPTIONS.split_whitespace().collect::<Vec<_>>(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "cgroup": {"v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": false},
             "seccomp": {"enabled": true},
             "apparmor": {"enabled": false},
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
         },
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::Features;
+    use oci_spec::runtime::{Features, LinuxNamespaceType};
 
     use super::*;
 
@@ -86,14 +86,14 @@ mod tests {
             assert!(options.iter().any(|known| known == option), "{option}");
         }
         assert!(options.is_sorted() && options.windows(2).all(|pair| pair[0] != pair[1]), "{options:?}");
-        assert!(!options.iter().any(|option| option.contains("idmap")));
     }
 
     #[test]
-    fn systemds_cgroups_are_offered_and_id_mappings_are_not() {
+    fn systemds_cgroups_and_id_mappings_are_offered() {
         let linux = typed().linux().clone().unwrap();
         assert_eq!(linux.cgroup().as_ref().unwrap().systemd(), &Some(true));
         let extensions = linux.mount_extensions().clone().unwrap();
-        assert_eq!(extensions.idmap().as_ref().unwrap().enabled(), &Some(false));
+        assert_eq!(extensions.idmap().as_ref().unwrap().enabled(), &Some(true));
+        assert!(linux.namespaces().as_ref().unwrap().contains(&LinuxNamespaceType::User));
     }
 }

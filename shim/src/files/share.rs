@@ -8,12 +8,13 @@
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use guest_protocol::boot::{MOUNT_POINTS, rootfs_path, volume_path};
+use linux::user_namespace::{self, IdMaps};
 use log::warn;
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
     pin::{self, Pinned},
 };
 use crate::{
-    bundle::{FileVolume, Volume},
+    bundle::{FileVolume, Owners, Volume},
     error::{Error, Result},
 };
 
@@ -35,6 +36,27 @@ pub struct Share {
     path: PathBuf,
     mount: Held,
     namespace: Arc<Namespace>,
+}
+
+/// User namespaces that say whose files are shown as whose: one for each set of mappings.
+#[derive(Default)]
+struct Users(Vec<(IdMaps, OwnedFd)>);
+
+impl Users {
+    fn of(&mut self, owners: &Owners) -> Result<BorrowedFd<'_>> {
+        let known = self.0.iter().position(|(maps, _)| *maps == owners.maps);
+        let number = match known {
+            Some(number) => number,
+            None => {
+                let made = user_namespace::make(&owners.maps, false).map_err(|e| {
+                    Error::internal("make a user namespace for the owners of files").because(e)
+                })?;
+                self.0.push((owners.maps.clone(), made.user));
+                self.0.len() - 1
+            }
+        };
+        Ok(self.0[number].1.as_fd())
+    }
 }
 
 /// A container's part of the share, taken out again when it is dropped.
@@ -94,14 +116,18 @@ impl Share {
             follower: Follower::default(),
         };
         let mut followed = Vec::new();
+        let mut users = Users::default();
         make_directory(&self.mount, &root, 0o755)?;
-        share.mounts.push(self.bind(rootfs, &root, true, read_only)?);
+        share.mounts.push(self.bind(rootfs, &root, (true, read_only), None)?);
         for (number, volume) in volumes.iter().enumerate() {
             let Volume::Files(volume) = volume else { continue };
             let path = volume_path(container, number);
             self.make_place(volume, &path)?;
             let follows = volume.follows && volume.recursive && volume.is_directory;
-            let mount = self.bind(&volume.source, &path, volume.recursive && !follows, volume.read_only)?;
+            let flags = (volume.recursive && !follows, volume.read_only);
+            let owners =
+                volume.owners.as_ref().map(|owners| Ok::<_, Error>((users.of(owners)?, owners.recursive)));
+            let mount = self.bind(&volume.source, &path, flags, owners.transpose()?)?;
             if follows {
                 followed.push(self.follow(volume, &mount, container, number)?);
             }
@@ -122,8 +148,14 @@ impl Share {
         made.map_err(|e| Error::internal(format!("make {path} in the share")).because(e))
     }
 
-    fn bind(&self, source: &Pinned, path: &str, recursive: bool, read_only: ReadOnly) -> Result<Held> {
-        let bound = self.mount.place().bind(source, Path::new(path), recursive, read_only);
+    fn bind(
+        &self,
+        source: &Pinned,
+        path: &str,
+        flags: (bool, ReadOnly),
+        owners: Option<(BorrowedFd<'_>, bool)>,
+    ) -> Result<Held> {
+        let bound = self.mount.place().bind(source, Path::new(path), flags, owners);
         bound.map_err(|e| {
             Error::internal(format!("bind {} to {path} in the share", source.path().display())).because(e)
         })

@@ -47,9 +47,9 @@ impl StateDir {
         let path = path(namespace, sandbox);
         remove(&path);
         let state = StateDir { path };
-        for dir in [SHARE, SOCKETS] {
-            make_dir(&state.path.join(dir), 0o700)?;
-        }
+        make_dir(&state.path.join(SOCKETS), 0o700)?;
+        // The guest's root directory, which the users there must get through. On the host, the directory above it lets in root alone.
+        make_dir(&state.path.join(SHARE), 0o711)?;
         Ok(state)
     }
 

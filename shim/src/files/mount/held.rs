@@ -69,7 +69,8 @@ impl AsFd for Held {
 impl Place {
     /// Shows `source`, a directory or file of the host's, at `path` below this: without devices and set-user-id programs,
     /// which a guest has no business opening on the host, and as read-only as asked. It has these flags before anybody
-    /// sees it: where a mount propagates to, it takes along the flags that it has then, and no later change follows.
+    /// sees it: where a mount propagates to, it takes along the flags that it has then, and no later change follows. `owners` is the
+    /// user namespace whose ids its files belong to, and whether those of the mounts below it do, too.
     ///
     /// # Errors
     /// When `path` leads nowhere, through a link, or out of this; and the mount's. Nothing stays mounted.
@@ -77,11 +78,19 @@ impl Place {
         &self,
         source: impl AsFd,
         path: &Path,
-        recursive: bool,
-        read_only: ReadOnly,
+        (recursive, read_only): (bool, ReadOnly),
+        owners: Option<(BorrowedFd<'_>, bool)>,
     ) -> io::Result<Held> {
         let tree = tree::clone(source, recursive)?;
         tree::restrict(&tree, recursive, read_only)?;
+        if let Some((users, everywhere)) = owners {
+            tree::map_owners(&tree, recursive && everywhere, users).map_err(|e| {
+                io::Error::new(
+                    e.kind(),
+                    format!("give its files other owners, which not every file system can: {e}"),
+                )
+            })?;
+        }
         Held::attach(&self.namespace, tree, pin::beneath(&self.mount, path)?)
     }
 

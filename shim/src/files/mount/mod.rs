@@ -3,6 +3,7 @@
 mod held;
 mod model;
 mod namespace;
+mod remapped;
 mod rootfs;
 mod table;
 pub mod tree;

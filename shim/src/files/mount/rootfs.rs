@@ -11,7 +11,11 @@ use std::{
 use containerd_shim_protos::types::mount::Mount;
 use log::warn;
 
-use super::{mount_of, tree, unmount};
+use super::{
+    mount_of,
+    remapped::{Layers, Remapped},
+    tree, unmount,
+};
 use crate::{
     error::{Error, Result},
     files::pin::{self, Pinned},
@@ -36,7 +40,14 @@ impl Mounted {
         let mut mounted = Vec::new();
         for mount in mounts {
             let what = format!("mount {} from {} on", mount.type_, mount.source);
-            let (mount, late) = Late::part(mount);
+            let (mut mount, late) = Late::part(mount);
+            let users = match Remapped::part(&mut mount)? {
+                Some(remapped) => Some(remapped.users().map_err(|e| failed(&what, e))?),
+                None => None,
+            };
+            let layers = users.as_ref().filter(|_| mount.type_ == "overlay");
+            let layers = layers.map(|users| Layers::mount(&mut mount, users, bundle)).transpose();
+            let layers = layers.map_err(|e| failed(&what, e))?;
             attach(mount, pin::path_of(&place)).map_err(|e| failed(&what, e))?;
             let uppermost = bundle.beneath(path).map_err(|e| failed(&what, e))?;
             let mount_of = |root| mount_of(root).map_err(|e| failed(&what, e));
@@ -46,6 +57,11 @@ impl Mounted {
             mounted.insert(0, Mounted(uppermost.clone()));
             late.apply(&uppermost).map_err(|e| failed(&what, e))?;
             rootfs = uppermost;
+            if let Some(users) = users.filter(|_| layers.is_none()) {
+                remap(&rootfs, users).map_err(|e| failed(&what, e))?;
+                rootfs = bundle.beneath(path).map_err(|e| failed(&what, e))?;
+                mounted.insert(0, Mounted(rootfs.clone()));
+            }
         }
         Ok((mounted, rootfs))
     }
@@ -116,6 +132,13 @@ impl Late {
         }
         Ok(())
     }
+}
+
+/// Mounts a copy of `mounted` on itself whose files belong to the ids of `users`: a mount that is somewhere keeps its owners.
+fn remap(mounted: &Pinned, users: impl AsFd) -> io::Result<()> {
+    let copy = tree::clone(mounted, false)?;
+    tree::map_owners(&copy, false, users)?;
+    tree::attach(&copy, mounted)
 }
 
 /// Mounts one of a rootfs's mounts on `place`, the path of a descriptor, on a thread of its own: for a long list of overlay

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use super::ReadOnly;
 
-pub use linux::mount_tree::clone;
+pub use linux::mount_tree::{clone, map_owners};
 
 /// Takes devices and set-user-id programs from `tree`, and writing if so asked, and cuts it off
 /// from what is mounted below its source later.

@@ -19,6 +19,7 @@ fn volume(path: &Path) -> BundleVolume {
         recursive: true,
         read_only: ReadOnly::Nothing,
         follows: false,
+        owners: None,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use linux::user_namespace::IdMaps;
 use log::info;
 use tokio::task::spawn_blocking;
 
@@ -30,6 +31,7 @@ use crate::{
 struct Plan {
     config: Config,
     network: NetworkNamespace,
+    users: Option<IdMaps>,
     cgroup: Option<PathBuf>,
     root: Root,
     hooks: ContainerHooks,
@@ -49,6 +51,7 @@ impl Plan {
         let config = Config::load(&new.options)?;
         let config = config.of_container(&annotations, bundle::origin(&spec, id), bundle::limits(&spec))?;
         let network = bundle::network_namespace(&spec);
+        let users = bundle::user_namespace(&spec)?;
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         let root = bundle::rootfs_of(&spec, &new.bundle, !new.rootfs.is_empty())?;
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
@@ -59,7 +62,7 @@ impl Plan {
         }
         let spec = serde_json::to_vec(&guest.spec)
             .map_err(|e| Error::internal("encode the guest's spec").because(e))?;
-        Ok(Plan { config, network, cgroup, root, hooks, policy, guest, spec })
+        Ok(Plan { config, network, users, cgroup, root, hooks, policy, guest, spec })
     }
 }
 
@@ -81,7 +84,7 @@ impl<H: Host> KrunSandbox<H> {
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
         failpoint!("create.stdio");
         let published = Bound::bind(&plan.config.ports)?;
-        let Plan { config, network, cgroup, root, hooks, policy, guest, spec } = plan;
+        let Plan { config, network, users, cgroup, root, hooks, policy, guest, spec } = plan;
         let volumes = guest.volumes;
         let sockets = volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
             Volume::Socket(socket) => Some((number, socket.clone())),
@@ -93,8 +96,9 @@ impl<H: Host> KrunSandbox<H> {
         let built = async {
             let (rootfs, anchor) =
                 self.take_place(&mut side, &new, (cgroup, root), &network, &policy).await?;
-            let (vm, follower, watched) =
-                self.join(&mut side, &new.id, (&config, &policy), anchor.pid(), (rootfs, volumes)).await?;
+            let (vm, follower, watched) = self
+                .join(&mut side, &new.id, (&config, &policy, users), anchor.pid(), (rootfs, volumes))
+                .await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
                 published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
@@ -168,7 +172,7 @@ impl<H: Host> KrunSandbox<H> {
         &self,
         side: &mut HostSide<H>,
         id: &str,
-        (config, policy): (&Config, &HostPolicy),
+        (config, policy, users): (&Config, &HostPolicy, Option<IdMaps>),
         anchor: u32,
         (rootfs, volumes): (Pinned, Vec<Volume>),
     ) -> Result<(Arc<Vm<H>>, Follower, Watched)> {
@@ -176,6 +180,7 @@ impl<H: Host> KrunSandbox<H> {
         let vm = match &*slot {
             Some(vm) => {
                 network::check(&config.ports, vm.network())?;
+                vm.check_users(users.as_ref())?;
                 vm.clone()
             }
             None => {
@@ -185,7 +190,7 @@ impl<H: Host> KrunSandbox<H> {
                 let machine = blocking("prepare the VM", move || {
                     host.machine((&names.0, &names.1), &config, anchor, profile.as_deref())
                 });
-                let vm = Arc::new(Vm::new(&self.sandbox, machine.await?));
+                let vm = Arc::new(Vm::new(&self.sandbox, machine.await?, users));
                 // From here on the VM is undone with the container.
                 side.vm = Some(vm.clone());
                 if vm.network() != Choice::TapAtStart {

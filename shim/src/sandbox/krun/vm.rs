@@ -13,6 +13,7 @@ use guest_protocol::{
     api,
     failure::{CallError, one_line},
 };
+use linux::user_namespace::{IdMaps, Range};
 use log::{error, info, warn};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
@@ -58,6 +59,8 @@ pub struct Vm<H: Host> {
     dialer: Dialer,
     numbers: StreamNumbers,
     sandbox: String,
+    /// Its user namespace, which its containers may have.
+    users: Option<IdMaps>,
     attendant: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -65,9 +68,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+fn ranges(ranges: Option<&[Range]>) -> Vec<api::IdRange> {
+    let of = |range: &Range| api::IdRange {
+        inside: range.inside,
+        outside: range.outside,
+        length: range.length,
+        ..Default::default()
+    };
+    ranges.unwrap_or_default().iter().map(of).collect()
+}
+
 impl<H: Host> Vm<H> {
     /// A VM of `sandbox` that is not launched yet.
-    pub fn new(sandbox: &str, machine: H::Machine) -> Vm<H> {
+    pub fn new(sandbox: &str, machine: H::Machine, users: Option<IdMaps>) -> Vm<H> {
         let (boot, watched) = watch::channel(Boot::Awaited);
         let numbers = StreamNumbers::default();
         Vm {
@@ -77,7 +90,22 @@ impl<H: Host> Vm<H> {
             dialer: Dialer::new(watched, numbers.clone()),
             numbers,
             sandbox: sandbox.to_owned(),
+            users,
             attendant: Mutex::default(),
+        }
+    }
+
+    /// Whether a container may have `users` for its user namespace: what belongs to a user namespace, as a pod's other namespaces do,
+    /// can be joined from within it alone.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` when the VM has another.
+    pub fn check_users(&self, users: Option<&IdMaps>) -> Result<()> {
+        match users {
+            Some(users) if self.users.as_ref() != Some(users) => Err(Error::invalid(
+                "linux.uidMappings, linux.gidMappings: a pod's containers have the user namespace of its sandbox",
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -142,6 +170,8 @@ impl<H: Host> Vm<H> {
         let request = api::ConfigureRequest {
             realtime_ns: clock::now_ns(),
             network: self.machine.guest_network().into(),
+            users: ranges(self.users.as_ref().map(|maps| maps.users.as_slice())),
+            groups: ranges(self.users.as_ref().map(|maps| maps.groups.as_slice())),
             ..Default::default()
         };
         let configured = guest.client.configure(context::with_duration(CALL), &request).await?;
