@@ -18,6 +18,20 @@ use crate::io::poll;
 /// How long a cgroup may take to freeze or to empty before that is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The directory of a container's cgroup, and that of the cgroup that its first process is in.
+pub type Places = [PathBuf; 2];
+
+/// Moves this process there. A container that manages cgroups itself has moved its first process into a child of its cgroup, and
+/// the kernel then takes no process in the parent: join the first process.
+pub fn join(places: &Places) -> Result<()> {
+    let join = |cgroup: &PathBuf| fs::write(cgroup.join("cgroup.procs"), "0");
+    match join(&places[0]) {
+        Err(err) if err.raw_os_error() == Some(libc::EBUSY) => join(&places[1]),
+        done => done,
+    }
+    .with_context(|| format!("join the cgroup {}", places[0].display()))
+}
+
 /// The cgroup of one container.
 #[derive(Debug, Clone)]
 pub struct Cgroup(PathBuf);
@@ -28,10 +42,6 @@ impl Cgroup {
         Cgroup(Path::new(CGROUP_ROOT).join(path.strip_prefix("/").unwrap_or(path)))
     }
 
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
     pub fn read(&self, file: &str) -> Option<String> {
         fs::read_to_string(self.0.join(file)).ok()
     }
@@ -39,6 +49,14 @@ impl Cgroup {
     pub fn write(&self, file: &str, value: &str) -> Result<()> {
         let path = self.0.join(file);
         fs::write(&path, value).with_context(|| format!("write {value:?} to {}", path.display()))
+    }
+
+    /// Where to [`join`] it. `first` is the container's first process, which has not been reaped.
+    pub fn places(&self, first: i32) -> Result<Places> {
+        let path = format!("/proc/{first}/cgroup");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let current = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        Ok([self.0.clone(), Path::new(CGROUP_ROOT).join(current)])
     }
 
     /// Every process in it and in the cgroups below it.

@@ -195,8 +195,9 @@ async fn make(
             if !own_pids && let Err(err) = cgroup.clear().await {
                 log::warn!("{err:#}");
             }
-            volumes.release().await;
+            let volumes = volumes.end().await;
             mounts.release();
+            drop(volumes);
             cgroup.oom_kills() > 0
         }
     };

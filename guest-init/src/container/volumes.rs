@@ -1,8 +1,8 @@
 //! The volumes of a container that the host watches, as mounts of PID 1's own: the container's own kernel objects (its mount
 //! namespace has the one instance of each volume's file system), out of the reach of what the container mounts or unmounts.
 //!
-//! They are copied in the container's mount namespace when the container is made, before anything of it runs. They must be
-//! let go before the container's mounts are.
+//! They are copied in the container's mount namespace when the container is made, before anything of it runs. A container may have unmounted one: then they are the
+//! last, and must be let go as the container's mounts are ([`super::held_mounts`]).
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -27,8 +27,9 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 
 use super::look_again;
+use crate::cgroup::Cgroup;
 use crate::process::fork::{EXTRA_FD, fork};
-use crate::process::reaper::Reaper;
+use crate::process::{Process, reaper::Reaper};
 
 /// How many volumes of a container are watched: one message takes two descriptors of each. Source: unix(7), SCM_MAX_FD (253).
 const MOST: usize = 120;
@@ -119,21 +120,28 @@ impl Volumes {
     }
 
     /// Has the kernel look again at what `request` names, in a fork: a file system of the host may hang.
-    pub async fn look_again(&self, reaper: &Reaper, request: LookAgainRequest) -> Result<()> {
+    pub async fn look_again(
+        &self,
+        reaper: &Reaper,
+        request: LookAgainRequest,
+        (cgroup, first): (&Cgroup, &Process),
+    ) -> Result<()> {
         let ended = self.ended.notified();
         let looking = self.looking.clone().lock_owned().await;
         let began = std::time::Instant::now();
         let helper = {
             let volumes = self.lock();
-            if volumes.is_empty() {
+            if volumes.is_empty() || first.has_ended() {
                 return Ok(());
             }
+            let places = cgroup.places(first.pid)?;
             let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
             let extra: Vec<BorrowedFd<'_>> =
                 volumes.iter().flat_map(|volume| [volume.mount.as_fd(), volume.read_only.as_fd()]).collect();
             let numbers: Vec<u32> = volumes.iter().map(|volume| volume.number).collect();
             let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-            fork(reaper, stdio, &extra, |_| look_again::run(&request, &numbers)).context("fork PID 1")?
+            fork(reaper, stdio, &extra, |_| look_again::run(&request, &numbers, (cgroup, &places)))
+                .context("fork PID 1")?
         };
         // It is ended when this is, and counts until it has gone: who hangs has no second one beside it.
         let _kill = helper.kill_on_drop().context("open a pidfd of the helper process")?;
@@ -153,12 +161,13 @@ impl Volumes {
         Ok(())
     }
 
-    /// Lets go of the volumes, and ends a look that is under way.
-    pub async fn release(&self) {
-        self.lock().clear();
+    /// Ends a look that is under way, and answers the volumes, to be let go when the host has answered all requests about them.
+    pub async fn end(&self) -> Vec<Volume> {
+        let volumes = std::mem::take(&mut *self.lock());
         self.ended.notify_waiters();
         // The helper that was killed holds them until it has gone, which it does at once but for a host that hangs.
         let _ = tokio::time::timeout(ENDED, self.looking.lock()).await;
+        volumes
     }
 }
 

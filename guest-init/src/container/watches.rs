@@ -1,4 +1,4 @@
-//! What processes of the VM watch with inotify, as /proc tells it. Source: proc_pid_fdinfo(5), Documentation/filesystems/proc.rst.
+//! What processes of a container watch with inotify, as /proc tells it. Source: proc_pid_fdinfo(5), Documentation/filesystems/proc.rst.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,13 +28,10 @@ pub struct Watch {
     handle: FileHandle,
 }
 
-/// All watched files.
-pub fn find() -> BTreeSet<Watch> {
+/// The files that these processes watch.
+pub fn find(processes: &[u32]) -> BTreeSet<Watch> {
     let (mut found, mut descriptors) = (BTreeSet::new(), 0);
-    for process in entries("/proc") {
-        if !process.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
+    for process in processes {
         for descriptor in entries(&format!("/proc/{process}/fd")) {
             descriptors += 1;
             if descriptors > DESCRIPTORS {

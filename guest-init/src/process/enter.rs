@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use libcontainer::capabilities;
@@ -17,6 +16,7 @@ use libcontainer::seccomp::initialize_seccomp;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::errno::Errno;
 
+use crate::cgroup;
 use crate::io::{console, terminal};
 use crate::process::{
     env,
@@ -38,8 +38,8 @@ pub struct Job {
     pub seccomp: Option<LinuxSeccomp>,
     /// CLONE_NEW* of each namespace of the container that is not PID 1's.
     pub namespaces: libc::c_int,
-    /// The directory of the container's cgroup, and that of the cgroup that its first process is in now.
-    pub cgroups: [PathBuf; 2],
+    /// The cgroups to join.
+    pub cgroups: cgroup::Places,
 }
 
 /// Runs in the fork; its fds 0-2 are the process's, unless it gets a terminal.
@@ -64,7 +64,7 @@ fn enter(job: &Job) -> Result<()> {
         fs::write("/proc/self/oom_score_adj", score.to_string())
             .with_context(|| format!("set oom_score_adj to {score}"))?;
     }
-    join_cgroup(&job.cgroups)?;
+    cgroup::join(&job.cgroups)?;
     limits::allow(&job.rlimits).context("allow its limits")?;
     // SAFETY: takes plain numbers.
     Errno::result(unsafe { libc::setns(INIT_PIDFD, job.namespaces) })
@@ -88,17 +88,6 @@ fn become_its_root() -> Result<()> {
         .and_then(|_| user())
         .context("become the container's root")?;
     Ok(())
-}
-
-/// A container that manages cgroups itself has moved its first process into a child of its cgroup, and the kernel then
-/// takes no process in the parent: join the first process there.
-fn join_cgroup(cgroups: &[PathBuf; 2]) -> Result<()> {
-    let join = |cgroup: &PathBuf| fs::write(cgroup.join("cgroup.procs"), "0");
-    match join(&cgroups[0]) {
-        Err(err) if err.raw_os_error() == Some(libc::EBUSY) => join(&cgroups[1]),
-        done => done,
-    }
-    .with_context(|| format!("join the cgroup {}", cgroups[0].display()))
 }
 
 fn second_fork(job: &Job, reporter: &Reporter) -> Result<i32> {

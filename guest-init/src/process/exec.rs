@@ -1,9 +1,7 @@
 //! Execs: more processes in a running container.
 
-use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -12,7 +10,6 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec
 use linux::pidfd::Pidfd;
 use nix::unistd::Pid;
 
-use crate::boot::mounts::CGROUP_ROOT;
 use crate::container::{Container, Exec, spec};
 use crate::io::{console, stdio::Wiring};
 use crate::process::{
@@ -136,7 +133,7 @@ fn job(container: &Container, process: ProcessSpec) -> Result<enter::Job, Fault>
         rlimits,
         seccomp: linux.and_then(|linux| linux.seccomp().clone()),
         namespaces: namespaces.iter().fold(0, |flags, ns| flags | flag(ns.typ())),
-        cgroups: [container.cgroup.path().to_owned(), current_cgroup(container.init.pid)?],
+        cgroups: container.cgroup.places(container.init.pid)?,
         process,
     })
 }
@@ -152,12 +149,4 @@ fn flag(kind: LinuxNamespaceType) -> libc::c_int {
         LinuxNamespaceType::Network => libc::CLONE_NEWNET,
         LinuxNamespaceType::Time => 0x80,
     }
-}
-
-/// The directory of the cgroup that `pid` is in.
-fn current_cgroup(pid: i32) -> Result<PathBuf, Fault> {
-    let path = format!("/proc/{pid}/cgroup");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let cgroup = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    Ok(Path::new(CGROUP_ROOT).join(cgroup))
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("watch-volumes", volumes).image(DEBIAN),
     Scenario::new("watch-pod", pod).image(DEBIAN).long().timeout(400),
+    Scenario::new("watch-greedy", greedy).image(DEBIAN).krun_only("runc has nothing to watch").timeout(400),
     Scenario::new("watch-refused", refused).long().krun_only("runc has nothing to watch"),
     Scenario::new("watch-tail", tail).image(DEBIAN).long(),
     Scenario::new("watch-checkout", checkout).image(DEBIAN).long().timeout(400),
@@ -69,17 +70,6 @@ fn source(ctx: &Ctx, name: &str) -> Result<std::path::PathBuf> {
     Ok(source)
 }
 
-/// `ctr run`'s flags for `flags`, with watching switched on.
-fn watching<'a>(ctx: &Ctx, config: &'a mut String, flags: &[&'a str]) -> Result<Vec<&'a str>> {
-    if !ctx.krun() {
-        return Ok(flags.to_vec());
-    }
-    let path = ctx.work("watching.toml");
-    fs::write(&path, "watch_volumes = true\n").context("configure")?;
-    *config = path.display().to_string();
-    Ok([flags, &["--runtime-config-path", config]].concat())
-}
-
 fn volume(source: &Path, target: &str, access: &str) -> String {
     format!("type=bind,src={},dst={target},options=rbind:{access}", source.display())
 }
@@ -99,8 +89,6 @@ fn volumes(ctx: &Ctx) -> Result<Outcome> {
     let volumes =
         [volume(&source, "/rw", "rw"), volume(&source, "/ro", "ro"), volume(&single, "/single", "ro")];
     let flags: Vec<_> = volumes.iter().flat_map(|volume| ["--mount", volume]).chain(["--rm"]).collect();
-    let mut config = String::new();
-    let flags = watching(ctx, &mut config, &flags)?;
     let args = ["python3", "-c", WATCH, "rw=/rw", "ro=/ro", "single=/single"];
     let mut running = ctx.run(&flags, DEBIAN, &ctx.id(""), &args).spawn()?;
     running.wait_for_stdout("ready")?;
@@ -164,12 +152,9 @@ fn pod(ctx: &Ctx) -> Result<Outcome> {
     let (first, second) = (ctx.id("first"), ctx.id("second"));
     let group = format!("{GROUP}={first}");
     let (both, own_volume) = (volume(&shared, "/both", "rw"), volume(&own, "/own", "ro"));
-    let mut config = String::new();
-    let flags = watching(ctx, &mut config, &["-d", "--annotation", &group, "--mount", &both])?;
+    let flags = ["-d", "--annotation", &group, "--mount", &both];
     ctx.run(&flags, BUSYBOX, &first, &["sleep", "1000"]).run()?.ok()?;
-    let mut config = String::new();
     let flags = ["--rm", "--annotation", &group, "--mount", &both, "--mount", &own_volume];
-    let flags = watching(ctx, &mut config, &flags)?;
     let args = ["python3", "-c", WATCH, "both=/both", "own=/own"];
     let mut running = ctx.run(&flags, DEBIAN, &second, &args).spawn()?;
     running.wait_for_stdout("ready")?;
@@ -197,29 +182,86 @@ fn pod(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A volume that cannot be watched does not keep its container from running; without the setting none is watched.
+/// Has thousands of watches, each by 40,000 descriptors.
+const GREEDY: &str = "
+import ctypes, os, signal
+libc = ctypes.CDLL(None)
+watched = libc.inotify_init1(0)
+os.mkdir('/dev/shm/watched')
+for number in range(5000):
+    name = f'/dev/shm/watched/{number}'
+    open(name, 'w').close()
+    libc.inotify_add_watch(watched, name.encode(), 2)
+for _ in range(40):
+    if os.fork() == 0:
+        try:
+            while True: os.dup(watched)
+        except OSError:
+            signal.pause()
+print('ready', flush=True)
+signal.pause()
+";
+
+/// Takes all groups of fanotify that its user may have.
+const GROUPS: &str = "
+import ctypes, signal
+libc = ctypes.CDLL(None, use_errno=True)
+count = 0
+while libc.fanotify_init(0, 0) >= 0: count += 1
+print('taken', count, ctypes.get_errno(), flush=True)
+signal.pause()
+";
+
+/// A neighbour in the pod with very many watches, and a host whose root has taken all groups of fanotify, keep nobody waiting.
+fn greedy(ctx: &Ctx) -> Result<Outcome> {
+    let mut groups = Cmd::new(&["python3", "-c", GROUPS]).spawn()?;
+    groups.wait_for_stdout("taken")?;
+    let source = source(ctx, "source")?;
+    let (first, second) = (ctx.id("first"), ctx.id("second"));
+    let group = format!("{GROUP}={first}");
+    let own = volume(&source, "/own", "rw");
+    let mut neighbour = ctx.python(&["--annotation", &group], &first, GREEDY).spawn()?;
+    neighbour.wait_for_stdout("ready")?;
+    let flags = ["--rm", "--annotation", &group, "--mount", &own];
+    let mut running = ctx.run(&flags, DEBIAN, &second, &["python3", "-c", WATCH, "own=/own"]).spawn()?;
+    running.wait_for_stdout("ready")?;
+    ensure!(
+        marks(&first)? > 0,
+        "the volume is not watched: {}",
+        String::from_utf8_lossy(&groups.stdout_now())
+    );
+    let lines = ["own file two:3", "own top woken", "own file woken"];
+    seen(&running, "the host's change", &lines, || replace(&source.join("file"), "two"))?;
+    fs::write(source.join("end"), "").context("write a file")?;
+    running.finish()?.ok()?;
+    ctx.kill(&first, "SIGKILL")?.ok()?;
+    neighbour.finish()?.expect_status(137)?;
+    Cmd::new(&["kill", &groups.pid().to_string()]).run()?.ok()?;
+    groups.finish()?;
+    Ok(Outcome::Passed)
+}
+
+/// A volume that cannot be watched does not keep its container from running; where that is switched off, none is watched.
 fn refused(ctx: &Ctx) -> Result<Outcome> {
     let log = containerd_log::mark();
     let unwatchable = volume(Path::new("/sys/kernel"), "/there", "ro");
-    let mut config = String::new();
-    ctx.sh(
-        &watching(ctx, &mut config, &["--mount", &unwatchable])?,
-        &ctx.id("sys"),
-        "ls /there >/dev/null && echo works",
-    )
-    .run()?
-    .ok()?
-    .printed("works\n")?;
+    ctx.sh(&["--mount", &unwatchable], &ctx.id("sys"), "ls /there >/dev/null && echo works")
+        .run()?
+        .ok()?
+        .printed("works\n")?;
     let told = log.since()?.matches("cannot be watched").count();
     ensure!(told == 1, "the log has {told} lines about a volume that cannot be watched");
 
     let source = source(ctx, "source")?;
     let mount = volume(&source, "/there", "rw");
+    let config = ctx.work("config.toml");
+    fs::write(&config, "watch_volumes = false\n").context("configure")?;
+    let config = config.display().to_string();
     let (id, flags) = (ctx.id("off"), ["-d", "--mount", &mount]);
-    ctx.run(&flags, BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    let off = [&flags[..], &["--runtime-config-path", &config]].concat();
+    ctx.run(&off, BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
     ensure!(marks(&id)? == 0, "volumes are watched though nobody has asked for it");
     ctx.end(&id)?;
-    let flags = watching(ctx, &mut config, &flags)?;
     ctx.run(&flags, BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
     ensure!(marks(&id)? > 0, "volumes are not watched");
     ctx.end(&id)?;
@@ -239,8 +281,8 @@ fn tail(ctx: &Ctx) -> Result<Outcome> {
     let source = source(ctx, "source")?;
     let log = source.join("log");
     fs::write(&log, "before\n").context("write a log")?;
-    let (mount, mut config) = (volume(&source, "/there", "ro"), String::new());
-    let flags = watching(ctx, &mut config, &["--rm", "--mount", &mount])?;
+    let mount = volume(&source, "/there", "ro");
+    let flags = ["--rm", "--mount", &mount];
     let args = ["tail", "-n", "1", "-F", "/there/log"];
     let id = ctx.id("");
     let mut running = ctx.run(&flags, DEBIAN, &id, &args).spawn()?;
@@ -288,8 +330,8 @@ fn checkout(ctx: &Ctx) -> Result<Outcome> {
         Ok(())
     };
     write("one").context("make a tree")?;
-    let (mount, mut config) = (volume(&source, "/there", "ro"), String::new());
-    let flags = watching(ctx, &mut config, &["--mount", &mount])?;
+    let mount = volume(&source, "/there", "ro");
+    let flags = ["--mount", &mount];
     let mut running = ctx.python(&flags, &ctx.id(""), CHECKOUT).timeout(200).spawn()?;
     running.wait_for_stdout("old 10")?;
     seen_within(MANY_SOON, &running, "2,000 files", &["old 0"], || {
@@ -304,8 +346,8 @@ fn checkout(ctx: &Ctx) -> Result<Outcome> {
 fn storm(ctx: &Ctx) -> Result<Outcome> {
     let source = source(ctx, "source")?;
     let id = ctx.id("");
-    let (mount, mut config) = (volume(&source, "/rw", "rw"), String::new());
-    let flags = watching(ctx, &mut config, &["--rm", "--mount", &mount])?;
+    let mount = volume(&source, "/rw", "rw");
+    let flags = ["--rm", "--mount", &mount];
     let mut running = ctx.run(&flags, DEBIAN, &id, &["python3", "-c", WATCH, "rw=/rw"]).spawn()?;
     running.wait_for_stdout("ready")?;
     let memory = || -> Result<u64> {

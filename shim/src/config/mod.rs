@@ -87,7 +87,7 @@ impl Default for Config {
             memory_fixed: false,
             network: network::Mode::Auto,
             anti_spoofing: true,
-            watch_volumes: false,
+            watch_volumes: true,
             ports: Vec::new(),
             libkrunfw: None,
             guest_init: None,

@@ -23,12 +23,16 @@ use std::{
     io::{self, Read},
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::Path,
+    process, thread,
     time::Duration,
 };
 
 use guest_protocol::{api, failure::CallError};
 use log::{info, warn};
-use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MaskFlags};
+use nix::{
+    errno::Errno,
+    sys::fanotify::{EventFFlags, Fanotify, InitFlags, MaskFlags},
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     task::spawn_blocking,
@@ -179,9 +183,20 @@ impl Watched {
     fn mark_all(&mut self) {
         let Some(group) = &self.group else { return };
         self.left = DIRECTORIES;
-        for volume in &self.volumes {
-            // What is found is not news.
-            volume.mark_below(group, Path::new(""), &mut self.left, |_, _| {});
+        // Each has its share of them, and then those that need more what the others left.
+        let mut all: Vec<_> = self.volumes.iter().map(|volume| (volume, 0)).collect();
+        for _ in 0..2 {
+            let mut count = all.len();
+            all.retain_mut(|(volume, has)| {
+                let most = *has + self.left / count;
+                let mut left = most;
+                // What is found is not news.
+                volume.mark_below(group, Path::new(""), &mut left, |_, _| {});
+                self.left -= (most - left).saturating_sub(*has);
+                *has = most - left;
+                count -= 1;
+                left == 0
+            });
         }
         let was_full = std::mem::replace(&mut self.is_full, self.left == 0);
         if self.is_full && !was_full {
@@ -292,8 +307,33 @@ async fn tell(guest: &Guest, request: api::LookAgainRequest) -> io::Result<ttrpc
     call.await.map_err(io::Error::other)
 }
 
-/// A new group. Its own bounds hold, not those of the user, whose marks are others' too.
+/// A new group. Its own bounds hold, not those of a user: the kernel counts it for one that only this process has, as the groups
+/// that a user may have (128; proc_sys_fs(5)) are few, and root's are other programs' too.
 fn group() -> io::Result<Fanotify> {
+    let made = thread::Builder::new().name("watch".to_owned()).spawn(|| {
+        // This thread ends after it.
+        become_user(FIRST_UID + process::id())?;
+        init()
+    });
+    made?.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+}
+
+/// As `vmm/src/jail/user.rs` has it: nobody has such ids, and no two processes the same.
+const FIRST_UID: u32 = 0xf000_0000;
+
+/// Gives the calling thread another effective user, and leaves it its capabilities.
+fn become_user(uid: u32) -> io::Result<()> {
+    const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) })?;
+    let unchanged = libc::uid_t::MAX;
+    // Not the C library's: that one changes all threads.
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, unchanged, uid, unchanged) })?;
+    Ok(())
+}
+
+fn init() -> io::Result<Fanotify> {
     let report = InitFlags::from_bits_retain(libc::FAN_REPORT_DFID_NAME | libc::FAN_REPORT_FID);
     let flags = InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK | InitFlags::FAN_UNLIMITED_MARKS | report;
     Ok(Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?)
