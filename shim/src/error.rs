@@ -57,6 +57,16 @@ impl Error {
         matches!(cause, Some(CallError::Late))
     }
 
+    /// There is no such program; `message` is runc's.
+    pub fn command_not_found(message: impl Into<String>) -> Error {
+        Error { reason: Reason::COMMAND_NOT_FOUND, ..Error::internal(message) }
+    }
+
+    /// It is no program; `message` is runc's.
+    pub fn command_not_executable(message: impl Into<String>) -> Error {
+        Error { reason: Reason::COMMAND_NOT_EXECUTABLE, ..Error::internal(message) }
+    }
+
     /// The exit status of a container that could not be made: its command's, if that was why.
     pub fn exit_status(&self) -> u32 {
         command_status(self.reason).map_or(NO_STATUS, u32::from)

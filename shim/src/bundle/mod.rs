@@ -4,6 +4,7 @@ mod apparmor;
 mod devices;
 mod enforcement;
 mod exec;
+pub mod executable;
 mod load;
 mod mounts;
 mod policy;

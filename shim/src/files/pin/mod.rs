@@ -10,6 +10,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the module that resolves paths")]
 
 mod below;
+mod inside;
 mod named;
 mod socket;
 
@@ -37,6 +38,7 @@ use super::mount;
 use crate::error::{Error, Result};
 
 pub use below::{directory_for, make_directory, make_file, open_regular, remove};
+pub use inside::{Found, Inside, Mounted};
 pub use named::{fifo, log_file, namespace};
 pub use socket::Socket;
 

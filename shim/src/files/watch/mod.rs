@@ -322,6 +322,7 @@ fn group() -> io::Result<Fanotify> {
 const FIRST_UID: u32 = 0xf000_0000;
 
 /// Gives the calling thread another effective user, and leaves it its capabilities.
+#[expect(clippy::disallowed_methods, reason = "a call without a path")]
 fn become_user(uid: u32) -> io::Result<()> {
     const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
     // SAFETY: plain numbers.

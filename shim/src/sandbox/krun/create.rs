@@ -14,7 +14,7 @@ use super::{
     vm::Vm,
 };
 use crate::{
-    bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume},
+    bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume, executable},
     config::Config,
     error::{Error, Result},
     files::{follow::Follower, mount::ReadOnly, pin::Pinned, watch::Watched},
@@ -85,8 +85,7 @@ impl<H: Host> KrunSandbox<H> {
         failpoint!("create.stdio");
         let published = Bound::bind(&plan.config.ports)?;
         let Plan { config, network, users, cgroup, root, hooks, policy, guest, spec } = plan;
-        let volumes = guest.volumes;
-        let sockets = volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
+        let sockets = guest.volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
             Volume::Socket(socket) => Some((number, socket.clone())),
             Volume::Files(_) => None,
         });
@@ -96,6 +95,14 @@ impl<H: Host> KrunSandbox<H> {
         let built = async {
             let (rootfs, anchor) =
                 self.take_place(&mut side, &new, (cgroup, root), &network, &policy).await?;
+            let (checked, id) = (rootfs.clone(), new.id.clone());
+            let volumes = blocking("look for the program", move || {
+                if let Some(process) = guest.spec.process() {
+                    executable::check(process, &executable::files(&guest, &id, checked))?;
+                }
+                Ok(guest.volumes)
+            });
+            let volumes = volumes.await?;
             let (vm, follower, watched) = self
                 .join(&mut side, &new.id, (&config, &policy, users), anchor.pid(), (rootfs, volumes))
                 .await?;
