@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    ffi::CStr,
     fs::File,
     io::{self, ErrorKind, Read},
     os::fd::{FromRawFd, OwnedFd, RawFd},
@@ -17,6 +18,7 @@ use anyhow::{Context, Result};
 use guest_protocol::boot::BootConfig;
 use vm_launcher::{
     Network, VmConfig,
+    kernel::Format,
     order::{self, Order},
     parts,
 };
@@ -29,6 +31,8 @@ pub struct Prepared {
     life: OwnedFd,
     console: Option<OwnedFd>,
     init: &'static [u8],
+    /// A kernel that libkrun reads from its file; without, libkrunfw's or one like it was loaded.
+    kernel: Option<BareKernel>,
     /// Whether the network namespace is the host's.
     on_host: bool,
 }
@@ -49,7 +53,7 @@ impl Prepared {
     /// # Errors
     /// The failing step's; the jail may be half closed, and the process must end.
     pub fn enter_jail(&self) -> Result<()> {
-        jail::enter(self.config(), self.on_host).context("entering the jail")
+        jail::enter(self.config(), self.kernel.is_some(), self.on_host).context("entering the jail")
     }
 
     /// As [`Prepared::enter_jail`], without its last part: for `hostile-vmm`, which has children that each add it.
@@ -57,7 +61,7 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::enter_jail`].
     pub fn enter_unfiltered_jail(&self) -> Result<()> {
-        jail::enter_unfiltered(self.config(), self.on_host).context("entering the jail")
+        jail::enter_unfiltered(self.config(), self.kernel.is_some(), self.on_host).context("entering the jail")
     }
 
     /// The last part of [`Prepared::enter_jail`].
@@ -75,7 +79,7 @@ impl Prepared {
     pub fn run(self) -> Result<Infallible> {
         end_with_parent(self.life).context("starting the thread that watches for the parent's end")?;
         let boot = BootConfig { nonce: self.order.nonce, debug: self.order.config.debug };
-        krun::run(&self.order.config, self.init, &boot, self.console)
+        krun::run(&self.order.config, self.init, &boot, self.kernel.as_ref(), self.console)
     }
 }
 
@@ -113,11 +117,48 @@ fn prepare() -> Result<Prepared> {
     if own_network && config.network == Network::Tsi {
         jail::network::open_all_ports()?;
     }
-    let libkrunfw = parts::Libkrunfw::load(&config.libkrunfw)?;
-    guest_memory::expect(libkrunfw.kernel_end()?);
+    let kernel = match &order.kernel {
+        None => {
+            load(&config.libkrunfw)?;
+            None
+        }
+        Some(kernel) => {
+            // SAFETY: as above; it is there when the order has a kernel.
+            let file = unsafe { inherited(order::KERNEL_FD) };
+            own_kernel(kernel, file).with_context(|| format!("kernel = {}", kernel.path.display()))?
+        }
+    };
     let init = guest_init(&config.guest_init)
         .with_context(|| format!("guest-init at {}", config.guest_init.display()))?;
-    Ok(Prepared { life, console, init, on_host: !own_network, order })
+    Ok(Prepared { life, console, init, kernel, on_host: !own_network, order })
+}
+
+/// A kernel that libkrun reads from its file, and which stays open: libkrun opens it once more, by [`BareKernel::PATH`].
+pub struct BareKernel {
+    /// What it is; never a library.
+    pub format: Format,
+    _file: OwnedFd,
+}
+
+impl BareKernel {
+    /// A link to what is open; nothing is looked up.
+    pub const PATH: &CStr = c"/proc/self/fd/7";
+}
+
+/// Loads a library, or leaves a bare kernel to libkrun.
+fn own_kernel(kernel: &order::Kernel, file: OwnedFd) -> Result<Option<BareKernel>> {
+    if kernel.format == Format::Library {
+        load(Path::new(BareKernel::PATH.to_str()?))?;
+        return Ok(None);
+    }
+    guest_memory::expect(None);
+    Ok(Some(BareKernel { format: kernel.format, _file: file }))
+}
+
+/// Loads a library with a kernel. The jail has no file of it.
+fn load(library: &Path) -> Result<()> {
+    guest_memory::expect(Some(parts::Libkrunfw::load(library)?.kernel_end()?));
+    Ok(())
 }
 
 /// Maps guest-init, and checks it: a bad one would make the guest's kernel panic, with a worse message.

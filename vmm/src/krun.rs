@@ -15,9 +15,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use guest_protocol::boot::{self, BootConfig};
 use krun as ffi;
-use vm_launcher::{Network, Tap, VmConfig, config::SOCKET_NAME};
+use vm_launcher::{Network, Tap, VmConfig, config::SOCKET_NAME, kernel::Format};
 
-use crate::jail;
+use crate::{become_vm::BareKernel, jail};
 
 /// Tag of the virtiofs device that the guest's kernel mounts as its root (libkrun's own name).
 const ROOT_TAG: &CStr = c"/dev/root";
@@ -31,6 +31,9 @@ const KERNEL_PARAMETERS: [&CStr; 1] = [c"initcall_blacklist=jent_mod_init"];
 
 /// With a console, show all kernel messages: libkrun's own parameters contain "quiet".
 const SHOW_EVERYTHING: &CStr = c"ignore_loglevel";
+
+/// For kernels other than libkrunfw's, which have no root by default.
+const ROOT: &CStr = c"root=/dev/root";
 
 /// Mode of PID 1's executable: a regular file, rwxr-xr-x.
 const INIT_MODE: u32 = 0o100_755;
@@ -59,6 +62,7 @@ pub fn run(
     config: &VmConfig,
     init: &'static [u8],
     boot: &BootConfig,
+    kernel: Option<&BareKernel>,
     console: Option<OwnedFd>,
 ) -> Result<Infallible> {
     let level = if config.debug { LOG_LEVEL_INFO } else { LOG_LEVEL_WARN };
@@ -78,7 +82,15 @@ pub fn run(
     if let Network::Tap(taps) = &config.network {
         taps.iter().try_for_each(|tap| add_nic(ctx, tap))?;
     }
+    if config.nested_virt {
+        // SAFETY: plain values.
+        call("krun_set_nested_virt", unsafe { ffi::krun_set_nested_virt(ctx, true) })?;
+    }
     let mut parameters = KERNEL_PARAMETERS.to_vec();
+    if let Some(kernel) = kernel {
+        set_kernel(ctx, kernel)?;
+        parameters.push(ROOT);
+    }
     if let Some(terminal) = console {
         add_console(ctx, terminal)?;
         parameters.push(SHOW_EVERYTHING);
@@ -152,6 +164,24 @@ fn add_console(ctx: u32, terminal: OwnedFd) -> Result<()> {
     call("krun_add_console_port_tty", unsafe {
         ffi::krun_add_console_port_tty(ctx, console, c"".as_ptr(), terminal.into_raw_fd())
     })?;
+    Ok(())
+}
+
+/// Has libkrun boot a kernel from its file, which it opens in `krun_start_enter`. Without a command line of the caller's it uses the
+/// same as for libkrunfw's kernel. Source: `KRUN_KERNEL_FORMAT_*` of libkrun.h. Its "raw" (0) is none of a Linux kernel's formats on
+/// x86_64: it maps the file, read-only, at 2 GiB and begins at its first byte.
+fn set_kernel(ctx: u32, kernel: &BareKernel) -> Result<()> {
+    let format = match kernel.format {
+        Format::Library => bail!("a library is loaded, and not read"),
+        Format::Elf => 1,
+        Format::Bzip2 => 3,
+        Format::Gzip => 4,
+        Format::Zstd => 5,
+    };
+    // SAFETY: a string, a number, and null pointers for no initramfs and no command line.
+    let result =
+        unsafe { ffi::krun_set_kernel(ctx, BareKernel::PATH.as_ptr(), format, ptr::null(), ptr::null()) };
+    call("krun_set_kernel", result)?;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ struct Annotation {
 }
 
 /// Every annotation that exists.
-const ANNOTATIONS: [Annotation; 6] = [
+const ANNOTATIONS: [Annotation; 7] = [
     Annotation {
         name: "cpus",
         in_pods: InPods::ByDefault,
@@ -75,6 +75,15 @@ const ANNOTATIONS: [Annotation; 6] = [
         name: "max_memory_mib",
         in_pods: InPods::Listed,
         set: |config, value| config.set_max_memory_mib(number("max_memory_mib", value)?),
+    },
+    // It opens more of the host's KVM to the guest.
+    Annotation {
+        name: "nested_virt",
+        in_pods: InPods::Listed,
+        set: |config, value| {
+            config.nested_virt = boolean("nested_virt", value)?;
+            Ok(())
+        },
     },
     Annotation { name: "network", in_pods: InPods::ByDefault, set: Config::set_network },
     Annotation {
@@ -185,6 +194,11 @@ fn number(name: &str, value: &str) -> Result<i64> {
     number.map_err(|_| Error::invalid(format!("{name} = {value:?}: must be a whole number")))
 }
 
+fn boolean(name: &str, value: &str) -> Result<bool> {
+    let boolean = value.trim().parse();
+    boolean.map_err(|_| Error::invalid(format!("{name} = {value:?}: must be true or false")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +230,7 @@ mod tests {
             ("memory_mib", "256", Config { memory_mib: 256, memory_fixed: true, ..default.clone() }),
             ("max_cpus", "4", Config { max_cpus: 4, ..default.clone() }),
             ("max_memory_mib", "512", Config { max_memory_mib: 512, ..default.clone() }),
+            ("nested_virt", "true", Config { nested_virt: true, ..default.clone() }),
             ("network", "none", Config { network: network::Mode::None, ..default.clone() }),
             (
                 "ports",
@@ -233,7 +248,7 @@ mod tests {
             (
                 "io.containerd.krun.nonsense",
                 "1",
-                "there are cpus, memory_mib, max_cpus, max_memory_mib, network, ports",
+                "there are cpus, memory_mib, max_cpus, max_memory_mib, nested_virt, network, ports",
             ),
             ("io.containerd.krun.cpus", "0", "must be 1 to 16"),
             ("krun.cpus", "many", "must be a whole number"),
@@ -293,6 +308,16 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_runs_virtual_machines_only_where_that_is_listed() {
+        let listed = Config { enable_annotations: Some(vec!["nested_virt".to_owned()]), ..Config::default() };
+        let key = "io.containerd.krun.nested_virt";
+        let error = by(POD, Config::default(), key, "true").unwrap_err().to_string();
+        assert!(error.contains("in a pod: not allowed by enable_annotations"), "{error}");
+        assert!(by(POD, listed, key, "true").unwrap().nested_virt);
+        assert!(one(key, "yes").unwrap_err().to_string().contains("must be true or false"));
+    }
+
+    #[test]
     fn a_pod_never_opens_ports_of_its_host() {
         let listed = Config { enable_annotations: Some(vec!["ports".to_owned()]), ..Config::default() };
         for config in [Config::default(), listed] {
@@ -307,6 +332,7 @@ mod tests {
     #[test]
     fn no_annotation_names_a_path_or_an_allowance() {
         for name in [
+            "kernel",
             "libkrunfw",
             "guest_init",
             "vmm",

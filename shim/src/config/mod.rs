@@ -60,6 +60,10 @@ pub struct Config {
     pub ports: Vec<network::ports::Port>,
     /// The path of libkrunfw; searched in the usual places when it is not set.
     pub libkrunfw: Option<PathBuf>,
+    /// The path of a kernel in libkrunfw's place.
+    pub kernel: Option<PathBuf>,
+    /// Whether guests may run virtual machines.
+    pub nested_virt: bool,
     /// The path of guest-init; searched likewise.
     pub guest_init: Option<PathBuf>,
     /// The path of krun-vmm; searched likewise.
@@ -90,6 +94,8 @@ impl Default for Config {
             watch_volumes: true,
             ports: Vec::new(),
             libkrunfw: None,
+            kernel: None,
+            nested_virt: false,
             guest_init: None,
             vmm: None,
             debug_console: None,
@@ -113,6 +119,8 @@ struct Layer {
     anti_spoofing: Option<bool>,
     watch_volumes: Option<bool>,
     libkrunfw: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    nested_virt: Option<bool>,
     guest_init: Option<PathBuf>,
     vmm: Option<PathBuf>,
     debug_console: Option<PathBuf>,
@@ -220,6 +228,8 @@ impl Config {
         self.anti_spoofing = layer.anti_spoofing.unwrap_or(self.anti_spoofing);
         self.watch_volumes = layer.watch_volumes.unwrap_or(self.watch_volumes);
         self.libkrunfw = layer.libkrunfw.or(self.libkrunfw.take());
+        self.kernel = layer.kernel.or(self.kernel.take());
+        self.nested_virt = layer.nested_virt.unwrap_or(self.nested_virt);
         self.guest_init = layer.guest_init.or(self.guest_init.take());
         self.vmm = layer.vmm.or(self.vmm.take());
         self.debug_console = layer.debug_console.or(self.debug_console.take());

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use guest_protocol::api;
 use log::{info, warn};
 use tokio::task::spawn_blocking;
-use vm_launcher::{Guest, Vm, VmConfig, VmEnd, find};
+use vm_launcher::{Guest, Kernel, Vm, VmConfig, VmEnd, find, probe};
 
 use super::apparmor;
 use crate::{
@@ -71,9 +71,17 @@ impl KrunMachine {
         apparmor_profile.map_or(Ok(()), apparmor::check)?;
         let network = network::choose(config.network, &Netns::of(anchor)?)?;
         network::check(&config.ports, network)?;
-        vm_launcher::probe::device().map_err(|e| Error::precondition(chain(e)))?;
+        probe::device().map_err(|e| Error::precondition(chain(e)))?;
         let missing = |e: find::NotFound| Error::precondition(chain(e));
-        let libkrunfw = find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?;
+        let kernel = config.kernel.as_deref().map(Kernel::open).transpose();
+        let kernel = kernel.map_err(|e| Error::precondition(chain(e)))?;
+        let libkrunfw = match &kernel {
+            Some(_) => PathBuf::new(),
+            None => find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?,
+        };
+        if config.nested_virt {
+            probe::nested().map_err(|e| Error::precondition(chain(e)))?;
+        }
         let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
         let state = StateDir::create(namespace, sandbox)?;
         failpoint!(blocking "create.state");
@@ -82,6 +90,8 @@ impl KrunMachine {
         let plan = VmConfig {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
+            kernel,
+            nested_virt: config.nested_virt,
             mount_namespace: Some(share.namespace().path()),
             apparmor_profile: apparmor_profile.map(str::to_owned),
             debug: log::max_level() >= log::LevelFilter::Debug,

@@ -15,8 +15,10 @@ use nix::{
     sys::utsname::uname,
 };
 use vm_launcher::{
+    Kernel,
     config::{MIN_MEMORY_MIB, host_memory_mib},
     find,
+    kernel::Format,
     parts::{self, Libkrunfw},
     probe,
 };
@@ -36,6 +38,9 @@ pub struct Arguments {
     /// The library that holds the guest's kernel, if it is not in a usual place
     #[arg(long, value_name = "FILE")]
     libkrunfw: Option<PathBuf>,
+    /// A kernel in libkrunfw's place: a library like it, a vmlinux or a bzImage
+    #[arg(long, value_name = "FILE", conflicts_with = "libkrunfw")]
+    kernel: Option<PathBuf>,
     /// The guest's PID 1, if it is not in a usual place
     #[arg(long, value_name = "FILE")]
     guest_init: Option<PathBuf>,
@@ -63,7 +68,10 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         ("memory", Box::new(memory)),
         ("/dev/kvm", Box::new(device)),
         ("guests", Box::new(guests)),
-        ("libkrunfw", Box::new(|| libkrunfw(arguments.libkrunfw.as_deref()))),
+        match &arguments.kernel {
+            Some(kernel) => ("own kernel", Box::new(|| own_kernel(kernel))),
+            None => ("libkrunfw", Box::new(|| libkrunfw(arguments.libkrunfw.as_deref()))),
+        },
         ("guest-init", Box::new(|| guest_init(arguments.guest_init.as_deref()))),
     ];
     let mut failed = 0;
@@ -173,6 +181,15 @@ fn libkrunfw(configured: Option<&Path>) -> Result<Finding> {
     let path = std::path::absolute(find::libkrunfw(configured)?)?;
     let version = Libkrunfw::load(&path)?.kernel_version()?;
     good(format!("{} (kernel {version})", path.display()))
+}
+
+fn own_kernel(path: &Path) -> Result<Finding> {
+    let path = std::path::absolute(path)?;
+    let kernel = Kernel::open(&path)?;
+    match kernel.format() {
+        Format::Library => libkrunfw(Some(&path)),
+        format => good(format!("{} ({format:?})", path.display())),
+    }
 }
 
 fn guest_init(configured: Option<&Path>) -> Result<Finding> {

@@ -7,6 +7,7 @@ use clap::{Args, builder::RangedU64ValueParser};
 use nix::unistd::Uid;
 use shim::direct::{Author, RuntimeOptions};
 use vm_launcher::{
+    Kernel,
     config::{DEFAULT_CPUS, DEFAULT_RUN_MEMORY_MIB, MAX_CPUS, MIN_MEMORY_MIB, host_memory_mib},
     find, probe,
 };
@@ -36,6 +37,12 @@ pub struct Arguments {
     /// The library that holds the guest's kernel, if it is not in a usual place
     #[arg(long, value_name = "FILE")]
     libkrunfw: Option<PathBuf>,
+    /// A kernel in libkrunfw's place: a library like it, a vmlinux or a bzImage
+    #[arg(long, value_name = "FILE", conflicts_with = "libkrunfw")]
+    kernel: Option<PathBuf>,
+    /// Let the VM run virtual machines, where this host's KVM can
+    #[arg(long)]
+    nested_virt: bool,
     /// The guest's PID 1, if it is not in a usual place
     #[arg(long, value_name = "FILE")]
     guest_init: Option<PathBuf>,
@@ -54,7 +61,13 @@ impl Arguments {
     pub fn check(&self) -> Result<()> {
         logger::set(self.debug_console);
         check_host()?;
-        find::libkrunfw(self.libkrunfw.as_deref())?;
+        match &self.kernel {
+            Some(kernel) => drop(Kernel::open(&std::path::absolute(kernel)?)?),
+            None => drop(find::libkrunfw(self.libkrunfw.as_deref())?),
+        }
+        if self.nested_virt {
+            probe::nested()?;
+        }
         find::guest_init(self.guest_init.as_deref())?;
         Ok(())
     }
@@ -63,11 +76,12 @@ impl Arguments {
     pub fn options(&self, network: &Plan, console: &Path) -> Result<RuntimeOptions> {
         let network = network.mode();
         let mut text = format!(
-            "default_cpus = {}\ndefault_memory_mib = {}\nmax_cpus = {0}\nnetwork = \"{network}\"\n",
-            self.cpus, self.memory
+            "default_cpus = {}\ndefault_memory_mib = {}\nmax_cpus = {0}\nnetwork = \"{network}\"\nnested_virt = {}\n",
+            self.cpus, self.memory, self.nested_virt
         );
         let paths = [
             ("libkrunfw", self.libkrunfw.as_deref()),
+            ("kernel", self.kernel.as_deref()),
             ("guest_init", self.guest_init.as_deref()),
             ("debug_console", self.debug_console.then_some(console)),
         ];

@@ -7,6 +7,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    kernel::Kernel,
+    probe::{self, NoNested},
+};
+
 /// Maximum number of vCPUs of a VM: libkrun 1.19 has IRQs and APIC ids for this many.
 pub const MAX_CPUS: u8 = 16;
 
@@ -88,6 +93,11 @@ pub struct VmConfig {
     pub network: Network,
     /// The library that contains the guest's kernel: see [`crate::find::libkrunfw`].
     pub libkrunfw: PathBuf,
+    /// A kernel in the place of `libkrunfw`, which is not used then. It is passed as a descriptor, and is no part of what is serialized.
+    #[serde(skip)]
+    pub kernel: Option<Kernel>,
+    /// Offer the host's CPU extensions for virtual machines to the guest: see [`crate::probe::nested`].
+    pub nested_virt: bool,
     /// The static executable that becomes PID 1: see [`crate::find::guest_init`].
     pub guest_init: PathBuf,
     /// The AppArmor profile of the vmm, at most [`MAX_APPARMOR_PROFILE`] bytes; `None` leaves it under the caller's, which mostly is
@@ -135,6 +145,9 @@ pub enum ConfigError {
     /// The host's memory is unknown.
     #[error("reading the host's memory from /proc/meminfo")]
     HostMemory(#[source] io::Error),
+    /// The host's KVM does not pass them on.
+    #[error(transparent)]
+    NoNested(#[from] NoNested),
 }
 
 /// What is wrong with a path of a [`VmConfig`].
@@ -178,6 +191,8 @@ impl VmConfig {
             netns: None,
             network: Network::None,
             libkrunfw: libkrunfw.into(),
+            kernel: None,
+            nested_virt: false,
             guest_init: guest_init.into(),
             apparmor_profile: None,
             debug: false,
@@ -204,7 +219,12 @@ impl VmConfig {
         }
         path("share", &self.share, Kind::Directory)?;
         path("socket_dir", &self.socket_dir, Kind::Directory)?;
-        path("libkrunfw", &self.libkrunfw, Kind::File)?;
+        if self.kernel.is_none() {
+            path("libkrunfw", &self.libkrunfw, Kind::File)?;
+        }
+        if self.nested_virt {
+            probe::nested()?;
+        }
         path("guest_init", &self.guest_init, Kind::File)?;
         let socket = self.socket();
         let length = socket.as_os_str().len();

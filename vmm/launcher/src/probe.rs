@@ -1,7 +1,7 @@
 //! Checks whether this host can run VMs. What may hang runs in a process of its own, which is killed after 10 s.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     os::fd::AsRawFd,
     path::Path,
@@ -80,6 +80,48 @@ pub fn device() -> Result<(), ProbeError> {
     if version == KVM_API_VERSION { Ok(()) } else { Err(ProbeError::NotKvm(version)) }
 }
 
+/// Where KVM says whether it lets its guests be hosts, by its module. Source: KVM's modules, and what libkrun reads.
+const NESTED: [(&str, &str); 2] = [
+    ("kvm_intel", "/sys/module/kvm_intel/parameters/nested"),
+    ("kvm_amd", "/sys/module/kvm_amd/parameters/nested"),
+];
+
+/// Guests of this host cannot be hosts of virtual machines.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NoNested {
+    /// The module says so: its name.
+    #[error(
+        "nested_virt = true: this host's KVM does not let guests run virtual machines: load {0} with nested=1 (options {0} nested=1 in /etc/modprobe.d), or leave it false"
+    )]
+    Off(&'static str),
+    /// No module of KVM's is there, or none that knows of it.
+    #[error(
+        "nested_virt = true: this host has neither {}: must be false",
+        NESTED.map(|(_, path)| path).join(" nor ")
+    )]
+    Unknown,
+}
+
+/// Checks that KVM lets its guests run virtual machines.
+///
+/// # Errors
+/// Why not, and what to do about it.
+pub fn nested() -> Result<(), NoNested> {
+    let found = NESTED.iter().filter_map(|(module, path)| Some((*module, fs::read_to_string(path).ok()?)));
+    nested_by(found)
+}
+
+fn nested_by(modules: impl Iterator<Item = (&'static str, String)>) -> Result<(), NoNested> {
+    let mut result = Err(NoNested::Unknown);
+    for (module, value) in modules {
+        match value.trim() {
+            "1" | "Y" | "y" => return Ok(()),
+            _ => result = Err(NoNested::Off(module)),
+        }
+    }
+    result
+}
+
 /// Checks that KVM really runs a guest: first [`device`], then a guest of a few instructions in another process
 /// (`krun-vmm probe`). Blocks for milliseconds where KVM works, otherwise for up to 10 s.
 ///
@@ -108,5 +150,23 @@ pub(crate) fn guest_with(vmm: &Path) -> Result<(), ProbeError> {
             Err(ProbeError::CannotRun(format!("the probe ended, {status}")))
         }
         (Ok(true), _) => Err(ProbeError::CannotRun(stderr.trim().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_nested_virtualization_says_why() {
+        let by = |modules: &[(&'static str, &str)]| {
+            nested_by(modules.iter().map(|(module, value)| (*module, format!("{value}\n"))))
+        };
+        assert_eq!(by(&[("kvm_amd", "1")]), Ok(()));
+        assert_eq!(by(&[("kvm_intel", "N"), ("kvm_amd", "Y")]), Ok(()));
+        let error = by(&[("kvm_intel", "N")]).unwrap_err().to_string();
+        assert!(error.contains("load kvm_intel with nested=1"), "{error}");
+        let error = by(&[]).unwrap_err().to_string();
+        assert!(error.contains("kvm_intel/parameters/nested nor /sys/module/kvm_amd"), "{error}");
     }
 }

@@ -159,6 +159,16 @@ impl Vm {
                 console::copied_to(file).map_err(|error| LaunchError::Prepare("a console", error))?;
             spawn = spawn.fd(terminal, order::CONSOLE_FD);
         }
+        let mut kernel = None;
+        if let Some(file) = &config.kernel {
+            let inherited = file.read_only().map_err(|source| LaunchError::Open {
+                what: "kernel",
+                path: file.path().to_owned(),
+                source,
+            })?;
+            spawn = spawn.fd(inherited, order::KERNEL_FD);
+            kernel = Some(order::Kernel { format: file.format(), path: file.path().to_owned() });
+        }
         let socket = config.socket();
         let listener = Listener::bind(&socket, nonce.clone())
             .map_err(|error| LaunchError::Listen(socket.clone(), error))?;
@@ -176,7 +186,7 @@ impl Vm {
             listener: Mutex::new(Some(listener)),
             _life: life_write,
         };
-        if vm.send(order::Order { config, nonce }, order_write).is_err() {
+        if vm.send(order::Order { config, kernel, nonce }, order_write).is_err() {
             vm.kill();
             return Err(LaunchError::Order(vm.ended().await));
         }

@@ -11,6 +11,7 @@ use linux::landlock::available;
 use vm_launcher::{Network, probe::DEV_KVM};
 
 use super::{SHARE, root::DEV_TUN};
+use crate::become_vm::BareKernel;
 
 /// The newest version of Landlock that this uses; older kernels enforce what they know of it.
 const NEWEST: ABI = ABI::V6;
@@ -19,12 +20,15 @@ const NEWEST: ABI = ABI::V6;
 const PROC_SELF: &str = "/proc/self";
 
 /// Restricts this thread and those that it will make. Says whether the kernel can do that.
-pub fn restrict(network: &Network) -> Result<bool> {
+pub fn restrict(network: &Network, reads_kernel: bool) -> Result<bool> {
     let devices = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     let mut rules =
         vec![(SHARE, files()), (PROC_SELF, AccessFs::ReadFile | AccessFs::ReadDir), (DEV_KVM, devices)];
     if let Network::Tap(_) = network {
         rules.push((DEV_TUN, devices));
+    }
+    if reads_kernel {
+        rules.push((BareKernel::PATH.to_str()?, AccessFs::ReadFile.into()));
     }
     enforce(&rules)
 }
