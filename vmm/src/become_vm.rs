@@ -61,7 +61,8 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::enter_jail`].
     pub fn enter_unfiltered_jail(&self) -> Result<()> {
-        jail::enter_unfiltered(self.config(), self.kernel.is_some(), self.on_host).context("entering the jail")
+        jail::enter_unfiltered(self.config(), self.kernel.is_some(), self.on_host)
+            .context("entering the jail")
     }
 
     /// The last part of [`Prepared::enter_jail`].

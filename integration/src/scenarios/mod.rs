@@ -11,6 +11,7 @@ mod enforcement;
 mod execs;
 mod exit_codes;
 mod fidelity;
+mod guest_kernel;
 mod host_apparmor;
 mod hostile;
 mod hostile_guest;
@@ -88,6 +89,7 @@ pub const ALL: &[&[Scenario]] = &[
     runtimetest::SCENARIOS,
     execs::SCENARIOS,
     control::SCENARIOS,
+    guest_kernel::SCENARIOS,
     hostile::SCENARIOS,
     hostile_net::SCENARIOS,
     hostile_paths::SCENARIOS,

@@ -19,18 +19,22 @@ const KERNELS_DEVICES: [(i64, i64, &str); 9] = [
     (10, 229, "fuse"),
 ];
 
+/// As [`KERNELS_DEVICES`], where guests may run virtual machines.
+const KVM: (i64, i64, &str) = (10, 232, "kvm");
+
 /// Keeps the devices that the guest has too. Other numbers of the host name nothing, or something else, in the guest. A
 /// spec that lists a device and allows its number needs it, and is refused; other devices (a privileged container lists
 /// all that the host has) are dropped.
-pub fn hosts(mut bundle: GuestBundle, _: &Context) -> Result<GuestBundle> {
+pub fn hosts(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
+    let guests: Vec<_> = KERNELS_DEVICES.into_iter().chain(context.host.kvm.then_some(KVM)).collect();
     let (kept, absent): (Vec<_>, Vec<_>) =
-        linux.devices().clone().unwrap_or_default().into_iter().partition(is_the_kernels);
+        linux.devices().clone().unwrap_or_default().into_iter().partition(|device| is_among(&guests, device));
     linux.set_devices(Some(kept));
     let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref());
     if let Some(device) = absent.iter().find(|device| is_allowed_by_number(device, rules.unwrap_or_default()))
     {
-        let offered: Vec<_> = KERNELS_DEVICES.iter().map(|(_, _, name)| format!("/dev/{name}")).collect();
+        let offered: Vec<_> = guests.iter().map(|(_, _, name)| format!("/dev/{name}")).collect();
         return Err(Error::invalid(format!(
             "linux.devices: {} is a device of the host's, which a guest does not have; there are {}",
             device.path().display(),
@@ -51,10 +55,10 @@ fn is_allowed_by_number(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> bo
     })
 }
 
-fn is_the_kernels(device: &LinuxDevice) -> bool {
+fn is_among(guests: &[(i64, i64, &str)], device: &LinuxDevice) -> bool {
     let is_character = matches!(device.typ(), LinuxDeviceType::C | LinuxDeviceType::U);
     let numbers = (device.major(), device.minor());
-    is_character && KERNELS_DEVICES.iter().any(|(major, minor, _)| (*major, *minor) == numbers)
+    is_character && guests.iter().any(|(major, minor, _)| (*major, *minor) == numbers)
 }
 
 #[cfg(test)]
@@ -70,6 +74,10 @@ mod tests {
 
     /// The paths of the devices that the guest gets, and the notes.
     fn devices(devices: Value, rules: Value) -> Result<(Vec<String>, Vec<String>)> {
+        with_kvm(false, devices, rules)
+    }
+
+    fn with_kvm(kvm: bool, devices: Value, rules: Value) -> Result<(Vec<String>, Vec<String>)> {
         let linux = json!({"devices": devices, "resources": {"devices": rules}});
         let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": linux});
         let host = Host {
@@ -77,10 +85,19 @@ mod tests {
             resolve: crate::files::pin::Source::resolve,
             containers: HashMap::new(),
             rlimits: Vec::new(),
+            kvm,
         };
         let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host)?;
         let devices = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap();
         Ok((devices.iter().map(|device| device.path().display().to_string()).collect(), bundle.notes))
+    }
+
+    #[test]
+    fn kvm_stays_where_guests_may_run_virtual_machines() {
+        let kvm = json!([{"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}]);
+        let rules = json!([{"allow": true, "type": "c", "major": 10, "minor": 232, "access": "rwm"}]);
+        assert_eq!(with_kvm(true, kvm.clone(), rules.clone()).unwrap().0, ["/dev/kvm"]);
+        assert!(devices(kvm, rules).unwrap_err().to_string().contains("/dev/kvm is a device of the host's"));
     }
 
     #[test]

@@ -68,8 +68,13 @@ mod tests {
     fn a_limit_that_the_spec_does_not_set_is_the_hosts() {
         let limit = |kind, value| limit_of(kind, value, value).unwrap();
         let rlimits = vec![limit(PosixRlimitType::RlimitNofile, 7), limit(PosixRlimitType::RlimitCore, 8)];
-        let host =
-            Host { name: String::new(), resolve: Source::resolve, containers: HashMap::new(), rlimits };
+        let host = Host {
+            name: String::new(),
+            resolve: Source::resolve,
+            containers: HashMap::new(),
+            rlimits,
+            kvm: false,
+        };
         let spec = serde_json::json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "process":
             {"cwd": "/", "user": {"uid": 0, "gid": 0}, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}]}});
         let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host).unwrap();

@@ -32,6 +32,8 @@ pub struct Host {
     pub containers: HashMap<u32, String>,
     /// Limits of a process that names none of the kind.
     pub rlimits: Vec<PosixRlimit>,
+    /// Whether the guest has a /dev/kvm of its own.
+    pub kvm: bool,
 }
 
 type Step = fn(GuestBundle, &Context) -> Result<GuestBundle>;
@@ -192,7 +194,13 @@ mod tests {
 
     fn host() -> Host {
         let containers = HashMap::from([(9, "pod".to_owned()), (11, "other".to_owned())]);
-        Host { name: "node-7".to_owned(), resolve: Source::resolve, containers, rlimits: Vec::new() }
+        Host {
+            name: "node-7".to_owned(),
+            resolve: Source::resolve,
+            containers,
+            rlimits: Vec::new(),
+            kvm: false,
+        }
     }
 
     /// The guest's spec and notes for a spec whose `linux` and `process` have these fields.

@@ -185,7 +185,10 @@ impl Config {
             // The CRI repeats the pod's annotations, which were checked against the pod's limits and have had their say.
             Origin::PodMember => {
                 let any = Size { cpus: u8::MAX, memory_mib: u32::MAX };
-                annotations::apply(&mut self.clone(), annotations, Author::Pod(any))?;
+                let mut pods = self.clone();
+                annotations::apply(&mut pods, annotations, Author::Pod(any))?;
+                // Which devices the guest's kernel has concerns every container.
+                self.nested_virt = pods.nested_virt;
             }
         }
         self.size_for(limits);

@@ -43,7 +43,7 @@ struct Plan {
 
 impl Plan {
     /// Reads the bundle. The sources of volumes are resolved here, which may hang with a file system of the host.
-    fn read(new: &NewContainer, host: &bundle::Host) -> Result<Plan> {
+    fn read(new: &NewContainer, host: bundle::Host) -> Result<Plan> {
         let id = new.id.as_str();
         let spec = bundle::load(&new.bundle)?;
         bundle::check_pod(&spec)?;
@@ -56,7 +56,7 @@ impl Plan {
         let root = bundle::rootfs_of(&spec, &new.bundle, !new.rootfs.is_empty())?;
         let hooks = ContainerHooks::new(&spec, id, &new.bundle)?;
         let policy = HostPolicy::of(&spec, id, config.memory_mib)?;
-        let guest = bundle::to_guest(spec, id, host)?;
+        let guest = bundle::to_guest(spec, id, &bundle::Host { kvm: config.nested_virt, ..host })?;
         for note in &guest.notes {
             info!("{id}: {note}");
         }
@@ -79,7 +79,7 @@ impl<H: Host> KrunSandbox<H> {
     pub(super) async fn make(&self, new: NewContainer) -> Result<u32> {
         let host = self.bundle_host()?;
         let (plan, new) =
-            blocking("translate the bundle", move || Ok((Plan::read(&new, &host)?, new))).await?;
+            blocking("translate the bundle", move || Ok((Plan::read(&new, host)?, new))).await?;
         failpoint!("create.planned");
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
         failpoint!("create.stdio");

@@ -108,7 +108,8 @@ impl Kernel {
                 return Err(Problem::Relative);
             }
             // Opening a FIFO must not wait.
-            let options = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).to_owned();
+            let options =
+                File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).to_owned();
             let file = options.open(path).map_err(Problem::Open)?;
             let found = file.metadata()?;
             match found.mode() & 0o7777 {
