@@ -38,13 +38,13 @@ const COMPRESSIONS: [(&[u8], Result<Format, &str>); 7] = [
 /// The most of a file that is looked at before a compressed vmlinux, and of a table of headers.
 const MOST: usize = 1 << 20;
 
-/// Reads what kind of kernel it is.
-pub fn of(file: &File) -> Result<Format, Problem> {
+/// Reads what kind of kernel a file of this size is.
+pub fn of(file: &File, size: u64) -> Result<Format, Problem> {
     let head = read(file, 0, 4096)?;
     match head.as_slice() {
-        [0x7f, b'E', b'L', b'F', ..] => elf(file, &head),
+        [0x7f, b'E', b'L', b'F', ..] => elf(file, &head, size),
         _ if word(&head, BOOT_FLAG) == Some(0xaa55) && bytes(&head, HEADER) == Some(*b"HdrS") => {
-            bz_image(file, &head)
+            bz_image(file, &head, size)
         }
         // Source: the headers of a kernel's Image, Documentation/arch/arm64/booting.rst, Documentation/arch/riscv/boot-image-header.rst.
         _ if bytes(&head, 56) == Some(*b"ARM\x64") => Err(Problem::Machine("aarch64".to_owned())),
@@ -54,7 +54,7 @@ pub fn of(file: &File) -> Result<Format, Problem> {
 }
 
 /// Source: elf(5). Offsets and values for 64 bits.
-fn elf(file: &File, head: &[u8]) -> Result<Format, Problem> {
+fn elf(file: &File, head: &[u8], size: u64) -> Result<Format, Problem> {
     const ET_EXEC: u16 = 2;
     const ET_DYN: u16 = 3;
     const EM_X86_64: u16 = 62;
@@ -71,6 +71,10 @@ fn elf(file: &File, head: &[u8]) -> Result<Format, Problem> {
         _ => return Err(Problem::NoKernel),
     }
     let segments = segments(file, head)?;
+    let ends = |s: &Segment| s.offset.checked_add(s.in_file);
+    if segments.iter().any(|s| s.kind == PT_LOAD && ends(s).is_none_or(|end| end > size)) {
+        return Err(Problem::Truncated);
+    }
     match word(head, 16) {
         Some(ET_DYN) => library(file, &segments),
         Some(ET_EXEC) if is_vmlinux(long(head, 24), &segments) => Ok(Format::Elf),
@@ -154,8 +158,9 @@ const HEADER: usize = 0x202;
 const VERSION: usize = 0x206;
 const FLAGS: usize = 0x236;
 const PAYLOAD: usize = 0x248;
+const PAYLOAD_LENGTH: usize = 0x24c;
 
-fn bz_image(file: &File, head: &[u8]) -> Result<Format, Problem> {
+fn bz_image(file: &File, head: &[u8], size: u64) -> Result<Format, Problem> {
     /// The first version of the header with [`FLAGS`].
     const WITH_FLAGS: u16 = 0x20c;
     const XLF_KERNEL_64: u16 = 1;
@@ -174,6 +179,10 @@ fn bz_image(file: &File, head: &[u8]) -> Result<Format, Problem> {
     let start = (sectors + 1) * SECTOR + payload as usize;
     if start > MOST {
         return Err(Problem::NoKernel);
+    }
+    let length = u32::from_le_bytes(bytes(head, PAYLOAD_LENGTH).ok_or(Problem::NoKernel)?);
+    if start as u64 + u64::from(length) > size {
+        return Err(Problem::Truncated);
     }
     let before = read(file, 0, start + 8)?;
     let at = before.get(start..).unwrap_or_default();

@@ -85,6 +85,9 @@ pub enum Problem {
     /// It is a bzImage in which libkrun would take something else for the kernel.
     #[error("is a bzImage whose kernel libkrun does not find: use the vmlinux in it")]
     Hidden,
+    /// It is cut off: the loader, or libkrun, would find nothing where the rest should be.
+    #[error("is truncated: must be a whole kernel")]
+    Truncated,
     /// It is none of what can be booted.
     #[error(
         "is no kernel: must be a {soname}, a vmlinux (ELF), or a bzImage compressed with gzip, bzip2 or zstd",
@@ -116,7 +119,7 @@ impl Kernel {
                 _ if !found.is_file() => Err(Problem::NoFile),
                 _ if found.uid() != owner => Err(Problem::Owner(found.uid())),
                 mode if mode & OTHERS_WRITE != 0 => Err(Problem::Writable(mode)),
-                _ => Ok((format::of(&file)?, file)),
+                _ => Ok((format::of(&file, found.len())?, file)),
             }
         };
         match opened() {

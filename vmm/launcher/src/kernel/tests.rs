@@ -18,6 +18,7 @@ fn elf(kind: u16, machine: u16, entry: u64, virtual_address: u64) -> Vec<u8> {
     put(&mut file, 24, &entry.to_le_bytes());
     put(&mut file, 32, &64_u64.to_le_bytes());
     put(&mut file, 54, &[56, 0, 1, 0]);
+    put(&mut file, 575, &[0]);
     put(&mut file, 64, &1_u32.to_le_bytes());
     for (at, value) in [(72, 0), (80, virtual_address), (88, 0x100_0000), (96, 512), (104, 512)] {
         put(&mut file, at, &u64::to_le_bytes(value));
@@ -48,6 +49,7 @@ fn bz_image(version: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     put(&mut file, 0x206, &version.to_le_bytes());
     put(&mut file, 0x236, &flags.to_le_bytes());
     put(&mut file, 0x248, &100_u32.to_le_bytes());
+    put(&mut file, 0x24c, &(payload.len() as u32).to_le_bytes());
     put(&mut file, 1024 + 100, payload);
     file
 }
@@ -102,6 +104,9 @@ fn all_else_is_refused_with_what_is_allowed() {
         (bz_image(0x20f, 1, b""), "is no kernel"),
         (hidden, "is a bzImage whose kernel libkrun does not find"),
         (elf(2, 62, 0x100_0000, upper)[..60].to_vec(), "is no kernel"),
+        (elf(2, 62, 0x100_0000, upper)[..500].to_vec(), "is truncated"),
+        (library("libkrunfw.so.5")[..500].to_vec(), "is truncated"),
+        (bz_image(0x20f, 1, b"BZh9")[..1126].to_vec(), "is truncated"),
     ] {
         let error = open(&content).unwrap_err();
         assert!(error.starts_with(expected), "{error}, not {expected}");
