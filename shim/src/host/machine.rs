@@ -133,6 +133,14 @@ impl KrunMachine {
             .ok_or_else(|| Error::precondition(format!("the VM of {} was not launched", self.sandbox)))
     }
 
+    /// Why it ended, or did not come up, with the kernel that may be why.
+    fn with_kernel(&self, reason: String) -> String {
+        match &self.plan.kernel {
+            Some(kernel) => format!("{reason} (kernel = {})", kernel.path().display()),
+            None => reason,
+        }
+    }
+
     /// Whether the host's kernel has killed in the VM's cgroup for memory.
     fn is_out_of_memory(&self) -> bool {
         self.oom.get().is_some_and(OomKills::more)
@@ -210,7 +218,7 @@ impl Machine<HostCgroup> for KrunMachine {
 
     async fn guest(&self, patience: Duration) -> Result<Guest> {
         self.launched()?.guest(patience).await.map_err(|error| {
-            let reason = chain(error);
+            let reason = self.with_kernel(chain(error));
             Error::internal(match self.is_out_of_memory() {
                 true => format!("{reason}: {OUT_OF_MEMORY}"),
                 false => reason,
@@ -243,7 +251,10 @@ impl Machine<HostCgroup> for KrunMachine {
 
     async fn ended(&self) -> Ended {
         match self.launched() {
-            Ok(vm) => meaning(vm.ended().await, self.is_out_of_memory()),
+            Ok(vm) => {
+                let Ended { exit, reason } = meaning(vm.ended().await, self.is_out_of_memory());
+                Ended { exit, reason: self.with_kernel(reason) }
+            }
             Err(error) => Ended { exit: Exit::UNKNOWN, reason: error.to_string() },
         }
     }

@@ -180,7 +180,8 @@ def alg(kind, name):
 
 def controller(name):
     def attempt():
-        with open("/sys/fs/cgroup/cgroup.controllers") as names:
+        filesystem("cgroup2", options="")()
+        with open(f"{DIR}/m/cgroup.controllers") as names:
             if name not in names.read().split():
                 raise Absent("not in cgroup.controllers")
     return attempt
@@ -331,7 +332,6 @@ PROBES = {
         ("loop devices", loop, "`LOOP_SET_FD`"),
         ("device mapper", device(10, 236, 0xC138FD00, bytearray(struct.pack("<IIIII", 4, 0, 0, 312, 0).ljust(312, b"\0"))), "`DM_VERSION`"),
         ("nbd", device(43, 0, block=True), "open of a device"),
-        ("/dev/kvm (with `nested_virt`)", device(10, 232), "open of its device"),
         ("/dev/ptp0", lambda: there("/sys/class/ptp/ptp0"), "in /sys"),
         ("/dev/uinput", device(10, 223), "open of its device"),
         ("inotify", lambda: call(294, 0), "inotify_init1"),
@@ -348,7 +348,7 @@ PROBES = {
         ("user namespaces", namespace(USER), "unshare"),
         ("network, mount, pid, ipc, uts, cgroup namespaces", namespace(NET | NS | 0x20000000 | 0x08000000 | 0x04000000 | 0x02000000), "unshare"),
         ("time namespaces", namespace(0x80), "unshare"),
-        *[(f"cgroup controller {name}", controller(name), "cgroup.controllers of the container") for name in (
+        *[(f"cgroup controller {name}", controller(name), "cgroup.controllers") for name in (
             "cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma", "misc")],
         ("pressure (PSI)", pressure, "read of /proc/pressure"),
         ("seccomp with notifications", notify, "`SECCOMP_GET_ACTION_AVAIL`"),

@@ -116,7 +116,7 @@ fn all_else_is_refused_with_what_is_allowed() {
 #[test]
 fn headers_that_lie_are_refused() {
     for whole in [library("libkrunfw.so.5"), elf(2, 62, 0x100_0000, u64::MAX), bz_image(0x20f, 1, b"BZh9")] {
-        for at in 16..whole.len().min(0x260) {
+        for at in (16..whole.len().min(0x260)).step_by(5) {
             let mut content = whole.clone();
             content[at] = 0xff;
             // Whatever it is then, it neither panics nor needs much memory.
