@@ -153,7 +153,13 @@ mod tests {
         let bundle = to_guest(
             serde_json::from_value(spec).unwrap(),
             "c1",
-            &Host { name: "node-7".to_owned(), resolve, containers: HashMap::new(), rlimits: Vec::new() },
+            &Host {
+                name: "node-7".to_owned(),
+                resolve,
+                containers: HashMap::new(),
+                rlimits: Vec::new(),
+                kvm: false,
+            },
         )
         .unwrap();
         (serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone(), bundle)

@@ -65,7 +65,10 @@ fn table(ctx: &Ctx) -> Result<Outcome> {
     }
     if PAGE.contains(&title) {
         for row in rows.lines() {
-            ensure!(PAGE.lines().any(|line| says(line) == says(row)), "docs/configuration.md does not say {row}");
+            ensure!(
+                PAGE.lines().any(|line| says(line) == says(row)),
+                "docs/configuration.md does not say {row}"
+            );
         }
     }
     Ok(Outcome::Passed)
