@@ -5,6 +5,7 @@ mod images;
 use crate::command::Cmd;
 use crate::ctx::{Ctx, DEBIAN};
 use crate::host;
+use crate::procs;
 use crate::scenario::{Outcome, Scenario};
 use crate::spec;
 use anyhow::{Context, Result, ensure};
@@ -117,6 +118,7 @@ fn of_choice(ctx: &Ctx) -> Result<Outcome> {
         let output = with_kernel(ctx, &of(name), name, "uname -r")?.run()?;
         output.ok()?.printed(&expected).with_context(|| name.to_owned())?;
     }
+    nobody_writes(ctx, &of("vmlinux"))?;
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     for name in ["other.so", "vmlinux"] {
         let kernel = of(name).display().to_string();
@@ -137,6 +139,20 @@ fn of_choice(ctx: &Ctx) -> Result<Outcome> {
         Cmd::new(&run).run()?.ok()?.printed(&expected).with_context(|| format!("krunctl, {name}"))?;
     }
     Ok(Outcome::Passed)
+}
+
+/// A vmm that reads its kernel from the file has it open on a mount through which not even root can write.
+fn nobody_writes(ctx: &Ctx, kernel: &Path) -> Result<()> {
+    const KERNEL_FD: u8 = 7; // of vmm/launcher/src/order.rs
+    let mut running = with_kernel(ctx, kernel, "held", "echo up; sleep 1000")?.spawn()?;
+    running.wait_for_stdout("up\n")?;
+    let vmm = procs::all()?.into_iter().find(|process| process.is_called("krun-vmm")).context("no vmm")?;
+    let open = format!("/proc/{}/fd/{KERNEL_FD}", vmm.pid);
+    ensure!(fs::read(&open).context("read the vmm's kernel")? == fs::read(kernel)?, "{open} is another file");
+    let error = fs::File::options().write(true).open(&open).err().and_then(|error| error.raw_os_error());
+    ensure!(error == Some(libc::EROFS), "opening {open} for writing got {error:?}");
+    ctx.kill(&ctx.id("held"), "SIGKILL")?.ok()?;
+    running.finish()?.expect_status(137).map(drop)
 }
 
 /// What is no kernel of this machine's, or not root's alone, is refused with what is wrong and what is allowed.
