@@ -229,12 +229,18 @@ fn in_pods(ctx: &Ctx) -> Result<Outcome> {
 /// Where the host's KVM lets guests be hosts, the guest has the CPU's extension and a /dev/kvm that answers, if asked for; where
 /// it does not, Create says so.
 fn nested(ctx: &Ctx) -> Result<Outcome> {
-    const PARAMETER: &str = "/sys/module/kvm_amd/parameters/nested";
-    let script = "grep -c -w svm /proc/cpuinfo; grep -o ' kvm$' /proc/misc; true";
+    let module =
+        ["kvm_amd", "kvm_intel"].into_iter().find(|name| Path::new("/sys/module").join(name).exists());
+    let module = module.context("the box's KVM is no module")?;
+    let parameter = format!("/sys/module/{module}/parameters/nested");
+    let value = fs::read_to_string(&parameter).context("read whether the box's KVM is nested")?;
+    if !["1", "Y"].contains(&value.trim()) {
+        return Ok(Outcome::Skipped(format!("{parameter} is {}", value.trim())));
+    }
+    let script = "grep '^flags' /proc/cpuinfo | grep -c -w -e svm -e vmx; grep -o ' kvm$' /proc/misc; true";
     let config = configured(ctx, "nested", "nested_virt = true\n")?;
     let flags = config.each_ref().map(String::as_str);
     ctx.sh(&[], &ctx.id("without"), script).run()?.ok()?.printed("0\n")?;
-    ensure!(fs::read_to_string(PARAMETER).context(PARAMETER)?.trim() == "1", "the box's KVM is not nested");
     ctx.sh(&flags, &ctx.id("with"), script).run()?.ok()?.printed("1\n kvm\n")?;
     let annotation = "io.containerd.krun.nested_virt=true";
     ctx.sh(&["--annotation", annotation], &ctx.id("asked"), script).run()?.ok()?.printed("1\n kvm\n")?;
@@ -246,8 +252,8 @@ fn nested(ctx: &Ctx) -> Result<Outcome> {
 
     let says_no = ctx.work("nested");
     fs::write(&says_no, "0\n").context("write a file")?;
-    host::cover(PARAMETER, &says_no.display().to_string())?;
-    let words = ["nested_virt = true", "kvm_amd", "nested=1"];
+    host::cover(&parameter, &says_no.display().to_string())?;
+    let words = ["nested_virt = true", module, "nested=1"];
     ctx.sh(&flags, &ctx.id("refused"), "true").run()?.refused(&words)?;
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     Cmd::new(&["krunctl", "run", "--nested-virt", "--root", &root, "--", "/bin/true"])
