@@ -74,6 +74,7 @@ pub fn config_annotations(data: &[u8]) {
     let plain = Config::default().of_container(&BTreeMap::new(), Origin::Pod, Default::default());
     let plain = plain.expect("no annotation is wrong");
     if let Ok(pod) = Config::default().of_container(&all, Origin::Pod, Default::default()) {
+        assert!(pod.kernel.is_none() && !pod.nested_virt, "{pod:?}");
         assert!(
             pod.ports.is_empty() && pod.cpus <= plain.cpus && pod.memory_mib <= plain.memory_mib,
             "{pod:?}"
