@@ -171,6 +171,6 @@ mod tests {
 
     #[test]
     fn paths_stay_below_the_root() {
-        assert_eq!(Cgroup::new(Path::new("/krun/c1")).path(), Path::new("/sys/fs/cgroup/krun/c1"));
+        assert_eq!(Cgroup::new(Path::new("/krun/c1")).0, Path::new("/sys/fs/cgroup/krun/c1"));
     }
 }
