@@ -96,6 +96,11 @@ impl Cgroup {
         oom_kills(&self.read(MEMORY_EVENTS).unwrap_or_default())
     }
 
+    /// As [`Cgroup::oom_kills`], once they are more than `known`.
+    pub async fn oom_kills_beyond(&self, known: u64) -> Result<u64> {
+        self.poll(MEMORY_EVENTS, |text| Some(oom_kills(text)).filter(|count| *count > known)).await
+    }
+
     /// Kills what is left, and removes it and the cgroups below it.
     pub async fn remove(&self) -> Result<()> {
         if !self.0.exists() {
@@ -113,22 +118,29 @@ impl Cgroup {
 
     /// Waits until cgroup.events says `key` is `wanted`.
     async fn event(&self, key: &str, wanted: &str) -> Result<()> {
-        let path = self.0.join("cgroup.events");
+        let is_wanted = |text: &str| text.lines().any(|line| line.split_once(' ') == Some((key, wanted)));
+        let wait = self.poll("cgroup.events", |text| is_wanted(text).then_some(()));
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(done) => done,
+            Err(_) => {
+                let name = self.0.join("cgroup.events");
+                bail!("{} does not say \"{key} {wanted}\" after {PATIENCE:?}", name.display())
+            }
+        }
+    }
+
+    /// Waits until `found` finds something in one of its files that tell of changes.
+    async fn poll<T>(&self, file: &str, found: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let path = self.0.join(file);
         let name = path.display();
         let file = fs::File::open(&path).with_context(|| format!("open {name}"))?;
         let file = poll::register(file, Interest::PRIORITY).with_context(|| format!("poll {name}"))?;
-        let wait = async {
-            loop {
-                let text = fs::read_to_string(&path).with_context(|| format!("read {name}"))?;
-                if text.lines().any(|line| line.split_once(' ') == Some((key, wanted))) {
-                    return Ok(());
-                }
-                file.ready(Interest::PRIORITY).await?.clear_ready();
+        loop {
+            let text = fs::read_to_string(&path).with_context(|| format!("read {name}"))?;
+            if let Some(found) = found(&text) {
+                return Ok(found);
             }
-        };
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(done) => done,
-            Err(_) => bail!("{name} does not say \"{key} {wanted}\" after {PATIENCE:?}"),
+            file.ready(Interest::PRIORITY).await?.clear_ready();
         }
     }
 }

@@ -154,6 +154,15 @@ impl Guest for GuestService {
         Ok(process.record().await?)
     }
 
+    async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> ttrpc::Result<OomKills> {
+        let container = self.find(&request.container_id)?;
+        let count = tokio::select! {
+            count = container.cgroup.oom_kills_beyond(request.known) => count.map_err(Fault::from)?,
+            _ = container.init.record() => container.cgroup.oom_kills(),
+        };
+        Ok(OomKills { count, ..Default::default() })
+    }
+
     async fn signal(&self, _: &TtrpcContext, request: SignalRequest) -> ttrpc::Result<Empty> {
         let container = self.find(&request.container_id)?;
         if request.all {

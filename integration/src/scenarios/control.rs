@@ -66,6 +66,23 @@ fn out_of_memory(ctx: &Ctx) -> Result<Outcome> {
     let run = ctx.run(&["--rm", "--memory-limit", "67108864"], DEBIAN, &id, &["python3", "-c", hungry]);
     run.timeout(200).run()?.expect_status(137)?;
     ensure!(mark.line_with(&["oom"])?.is_some(), "the log does not say that memory ran out");
+
+    // A child: the container goes on, and containerd hears of it meanwhile.
+    let (id, mark) = (ctx.id("child"), containerd_log::mark());
+    let script = format!("echo up; read line; python3 -c \"{hungry}\"; echo child $?; read line; exit 5");
+    let flags = ["--rm", "--memory-limit", "67108864"];
+    let mut running =
+        ctx.run(&flags, DEBIAN, &id, &["sh", "-c", &script]).hold_stdin().timeout(200).spawn()?;
+    running.wait_for_stdout("up")?;
+    ensure!(mark.line_with(&["oom"])?.is_none(), "the log says so of a container with enough memory");
+    running.say("go\n")?;
+    running.wait_for_stdout("child 137")?;
+    until_true("containerd to hear of it", Duration::from_secs(20), || {
+        Ok(mark.line_with(&["oom"])?.is_some())
+    })?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+    running.say("end\n")?;
+    running.finish()?.expect_status(5)?;
     Ok(Outcome::Passed)
 }
 

@@ -80,6 +80,10 @@ pub trait Sandbox: Send + Sync + 'static {
     /// Waits for the end of a process, and of its output; also when its VM dies, or never came up.
     async fn wait(&self, id: &ProcessId) -> Exit;
 
+    /// Waits until more of a container's processes have been OOM-killed than the `known`, and answers how many; none when that
+    /// cannot be known any more.
+    async fn oom_kills(&self, container: &str, known: u64) -> Option<u64>;
+
     /// Signals one process, or all of the container.
     async fn signal(&self, id: &ProcessId, signal: u32, all: bool) -> Result<()>;
 

@@ -15,7 +15,10 @@ use containerd_shim_protos::{
     types::mount::Mount,
 };
 use log::{debug, info, warn};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::process::{Ended, Process, Status};
 use crate::{
@@ -28,6 +31,9 @@ use crate::{
 /// How long a delete waits for a creation that is under way. containerd gives a delete up after 5 s. Source: containerd
 /// `core/runtime/v2/shim.go`, `cleanupTimeout`.
 const SETTLED: Duration = Duration::from_secs(4);
+
+/// How long after one event about memory the next may come.
+const OOM_CALM: Duration = Duration::from_secs(1);
 
 /// What `delete` tells of the process it removed.
 pub struct Deleted {
@@ -262,6 +268,7 @@ impl Tasks {
                 pid: task.pid,
                 ..Default::default()
             });
+            self.watch_memory(process.clone());
             failpoint!("run.told");
         } else {
             process.require(&[Status::Created], "start")?;
@@ -288,6 +295,29 @@ impl Tasks {
             self.watch(process.clone());
         }
         Ok(task.pid)
+    }
+
+    /// Publishes that processes of a running container were OOM-killed, not too often: the guest says so.
+    fn watch_memory(self: &Arc<Self>, init: Arc<Process>) {
+        let tasks = self.clone();
+        tokio::spawn(async move {
+            let container = &init.id.container;
+            let watch = async {
+                let mut known = 0;
+                while let Some(count) = tasks.sandbox.oom_kills(container, known).await {
+                    known = count;
+                    // Its own end tells it, too.
+                    if init.status() == Status::Running {
+                        tasks.publish(TaskOOM { container_id: container.clone(), ..Default::default() });
+                    }
+                    sleep(OOM_CALM).await;
+                }
+            };
+            tokio::select! {
+                () = watch => {}
+                _ = init.ended() => {}
+            }
+        });
     }
 
     /// Publishes the end of `process` when it comes: after its start, and a container's own

@@ -32,6 +32,7 @@ struct Fake {
     refuse_start: bool,
     sizes: Mutex<Vec<(u32, u32)>>,
     deleted: Mutex<Vec<String>>,
+    oom_kills: watch::Sender<u64>,
 }
 
 impl Fake {
@@ -76,6 +77,11 @@ impl Sandbox for Fake {
     async fn wait(&self, id: &ProcessId) -> Exit {
         let mut exit = self.exit_of(id);
         exit.wait_for(Option::is_some).await.unwrap().unwrap()
+    }
+    async fn oom_kills(&self, _: &str, known: u64) -> Option<u64> {
+        let mut counts = self.oom_kills.subscribe();
+        let count = counts.wait_for(|count| *count > known).await.ok()?;
+        Some(*count)
     }
     async fn signal(&self, id: &ProcessId, signal: u32, _: bool) -> Result<()> {
         self.end(id, 128 + signal);
@@ -174,6 +180,23 @@ async fn a_life_is_told_in_order() {
     assert_eq!(tasks.delete(&id).await.unwrap().ended.exit.status, 42);
     topics.expect(&["create", "start", "exit", "delete"]).await;
     assert!(tasks.close());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_for_memory_is_told_while_the_container_runs_and_not_too_often() {
+    let World { tasks, fake, topics } = world(Fake::default());
+    let id = ProcessId::init("a");
+    tasks.create(new("a")).await.unwrap();
+    tasks.start(&id).await.unwrap();
+    fake.oom_kills.send_replace(1);
+    topics.expect(&["create", "start", "oom"]).await;
+    for count in 2..1000 {
+        fake.oom_kills.send_replace(count);
+        tokio::task::yield_now().await;
+    }
+    topics.expect(&["create", "start", "oom", "oom"]).await;
+    fake.end(&id, 0);
+    topics.expect(&["create", "start", "oom", "oom", "exit"]).await;
 }
 
 #[tokio::test]

@@ -318,6 +318,14 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         Ok(())
     }
 
+    async fn oom_kills(&self, container: &str, known: u64) -> Option<u64> {
+        let guest = self.vm_of(container).await.ok()?.guest().await.ok()?;
+        let request = api::WaitOomRequest { container_id: container.to_owned(), known, ..Default::default() };
+        // It waits for as long as the container runs; the end of its VM ends it.
+        let kills = guest.client.wait_oom(ttrpc::context::Context::default(), &request).await.ok()?;
+        Some(kills.count).filter(|count| *count > known)
+    }
+
     async fn stats(&self, container: &str) -> Result<api::StatsResponse> {
         let (vm, reference) = (self.vm_of(container).await?, container_ref(container));
         vm.call(&format!("stats of {container}"), async |guest, limit| {
