@@ -2,4 +2,5 @@
 
 pub mod connect;
 pub mod nics;
+pub mod seeming_address;
 pub mod sockets;

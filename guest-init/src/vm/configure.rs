@@ -7,7 +7,7 @@ use guest_protocol::api::{ConfigureRequest, ConfigureResponse, IdRange};
 use linux::user_namespace::{IdMaps, Range};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::net::nics;
+use crate::net::{nics, seeming_address};
 use crate::vm::{clock, users};
 
 /// Applies the configuration.
@@ -25,6 +25,9 @@ pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
     }
     if let Some(wanted) = request.network.as_ref() {
         nics::configure(wanted).context("set up the network")?;
+    }
+    if request.tsi {
+        seeming_address::add().context("add an address to lo")?;
     }
     let uname = nix::sys::utsname::uname().context("ask for the kernel's version")?;
     let mut response = ConfigureResponse::new();

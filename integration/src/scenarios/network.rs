@@ -94,6 +94,7 @@ fn tsi(ctx: &Ctx) -> Result<Outcome> {
     datagrams.set_read_timeout(Some(Duration::from_secs(60)))?;
     let id = ctx.id("");
     let script = "import socket
+print(socket.getaddrinfo('localhost', 80, socket.AF_INET, flags=socket.AI_ADDRCONFIG)[0][4][0], flush=True)
 own = socket.create_server(('127.0.0.1', 7005)); c = socket.create_connection(('127.0.0.1', 7005), 30)
 own.accept()[0].sendall(b'loopback'); print(c.recv(64).decode(), flush=True)
 c = socket.create_connection(('127.0.0.1', 7003), 30); c.sendall(b'tcp'); c.close()
@@ -115,7 +116,7 @@ print(server.accept()[0].recv(64).decode(), flush=True)";
         &mut TcpStream::connect("127.0.0.1:7006").context("call the container")?,
         b"in",
     )?;
-    container.finish()?.ok()?.printed("loopback\nanswer\nready\nin\n")?;
+    container.finish()?.ok()?.printed("127.0.0.1\nloopback\nanswer\nready\nin\n")?;
     Ok(Outcome::Passed)
 }
 

@@ -170,6 +170,7 @@ impl<H: Host> Vm<H> {
         let request = api::ConfigureRequest {
             realtime_ns: clock::now_ns(),
             network: self.machine.guest_network().into(),
+            tsi: self.network() == Choice::Tsi,
             users: ranges(self.users.as_ref().map(|maps| maps.users.as_slice())),
             groups: ranges(self.users.as_ref().map(|maps| maps.groups.as_slice())),
             ..Default::default()
