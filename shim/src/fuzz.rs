@@ -112,7 +112,14 @@ pub fn bundle(data: &[u8]) {
         assert!(path.components().all(|part| part != std::path::Component::ParentDir), "{}", path.display());
     }
     let containers = [(7, "other".to_owned())].into();
-    let host = bundle::Host { name: "host".to_owned(), resolve, containers, rlimits: Vec::new(), kvm: false };
+    let host = bundle::Host {
+        name: "host".to_owned(),
+        resolve,
+        containers,
+        rlimits: Vec::new(),
+        oom_score_adj: None,
+        kvm: false,
+    };
     if let Ok(guest) = bundle::to_guest(spec, ID, &host) {
         check_guests(&guest.spec, &guest.volumes);
     }

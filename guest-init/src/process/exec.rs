@@ -120,9 +120,10 @@ async fn make(
     Ok(Process::watch(pid, exit, pumps, master, move || async move { cgroup.oom_kills() > before }))
 }
 
-/// The process, which has the capabilities and limits of the container's own where it names none.
-fn job(container: &Container, process: ProcessSpec) -> Result<enter::Job, Fault> {
+/// The process, which has the capabilities, limits and standing when memory is short of the container's own where it names none.
+fn job(container: &Container, mut process: ProcessSpec) -> Result<enter::Job, Fault> {
     let own = container.spec.process().as_ref();
+    process.set_oom_score_adj(process.oom_score_adj().or(own.and_then(|own| own.oom_score_adj())));
     let capabilities = process.capabilities().as_ref().or(own.and_then(|own| own.capabilities().as_ref()));
     let rlimits = process.rlimits().as_ref().filter(|list| !list.is_empty());
     let rlimits = rlimits.or(own.and_then(|own| own.rlimits().as_ref())).cloned().unwrap_or_default();

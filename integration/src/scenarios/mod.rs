@@ -50,6 +50,7 @@ mod network;
 mod network_many;
 mod network_tap;
 mod orphans;
+mod parity;
 mod pod;
 mod pod_many;
 mod process;
@@ -122,6 +123,7 @@ pub const ALL: &[&[Scenario]] = &[
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
     nerdctl_network::SCENARIOS,
+    parity::SCENARIOS,
     pod::SCENARIOS,
     pod_many::SCENARIOS,
     many_cycles::SCENARIOS,

@@ -33,7 +33,7 @@ fn same<T: PartialEq + std::fmt::Debug>(ctx: &Ctx, look: impl Fn(&Ctx) -> Result
 }
 
 /// Has the copies of images with other owners removed that ctr makes.
-fn forget_snapshots(ctx: &Ctx) -> Result<()> {
+pub fn forget_snapshots(ctx: &Ctx) -> Result<()> {
     let known = ctx.ctr(&["snapshots", "ls"]).run()?.ok()?.stdout_text();
     let known: Vec<_> = known.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let list = "ctr snapshots ls | cut -d ' ' -f 1";

@@ -85,6 +85,7 @@ mod tests {
             resolve: crate::files::pin::Source::resolve,
             containers: HashMap::new(),
             rlimits: Vec::new(),
+            oom_score_adj: None,
             kvm,
         };
         let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host)?;

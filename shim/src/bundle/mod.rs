@@ -22,7 +22,7 @@ pub use enforcement::{bound_memory, for_host, keep_guests};
 pub use exec::to_guest_process;
 pub use load::{load, parse};
 pub use policy::{HostPolicy, Role};
-pub use rlimits::own as own_rlimits;
+pub use rlimits::{own as own_rlimits, own_oom_score_adj};
 pub use root::{Root, rootfs_of};
 pub use transform::{Host, to_guest};
 pub use users::{Owners, check as check_ranges, user_namespace};

@@ -158,6 +158,7 @@ mod tests {
                 resolve,
                 containers: HashMap::new(),
                 rlimits: Vec::new(),
+                oom_score_adj: None,
                 kvm: false,
             },
         )

@@ -1,4 +1,5 @@
-//! Limits of a process that its spec does not set. With runc they are inherited from containerd; the guest's would be others.
+//! Limits of a process, and its standing when memory is short, that its spec does not set. With runc they are inherited from
+//! containerd; the guest's would be others.
 
 use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
@@ -37,6 +38,14 @@ pub fn own() -> Vec<PosixRlimit> {
     INHERITED.iter().filter_map(limit).collect()
 }
 
+/// This process's standing when memory is short, which containerd gave it, as runc's shim. One below 0 protects from the host's
+/// kernel, and would have the guest's kill others first.
+#[expect(clippy::disallowed_methods, reason = "a constant path of /proc")]
+pub fn own_oom_score_adj() -> Option<i32> {
+    let text = std::fs::read_to_string("/proc/self/oom_score_adj").ok()?;
+    text.trim().parse().ok().map(|score: i32| score.max(0))
+}
+
 fn limit_of(kind: PosixRlimitType, soft: u64, hard: u64) -> Option<PosixRlimit> {
     PosixRlimitBuilder::default().typ(kind).soft(soft).hard(hard).build().ok()
 }
@@ -50,6 +59,7 @@ pub fn inherited(mut bundle: GuestBundle, context: &Context) -> Result<GuestBund
         let missing: Vec<_> = missing.cloned().collect();
         limits.extend(missing);
         process.set_rlimits(Some(limits));
+        process.set_oom_score_adj(process.oom_score_adj().or(context.host.oom_score_adj));
     }
     Ok(bundle)
 }
@@ -73,14 +83,22 @@ mod tests {
             resolve: Source::resolve,
             containers: HashMap::new(),
             rlimits,
+            oom_score_adj: Some(5),
             kvm: false,
         };
-        let spec = serde_json::json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "process":
+        let mut spec = serde_json::json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {}, "process":
             {"cwd": "/", "user": {"uid": 0, "gid": 0}, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}]}});
-        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host).unwrap();
+        let guest = |spec: &serde_json::Value| {
+            to_guest(serde_json::from_value(spec.clone()).unwrap(), "c1", &host).unwrap()
+        };
+        let bundle = guest(&spec);
         let limits = bundle.spec.process().as_ref().unwrap().rlimits().clone().unwrap();
         let seen: Vec<_> = limits.iter().map(|limit| (limit.typ(), limit.soft(), limit.hard())).collect();
         assert_eq!(seen, [(PosixRlimitType::RlimitNofile, 1, 2), (PosixRlimitType::RlimitCore, 8, 8)]);
+        let score = |bundle: GuestBundle| bundle.spec.process().as_ref().unwrap().oom_score_adj();
+        assert_eq!(score(bundle), Some(5));
+        spec["process"]["oomScoreAdj"] = serde_json::json!(-7);
+        assert_eq!(score(guest(&spec)), Some(-7));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Host {
     pub containers: HashMap<u32, String>,
     /// Limits of a process that names none of the kind.
     pub rlimits: Vec<PosixRlimit>,
+    /// How soon the kernel kills a process that does not say it, from 0 to 1000.
+    pub oom_score_adj: Option<i32>,
     /// Whether the guest has a /dev/kvm of its own.
     pub kvm: bool,
 }
@@ -199,6 +201,7 @@ mod tests {
             resolve: Source::resolve,
             containers,
             rlimits: Vec::new(),
+            oom_score_adj: None,
             kvm: false,
         }
     }

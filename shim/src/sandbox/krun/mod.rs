@@ -93,6 +93,7 @@ impl<H: Host> KrunSandbox<H> {
                 .map(|(id, container)| (container.anchor.pid(), id.clone()))
                 .collect(),
             rlimits: bundle::own_rlimits(),
+            oom_score_adj: bundle::own_oom_score_adj(),
             kvm: false,
         })
     }

@@ -15,6 +15,7 @@ use guest_protocol::{
 };
 use linux::user_namespace::{IdMaps, Range};
 use log::{error, info, warn};
+use nix::sys::utsname::uname;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
 use vm_launcher::{Guest, Lost};
@@ -66,6 +67,10 @@ pub struct Vm<H: Host> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn nodename() -> String {
+    uname().map(|names| names.nodename().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn ranges(ranges: Option<&[Range]>) -> Vec<api::IdRange> {
@@ -170,6 +175,8 @@ impl<H: Host> Vm<H> {
         let request = api::ConfigureRequest {
             realtime_ns: clock::now_ns(),
             network: self.machine.guest_network().into(),
+            // That of a container which names none.
+            hostname: nodename(),
             tsi: self.network() == Choice::Tsi,
             users: ranges(self.users.as_ref().map(|maps| maps.users.as_slice())),
             groups: ranges(self.users.as_ref().map(|maps| maps.groups.as_slice())),
