@@ -104,7 +104,7 @@ pub fn bundle(data: &[u8]) {
     bundle::network_namespace(&spec);
     let _ = ContainerHooks::new(&spec, ID, Path::new("/bundle"));
     let Ok(policy) = HostPolicy::of(&spec, ID, config.memory_mib) else { return };
-    assert!(policy.hosts.is_none_or(|hosts| hosts.devices().is_none()));
+    assert!(policy.hosts.devices().is_none());
     if let Some(path) = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref())
         && let Ok(named) = CgroupName::parse(path)
     {

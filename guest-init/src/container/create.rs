@@ -176,9 +176,11 @@ async fn make(
     let process = spec.process().as_ref().context("no process")?;
     let master = console.map(|(listener, path)| console::accept(&listener, &path)).transpose()?;
     let master: Option<Arc<OwnedFd>> = master.map(Arc::new);
-    if let Some(master) = &master {
-        terminal::give(master, users::outside(spec, process.user().uid())?)?;
-    }
+    // Open until the process has ended.
+    let held = match &master {
+        Some(master) => Some(terminal::give(master, users::outside(spec, process.user().uid())?)?),
+        None => None,
+    };
     if let (Some(master), Some(size)) = (&master, process.console_size()) {
         console::resize(master, size.width() as u32, size.height() as u32)?;
     }
@@ -191,6 +193,7 @@ async fn make(
         let (cgroup, volumes) = (cgroup.clone(), volumes.clone());
         let own_pids = has_own_pids(spec);
         move || async move {
+            drop(held);
             // In a PID namespace of the container's own, the kernel has ended all its processes by now.
             if !own_pids && let Err(err) = cgroup.clear().await {
                 log::warn!("{err:#}");

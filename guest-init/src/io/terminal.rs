@@ -41,12 +41,18 @@ pub fn open(uid: u32, size: Option<Size>) -> Result<(OwnedFd, OwnedFd)> {
 
 /// Gives the other side of a terminal to `uid`, whose processes may then open it by name, as /dev/stdout. Answers that side.
 pub fn give(master: &impl AsRawFd, uid: u32) -> Result<OwnedFd> {
+    let slave = other_side(master)?;
+    nix::unistd::fchown(&slave, Some(uid.into()), None).context("chown the terminal to its user")?;
+    Ok(slave)
+}
+
+/// The other side of a terminal. As long as somebody has it open, the terminal goes on, also when all processes on it have closed it
+/// for a moment.
+pub fn other_side(master: &impl AsRawFd) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: takes plain numbers.
     let slave = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })
         .context("open the terminal's other side")?;
     // SAFETY: a new descriptor that nobody else owns.
-    let slave = unsafe { OwnedFd::from_raw_fd(slave) };
-    nix::unistd::fchown(&slave, Some(uid.into()), None).context("chown the terminal to its user")?;
-    Ok(slave)
+    Ok(unsafe { OwnedFd::from_raw_fd(slave) })
 }

@@ -11,7 +11,7 @@ use linux::pidfd::Pidfd;
 use nix::unistd::Pid;
 
 use crate::container::{Container, Exec, spec};
-use crate::io::{console, stdio::Wiring};
+use crate::io::{console, stdio::Wiring, terminal};
 use crate::process::{
     Process, Supervisor, enter,
     fork::{Report, fork},
@@ -117,7 +117,11 @@ async fn make(
     let pumps = wiring.run(master.as_ref())?;
     let cgroup = container.cgroup.clone();
     let before = cgroup.oom_kills();
-    Ok(Process::watch(pid, exit, pumps, master, move || async move { cgroup.oom_kills() > before }))
+    let held = master.as_deref().map(terminal::other_side).transpose()?;
+    Ok(Process::watch(pid, exit, pumps, master, move || async move {
+        drop(held);
+        cgroup.oom_kills() > before
+    }))
 }
 
 /// The process, which has the capabilities, limits and standing when memory is short of the container's own where it names none.

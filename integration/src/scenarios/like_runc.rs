@@ -111,7 +111,7 @@ fn mounts(ctx: &Ctx) -> Result<Outcome> {
 
 /// An ordinary user's terminal is its own, by each of its names.
 fn terminals(ctx: &Ctx) -> Result<Outcome> {
-    let script = "for name in stdout tty console ../proc/1/fd/1; do echo to $name >/dev/$name; done; stat -c '%a %u %g' /dev/pts/0 /dev/console; exit 3";
+    let script = "for name in stdout tty console ../proc/1/fd/1; do echo to $name >/dev/$name; done; stat -c '%a %u %g' /dev/pts/0 /dev/console; exec </dev/null >/dev/null 2>&1; sleep 1; echo once more >/dev/console; exit 3";
     let [runc, krun] = [Runtime::Runc, Runtime::Krun].map(|runtime| {
         let id = ctx.id("");
         let command = format!(

@@ -43,7 +43,8 @@ def entry(path):
     return value
 
 
-for name in sorted(os.listdir("/dev")):
+# Of those with numbers, the first stands for all.
+for name in sorted({re.sub("[0-9]+$", "", name): name for name in sorted(os.listdir("/dev"), reverse=True)}.values()):
     say(f"/dev/{name}", entry(f"/dev/{name}"))
 for path in ("/", "/proc", "/sys", "/dev", "/run", "/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab"):
     say(path, entry(path) if os.path.lexists(path) else "not there")

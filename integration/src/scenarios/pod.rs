@@ -47,7 +47,7 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
             &json!({
                 "metadata": {"name": name}, "image": {"image": BUSYBOX}, "command": ["sh", "-c", script],
                 "log_path": format!("{name}.log"),
-                "linux": {"resources": {"oom_score_adj": 300}, "security_context": security["security_context"]},
+                "linux": {"resources": {"oom_score_adj": 300, "memory_limit_in_bytes": 64 << 20, "cpu_quota": 50_000, "cpu_period": 100_000}, "security_context": security["security_context"]},
             }),
         )
     };
@@ -61,6 +61,7 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
         Ok(container)
     };
     let (a, b) = (start(&one)?, start(&two)?);
+    limits_are_shown(&a)?;
     if ctx.krun() {
         let processes = procs::all()?;
         let [vmm] = processes.iter().filter(|process| process.is_called("krun-vmm")).collect::<Vec<_>>()[..]
@@ -114,6 +115,24 @@ fn in_network(ctx: &Ctx, network: u8, hostname: Option<&str>) -> Result<()> {
     says(&["stopp", &id])?;
     says(&["rmp", &id])?;
     ensure!(says(&["ps", "-aq"])?.is_empty(), "containers are left: {}", says(&["ps", "-a"])?);
+    Ok(())
+}
+
+/// Who looks at a container's cgroup on the host finds its limits there, as they are now.
+fn limits_are_shown(container: &str) -> Result<()> {
+    let pid = says(&["inspect", "-o", "go-template", "--template", "{{.info.pid}}", container])?;
+    let cgroup = procs::cgroup_of(pid.parse().context("a pid")?)?;
+    let read = |file: &str| -> Result<String> {
+        let path = format!("/sys/fs/cgroup{cgroup}/{file}");
+        Ok(fs::read_to_string(&path).context(path)?.trim().to_owned())
+    };
+    let seen = (read("memory.max")?, read("cpu.max")?);
+    ensure!(
+        seen == ((64 << 20).to_string(), "50000 100000".to_owned()),
+        "the limits are {seen:?} in {cgroup}"
+    );
+    says(&["update", "--memory", &(48 << 20).to_string(), container])?;
+    ensure!(read("memory.max")? == (48 << 20).to_string(), "the new limit is {}", read("memory.max")?);
     Ok(())
 }
 

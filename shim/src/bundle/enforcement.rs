@@ -1,6 +1,7 @@
 //! Which limits hold where. The guest's kernel enforces a container's own limits. Limits on the host's CPUs and disks
 //! mean nothing there: for a lone container the host enforces them on the whole VM, and its CPU time again, in case the
-//! guest does not. In a pod the pod's cgroup does that. The host bounds the memory and threads of every VM.
+//! guest does not. In a pod the pod's cgroup does that, and a container's own has its limits for whoever reads them there: nothing
+//! is in it but the container's anchor. The host bounds the memory and threads of every VM.
 
 use oci_spec::runtime::{LinuxMemory, LinuxPids, LinuxResources};
 
@@ -57,25 +58,48 @@ pub fn keep_guests(resources: &mut LinuxResources, role: Role) -> Vec<&'static s
 /// some hundreds at most. A container's own limit holds in the guest, where its processes are.
 const MAX_THREADS: i64 = 1024;
 
+/// A limit on memory, in bytes, that has room for an anchor.
+const ROOM_FOR_AN_ANCHOR: i64 = 16 << 20;
+
 /// What the host enforces on the cgroup of a container with these resources: a bound on threads where a VM is in it,
 /// and a lone container's own limits. Not its limit on memory: the guest enforces that, and the host would kill a guest
 /// that uses what it sees.
-pub fn for_host(resources: &LinuxResources, role: Role) -> Option<LinuxResources> {
+pub fn for_host(resources: &LinuxResources, role: Role) -> LinuxResources {
     let mut hosts = LinuxResources::default();
     // By default it has device rules.
     hosts.set_devices(None);
-    if role == Role::Lone {
-        hosts.set_block_io(resources.block_io().clone());
-        hosts.set_cpu(resources.cpu().clone().map(|mut cpu| {
-            cpu.set_realtime_runtime(None);
-            cpu.set_realtime_period(None);
-            cpu
-        }));
-    }
     let mut pids = LinuxPids::default();
     pids.set_limit(MAX_THREADS);
     hosts.set_pids(Some(pids));
-    (role != Role::Member).then_some(hosts)
+    let mut cpu = resources.cpu().clone();
+    if let Some(cpu) = &mut cpu {
+        cpu.set_realtime_runtime(None);
+        cpu.set_realtime_period(None);
+    }
+    match role {
+        Role::Lone => {
+            hosts.set_block_io(resources.block_io().clone());
+            hosts.set_cpu(cpu);
+        }
+        Role::Sandbox => {}
+        Role::Member => {
+            if let Some(cpu) = &mut cpu {
+                cpu.set_cpus(None);
+                cpu.set_mems(None);
+            }
+            let limit = resources.memory().and_then(|memory| memory.limit());
+            hosts.set_memory(limit.filter(|limit| *limit < 0 || *limit >= ROOM_FOR_AN_ANCHOR).map(limit_of));
+            hosts.set_cpu(cpu);
+            hosts.set_pids(*resources.pids());
+        }
+    }
+    hosts
+}
+
+fn limit_of(bytes: i64) -> LinuxMemory {
+    let mut memory = LinuxMemory::default();
+    memory.set_limit(Some(bytes));
+    memory
 }
 
 /// What a VM may use on the host beyond its guest's memory: the vmm itself, and what the kernel keeps for it, above all
@@ -84,15 +108,13 @@ const OVERHEAD_MIB: i64 = 512;
 
 /// Adds a bound on the memory of a cgroup with a VM in it, whose guest has this much.
 pub fn bound_memory(mut hosts: LinuxResources, memory_mib: u32) -> LinuxResources {
-    let mut memory = LinuxMemory::default();
-    memory.set_limit(Some((i64::from(memory_mib) + OVERHEAD_MIB) << 20));
-    hosts.set_memory(Some(memory));
+    hosts.set_memory(Some(limit_of((i64::from(memory_mib) + OVERHEAD_MIB) << 20)));
     hosts
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -120,9 +142,8 @@ mod tests {
 
     #[test]
     fn the_host_bounds_a_lone_containers_cpus_and_disks_and_every_vm() {
-        let hosts = |resources: &LinuxResources, role| {
-            for_host(resources, role).map_or(Value::Null, |hosts| serde_json::to_value(hosts).unwrap())
-        };
+        let hosts =
+            |resources: &LinuxResources, role| serde_json::to_value(for_host(resources, role)).unwrap();
         let own = json!({
             "cpu": {"cpus": "0-3", "mems": "0", "shares": 512, "quota": 5000, "period": 10_000},
             "blockIO": {"weight": 10}, "pids": {"limit": MAX_THREADS},
@@ -130,7 +151,10 @@ mod tests {
         assert_eq!(hosts(&all(), Role::Lone), own);
         let vms = json!({"pids": {"limit": MAX_THREADS}});
         assert_eq!(hosts(&all(), Role::Sandbox), vms);
-        assert_eq!(hosts(&all(), Role::Member), Value::Null);
+        let members = json!({"cpu": {"shares": 512, "quota": 5000, "period": 10_000}, "pids": {"limit": 7}});
+        assert_eq!(hosts(&all(), Role::Member), members, "no anchor would fit into 1024 bytes");
+        let more = json!({"memory": {"limit": 64 << 20}});
+        assert_eq!(hosts(&serde_json::from_value(more.clone()).unwrap(), Role::Member), more);
         let none = json!({"memory": {"limit": 1024}, "devices": [{"allow": false, "access": "rwm"}]});
         assert_eq!(hosts(&serde_json::from_value(none).unwrap(), Role::Lone), vms);
     }

@@ -36,7 +36,7 @@ pub struct HostPolicy {
     /// Its limits, which the guest enforces.
     pub limits: Limits,
     /// The limits that the host enforces.
-    pub hosts: Option<LinuxResources>,
+    pub hosts: LinuxResources,
     /// How soon the kernel kills it when the host's memory runs out, from -1000 (never) to 1000; none when its VM need
     /// not regard it.
     pub oom_score_adj: Option<i32>,
@@ -55,8 +55,10 @@ impl HostPolicy {
         Ok(HostPolicy {
             role,
             limits: own_limits(spec),
-            hosts: for_host(&resources(spec).cloned().unwrap_or_default(), role)
-                .map(|hosts| bound_memory(hosts, memory_mib)),
+            hosts: match for_host(&resources(spec).cloned().unwrap_or_default(), role) {
+                members if role == Role::Member => members,
+                vms => bound_memory(vms, memory_mib),
+            },
             // containerd protects every pod's sandbox container, which does not need it.
             oom_score_adj: (role != Role::Sandbox).then_some(asked.unwrap_or(0)),
             apparmor_profile: apparmor::profile(spec)?.filter(|_| role != Role::Member),
@@ -80,7 +82,7 @@ mod tests {
                 spec["annotations"]["io.kubernetes.cri.sandbox-id"] = json!(pod);
             }
             let policy = HostPolicy::of(&serde_json::from_value(spec).unwrap(), id, 1024).unwrap();
-            let memory = policy.hosts.and_then(|hosts| hosts.memory().and_then(|memory| memory.limit()));
+            let memory = policy.hosts.memory().and_then(|memory| memory.limit());
             assert_eq!(memory.is_some(), policy.role != Role::Member, "a VM is bounded");
             assert_eq!(
                 policy.apparmor_profile.is_some(),

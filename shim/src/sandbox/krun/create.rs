@@ -161,9 +161,7 @@ impl<H: Host> KrunSandbox<H> {
         if let Some(cgroup) = side.cgroup.clone() {
             let (limits, is_pod) = (policy.hosts.clone(), policy.role == Role::Sandbox);
             side.seat = blocking("limit the cgroup", move || {
-                if let Some(limits) = limits {
-                    cgroup.limit(&limits)?;
-                }
+                cgroup.limit(&limits)?;
                 is_pod.then(|| cgroup.seat()).transpose()
             })
             .await?;

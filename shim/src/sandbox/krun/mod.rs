@@ -313,7 +313,8 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
         })
         .await?;
         updated.set_limits(update.limits);
-        if let (Some(cgroup), Some(limits)) = (updated.cgroup(), update.host) {
+        if let Some(cgroup) = updated.cgroup() {
+            let limits = update.host;
             blocking("limit the cgroup", move || cgroup.limit(&limits)).await?;
         }
         Ok(())

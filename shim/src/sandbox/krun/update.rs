@@ -13,7 +13,7 @@ pub struct Update {
     /// The guest's part, an OCI `linux.resources` object as JSON.
     pub guest: Vec<u8>,
     /// The host's part.
-    pub host: Option<LinuxResources>,
+    pub host: LinuxResources,
     /// What holds afterwards.
     pub limits: Limits,
 }
