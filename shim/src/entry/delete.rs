@@ -195,6 +195,7 @@ impl Remains {
         cgroup::remove_left(&recorded, deadline.min(Instant::now() + KILL_TIMEOUT));
         failpoint!(blocking "cleanup.cgroup");
         self.unmount(rootfs);
+        self.unmount(&self.bundle.join(mount::LAYERS));
         failpoint!(blocking "cleanup.rootfs");
         if let Some(number) = recorded.hook
             && let Err(error) = hooks::end_offspring(&self.bundle, number)

@@ -4,7 +4,7 @@ use super::Hit::{Kill, Outlast, Pause, Stop};
 use super::Victim::{Anchor, Client, Containerd, Here, Shim, Vmm};
 use super::Want::{Any, Failure, Is};
 use super::life::Life::{
-    Exec, Hooked, Logged, Long, Loose, Member, Operator, Orphaned, OrphanedHooked, Short, Tap,
+    Exec, Hooked, Logged, Long, Loose, Mapped, Member, Operator, Orphaned, OrphanedHooked, Short, Tap,
 };
 use super::life::STATUS;
 use super::{BOOT, Case, Hits, PROMPT, case};
@@ -40,6 +40,7 @@ pub const CREATE: &[Case] = &[
     case("create.planned", SHIM, Short, Failure),
     case("create.stdio", SHIM, Short, Failure),
     case("create.cgroup", &[(Client, Kill)], Short, Failure),
+    case("create.layers", SHIM, Mapped, Failure),
     case("create.rootfs", SHIM, Short, Failure),
     case("create.anchor", SHIM, Short, Failure),
     case("create.anchor", ANCHOR, Short, Failure),

@@ -26,6 +26,8 @@ pub enum Life {
     Logged,
     /// As `Short`, with a NIC in a network namespace that was there before.
     Tap,
+    /// As `Short`, with a user namespace and a snapshot that is mapped for it.
+    Mapped,
     /// As `Short`, in a pod that is there before.
     Member,
     /// It runs, and an exec in it ends by itself with [`STATUS`].
@@ -56,6 +58,8 @@ const SELF: &str = "/usr/local/bin/krun-scenarios";
 
 /// Seconds that a hook has.
 const HOOK: u32 = 6;
+
+const MAPPED: &[&str] = &["--uidmap", "0:131072:65536", "--gidmap", "0:131072:65536", "--remap-labels"];
 
 const ENDS: &[&str] = &["sh", "-c", "exit 7"];
 const STAYS: &[&str] = &["sh", "-c", "echo up; exec sleep 1000"];
@@ -104,6 +108,7 @@ impl Living {
             Life::Loose => self.run(ctx, &["--cgroup", ""], STAYS),
             Life::Hooked => self.hooked(ctx, ENDS),
             Life::Logged => self.run(ctx, &["--log-uri", &format!("binary://{SELF}?logger=logger")], ENDS),
+            Life::Mapped => self.run(ctx, MAPPED, ENDS),
             Life::Tap => {
                 let flags = veth::flags(Some("tap"));
                 self.run(ctx, &flags.iter().map(String::as_str).collect::<Vec<_>>(), ENDS)

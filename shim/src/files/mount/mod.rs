@@ -23,6 +23,7 @@ pub use held::{Held, Place};
 pub use linux::mountinfo::MountId;
 pub use model::Model;
 pub use namespace::Namespace;
+pub use remapped::LAYERS;
 pub use rootfs::Mounted;
 pub use table::{Mounts, Table, below, mount_of};
 

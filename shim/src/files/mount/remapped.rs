@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Where a bundle has the layers for as long as they are mounted.
-const PLACE: &str = "layers";
+pub const LAYERS: &str = "layers";
 
 /// To whom a mount's files are to belong.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,8 +93,9 @@ impl Layers {
         tree::isolate(&copy)?;
         tree::set_attributes(&copy, false, libc::MOUNT_ATTR_RDONLY, 0)?;
         tree::map_owners(&copy, false, users)?;
-        let place = pin::make_directory(bundle, Path::new(PLACE), 0o700)?;
+        let place = pin::make_directory(bundle, Path::new(LAYERS), 0o700)?;
         tree::attach(&copy, &place)?;
+        failpoint!(blocking "create.layers");
         let layers = Layers { tree: copy, bundle: bundle.clone() };
         let top = pin::path_of(&layers.tree);
         let mapped = dirs.iter().filter_map(|dir| Some(top.join(dir.strip_prefix(&common).ok()?)));
@@ -115,7 +116,7 @@ fn above_all(dirs: &[&Path]) -> Option<PathBuf> {
 
 impl Drop for Layers {
     fn drop(&mut self) {
-        let undone = unmount(self.tree.as_fd()).and_then(|()| pin::remove(&self.bundle, Path::new(PLACE)));
+        let undone = unmount(self.tree.as_fd()).and_then(|()| pin::remove(&self.bundle, Path::new(LAYERS)));
         if let Err(error) = undone {
             warn!("unmount the layers of {}: {error}", self.bundle.path().display());
         }
