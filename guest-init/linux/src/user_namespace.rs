@@ -4,10 +4,14 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{FromRawFd, OwnedFd, RawFd},
 };
 
-use nix::{errno::Errno, fcntl::OFlag, sched::CloneFlags, unistd::pipe2};
+use nix::{
+    errno::Errno,
+    sched::CloneFlags,
+    sys::signal::{SigSet, SigmaskHow, Signal},
+};
 
 use crate::pidfd::Pidfd;
 
@@ -58,8 +62,7 @@ pub fn outside(ranges: &[Range], id: u32) -> Option<u32> {
 /// The kernel's: ENOSPC where the host allows no more of them, EINVAL and EPERM for maps that it does not take.
 pub fn make(maps: &IdMaps, network: bool) -> io::Result<Namespaces> {
     let flags = if network { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
-    let (wait, go) = pipe2(OFlag::O_CLOEXEC)?;
-    let holder = hold(CloneFlags::CLONE_NEWUSER | flags, wait.as_raw_fd(), go.as_raw_fd())?;
+    let holder = hold(CloneFlags::CLONE_NEWUSER | flags)?;
     let made = (|| {
         let directory = format!("/proc/{}", holder.pid);
         fs::write(format!("{directory}/uid_map"), text(&maps.users))?;
@@ -67,7 +70,8 @@ pub fn make(maps: &IdMaps, network: bool) -> io::Result<Namespaces> {
         let open = |kind: &str| File::open(format!("{directory}/ns/{kind}")).map(OwnedFd::from);
         Ok(Namespaces { user: open("user")?, network: network.then(|| open("net")).transpose()? })
     })();
-    drop(go);
+    // It may have gone: then nothing was made.
+    let _ = holder.pidfd.signal(Signal::SIGKILL);
     holder.pidfd.reap()?;
     made
 }
@@ -78,38 +82,43 @@ fn text(ranges: &[Range]) -> String {
     ranges.iter().map(line).collect()
 }
 
-/// A child that is in new namespaces until its pipe ends.
+/// A child that is in new namespaces until it is killed, or its parent ends.
 struct Holder {
     pid: RawFd,
     pidfd: Pidfd,
 }
 
-fn hold(namespaces: CloneFlags, wait: RawFd, go: RawFd) -> io::Result<Holder> {
+fn hold(namespaces: CloneFlags) -> io::Result<Holder> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain numbers; zero is the kernel's "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    // A handler of the parent's must not run in the child.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // SAFETY: as fork(2): the child has its own copy of this stack, and makes system calls only.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
     if pid == 0 {
-        let mut byte = 0_u8;
-        // SAFETY: descriptors of this process, a buffer of one byte, and the end of the child without handlers.
+        // SAFETY: plain numbers; the child keeps none of the descriptors of its parent, runs no handler of its, and ends with it.
         unsafe {
-            libc::close(go);
-            libc::read(wait, (&raw mut byte).cast(), 1);
-            libc::_exit(0)
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+            loop {
+                libc::pause();
+            }
         }
     }
-    let pid = Errno::result(pid)? as RawFd;
+    let pid = Errno::result(pid);
+    before.thread_set_mask()?;
+    let pid = pid? as RawFd;
     // SAFETY: clone3 succeeded, so it stored a new descriptor, which nobody else knows.
     Ok(Holder { pid, pidfd: Pidfd::from(unsafe { OwnedFd::from_raw_fd(pidfd) }) })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{os::fd::AsRawFd, process::Command};
 
     use super::*;
 

@@ -18,6 +18,9 @@ use crate::io::poll;
 /// How long a cgroup may take to freeze or to empty before that is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What reading the processes of a cgroup gives that was removed, or is threaded. Source: cgroups(7), the kernel's cgroup-v2.rst.
+const GONE: [i32; 3] = [libc::ENOENT, libc::ENODEV, libc::EOPNOTSUPP];
+
 /// The directory of a container's cgroup, and that of the cgroup that its first process is in.
 pub type Places = [PathBuf; 2];
 
@@ -64,7 +67,13 @@ impl Cgroup {
         let mut pids = Vec::new();
         each(&self.0, &mut |cgroup| {
             let path = cgroup.join("cgroup.procs");
-            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            let text = match fs::read_to_string(&path) {
+                // One that went meanwhile, or whose threads are told by the cgroup above it.
+                Err(err) if GONE.contains(&err.raw_os_error().unwrap_or(0)) && cgroup != self.0 => {
+                    return Ok(());
+                }
+                text => text.with_context(|| format!("read {}", path.display()))?,
+            };
             pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
             Ok(())
         })?;

@@ -20,8 +20,9 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat};
 
+use super::look_cgroup::LookCgroup;
 use super::watches::{self, Watch};
-use crate::cgroup::{self, Cgroup, Places};
+use crate::cgroup::Cgroup;
 use crate::process::fork::EXTRA_FD;
 
 /// The extended attribute that a change of owner takes away, be it to no other one. Source: capabilities(7).
@@ -47,13 +48,13 @@ struct Volume {
 
 /// Looks again at all that is named, then wakes those who watch it: whoever wakes sees all of it. The extra descriptors are the
 /// mounts of the volumes with these `numbers`. The watches are those of the processes in `cgroup`.
-pub fn run(request: &LookAgainRequest, numbers: &[u32], (cgroup, places): (&Cgroup, &Places)) -> i32 {
+pub fn run(request: &LookAgainRequest, numbers: &[u32], (cgroup, own): (&Cgroup, &LookCgroup)) -> i32 {
     let descriptor = |number: usize| {
         // SAFETY: the fork's extra descriptors are open for its whole life.
         unsafe { BorrowedFd::borrow_raw(EXTRA_FD + number as RawFd) }
     };
-    // What it takes is the container's: that has made the files, and may have made many watches.
-    if cgroup::join(places).is_err() {
+    // The container has made the files, and may have made many watches.
+    if own.join().is_err() {
         return 1;
     }
     let all = watches::find(&cgroup.processes().unwrap_or_default());

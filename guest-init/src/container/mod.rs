@@ -7,6 +7,7 @@ pub mod dev;
 pub mod held_mounts;
 pub mod in_fork;
 pub mod look_again;
+pub mod look_cgroup;
 pub mod namespaces;
 pub mod spec;
 pub mod sysctl;

@@ -27,9 +27,10 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 
 use super::look_again;
+use super::look_cgroup::LookCgroup;
 use crate::cgroup::Cgroup;
 use crate::process::fork::{EXTRA_FD, fork};
-use crate::process::{Process, reaper::Reaper};
+use crate::process::reaper::Reaper;
 
 /// How many volumes of a container are watched: one message takes two descriptors of each. Source: unix(7), SCM_MAX_FD (253).
 const MOST: usize = 120;
@@ -124,30 +125,30 @@ impl Volumes {
         &self,
         reaper: &Reaper,
         request: LookAgainRequest,
-        (cgroup, first): (&Cgroup, &Process),
+        cgroup: &Cgroup,
     ) -> Result<()> {
         let ended = self.ended.notified();
         let looking = self.looking.clone().lock_owned().await;
         let began = std::time::Instant::now();
+        let own = LookCgroup::make(&request.container_id).context("make a cgroup for a look")?;
         let helper = {
             let volumes = self.lock();
-            if volumes.is_empty() || first.has_ended() {
+            if volumes.is_empty() {
                 return Ok(());
             }
-            let places = cgroup.places(first.pid)?;
             let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
             let extra: Vec<BorrowedFd<'_>> =
                 volumes.iter().flat_map(|volume| [volume.mount.as_fd(), volume.read_only.as_fd()]).collect();
             let numbers: Vec<u32> = volumes.iter().map(|volume| volume.number).collect();
             let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-            fork(reaper, stdio, &extra, |_| look_again::run(&request, &numbers, (cgroup, &places)))
+            fork(reaper, stdio, &extra, |_| look_again::run(&request, &numbers, (cgroup, &own)))
                 .context("fork PID 1")?
         };
         // It is ended when this is, and counts until it has gone: who hangs has no second one beside it.
         let _kill = helper.kill_on_drop().context("open a pidfd of the helper process")?;
         let end = tokio::spawn(async move {
             let status = helper.end().await;
-            drop(looking);
+            drop((own, looking));
             status
         });
         tokio::select! {

@@ -41,9 +41,9 @@ pub fn prepare(entries: &[String], home: Option<&str>) -> Vec<String> {
     kept
 }
 
-/// The value of `name`.
+/// The value of `name`: the last one, as for a program.
 pub fn lookup<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
-    env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
+    env.iter().rev().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The home directory of `uid`, seen from the root of this process.

@@ -231,8 +231,8 @@ impl Guest for GuestService {
 
     async fn look_again(&self, _: &TtrpcContext, request: LookAgainRequest) -> ttrpc::Result<Empty> {
         let container = self.find(&request.container_id)?;
-        let (reaper, of) = (&self.0.supervisor.reaper, (&container.cgroup, &container.init));
-        container.volumes.look_again(reaper, request, of).await.map_err(Fault::from)?;
+        let (reaper, cgroup) = (&self.0.supervisor.reaper, &container.cgroup);
+        container.volumes.look_again(reaper, request, cgroup).await.map_err(Fault::from)?;
         Ok(Empty::new())
     }
 }

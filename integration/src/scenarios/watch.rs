@@ -3,9 +3,9 @@
 use crate::command::{Cmd, Running};
 use crate::containerd_log;
 use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
-use crate::procs;
 use crate::scenario::{Outcome, Scenario};
 use crate::wait::until_true;
+use crate::{procs, undo};
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,6 +17,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("watch-volumes", volumes).image(DEBIAN),
     Scenario::new("watch-pod", pod).image(DEBIAN).long().timeout(400),
     Scenario::new("watch-greedy", greedy).image(DEBIAN).krun_only("runc has nothing to watch").timeout(400),
+    Scenario::new("watch-unmounted", unmounted),
     Scenario::new("watch-refused", refused).long().krun_only("runc has nothing to watch"),
     Scenario::new("watch-tail", tail).image(DEBIAN).long(),
     Scenario::new("watch-checkout", checkout).image(DEBIAN).long().timeout(400),
@@ -179,6 +180,28 @@ fn pod(ctx: &Ctx) -> Result<Outcome> {
     running.finish()?.ok()?;
     host.finish()?.ok()?;
     ctx.end(&first)?;
+    Ok(Outcome::Passed)
+}
+
+/// What the host unmounts below a volume that follows it is let go: its disk can be taken away.
+fn unmounted(ctx: &Ctx) -> Result<Outcome> {
+    let source = source(ctx, "source")?;
+    let (disk, place) = (ctx.work("disk").display().to_string(), source.join("disk"));
+    fs::create_dir(&place).context("make a directory")?;
+    let place = place.display().to_string();
+    Cmd::new(&["truncate", "-s", "8M", &disk]).run()?.ok()?;
+    Cmd::new(&["busybox", "mkfs.ext2", "-F", &disk]).run()?.ok()?;
+    undo::remember(&["sh", "-c", &format!("umount {place} 2>/dev/null; true")])?;
+    Cmd::new(&["mount", "-o", "loop", &disk, &place]).run()?.ok()?;
+    let mount = format!("type=bind,src={},dst=/there,options=rbind:rslave:rw", source.display());
+    let id = ctx.id("");
+    ctx.run(&["-d", "--mount", &mount], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    ctx.wait_for_status(&id, "RUNNING")?;
+    let devices = || -> Result<String> { Ok(Cmd::new(&["losetup", "-j", &disk]).run()?.ok()?.stdout_text()) };
+    ensure!(devices()?.contains(&disk), "there is no device of {disk}");
+    Cmd::new(&["umount", &place]).run()?.ok()?;
+    until_true("the device to be free", Duration::from_secs(20), || Ok(devices()?.is_empty()))?;
+    ctx.end(&id)?;
     Ok(Outcome::Passed)
 }
 

@@ -1,34 +1,14 @@
 //! Whether a container has the program that its first process is to be. runc says so at Create, and so does this, in its words,
 //! where the host can see it; what only the guest can see is Start's to say.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::Process;
 
-use super::{GuestBundle, Volume};
 use crate::{
     error::{Error, Result},
-    files::pin::{Found, Inside, Mounted, Pinned},
+    files::pin::{Found, Inside},
 };
-
-/// A container's files, as its guest's bundle with its rootfs describes them.
-pub fn files(bundle: &GuestBundle, id: &str, rootfs: Pinned) -> Inside {
-    let paths: Vec<_> =
-        bundle.volumes.iter().enumerate().map(|(number, volume)| volume.path_in_guest(id, number)).collect();
-    let mounts = bundle.spec.mounts().iter().flatten().filter_map(|mount| {
-        let source = mount.source().clone().unwrap_or_default();
-        let is_of = |path: &String| source.starts_with(path);
-        let mounted =
-            match paths.iter().position(is_of).map(|number| (&bundle.volumes[number], &paths[number])) {
-                // A part of a volume, in its place.
-                Some((Volume::Files(_), path)) if source != Path::new(path) => return None,
-                Some((Volume::Files(volume), _)) => Mounted::Hosts(volume.source.clone()),
-                Some((Volume::Socket(_), _)) | None => Mounted::Guests,
-            };
-        Some((mount.destination().clone(), mounted))
-    });
-    Inside::new(rootfs, mounts)
-}
 
 /// Refuses a process whose program is not there, or is none.
 ///
@@ -41,7 +21,9 @@ pub fn check(process: &Process, files: &Inside) -> Result<()> {
             Found::Nothing => Err(Error::command_not_found(format!(
                 "exec: {name:?}: stat {name}: no such file or directory"
             ))),
-            Found::Directory => Err(Error::command_not_executable(format!("exec: {name:?}: is a directory"))),
+            Found::Directory(_) => {
+                Err(Error::command_not_executable(format!("exec: {name:?}: is a directory")))
+            }
             Found::File(mode) if mode & 0o111 == 0 => {
                 Err(Error::command_not_executable(format!("exec: {name:?}: permission denied")))
             }
@@ -54,7 +36,7 @@ pub fn check(process: &Process, files: &Inside) -> Result<()> {
     let may_be = |of: &str| match files.look(&process.cwd().join(directory(of)).join(name)) {
         Found::File(mode) => mode & 0o111 != 0,
         Found::Unknown => true,
-        Found::Nothing | Found::Directory => false,
+        Found::Nothing | Found::Directory(_) => false,
     };
     match !name.is_empty() && path.split(':').any(may_be) {
         true => Ok(()),
@@ -64,11 +46,12 @@ pub fn check(process: &Process, files: &Inside) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
     use serde_json::json;
 
     use super::*;
+    use crate::files::pin::{Mounted, Pinned};
 
     #[test]
     fn a_program_that_is_not_there_is_refused_and_one_that_may_be_is_not() {
@@ -78,8 +61,8 @@ mod tests {
             fs::write(top.path().join(file), "").unwrap();
             fs::set_permissions(top.path().join(file), fs::Permissions::from_mode(mode)).unwrap();
         }
-        let root = Pinned::open(top.path()).unwrap();
-        let files = Inside::new(root, [(PathBuf::from("/own"), Mounted::Guests)]);
+        let mut files = Inside::new(Pinned::open(top.path()).unwrap());
+        files.mount(Path::new("/own"), Mounted::Guests);
         let check = |name: &str, cwd: &str, env: &[&str]| {
             let process = json!({"args": [name], "cwd": cwd, "env": env, "user": {"uid": 0, "gid": 0}});
             check(&serde_json::from_value(process).unwrap(), &files)

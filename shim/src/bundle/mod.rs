@@ -12,6 +12,7 @@ mod rlimits;
 mod root;
 mod transform;
 mod users;
+pub mod view;
 mod volume;
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use super::{FileVolume, GuestBundle, Volume, transform::Context, users};
+use super::{FileVolume, GuestBundle, Owners, Volume, transform::Context, users};
 use crate::{
     error::{Error, Result},
     files::{mount::ReadOnly, pin::Source},
@@ -88,6 +88,15 @@ pub fn binds(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
             Source::File(_) | Source::Socket(_) => Vec::new(),
         };
         let volume = Volume::new(&mount, source, owners);
+        if let Volume::Files(FileVolume {
+            follows: true, owners: Some(Owners { recursive: true, .. }), ..
+        }) = &volume
+        {
+            let place = mount.destination().display();
+            return Err(Error::invalid(format!(
+                "mount {place}: ridmap with slave or shared propagation: what the host mounts later would keep its owners; use idmap, or private"
+            )));
+        }
         let path = PathBuf::from(volume.path_in_guest(context.id, bundle.volumes.len()));
         mount.set_source(Some(path.clone()));
         let is_partly_read_only =

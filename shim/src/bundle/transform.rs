@@ -94,6 +94,11 @@ fn namespaces(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle>
         });
         namespace.set_path(shared.map(Into::into));
     }
+    if namespaces.iter().all(|ns| ns.typ() != LinuxNamespaceType::User) {
+        // They are empty.
+        linux.set_uid_mappings(None);
+        linux.set_gid_mappings(None);
+    }
     let has = |kind| namespaces.iter().any(|ns: &LinuxNamespace| ns.typ() == kind);
     let host_uts = !has(LinuxNamespaceType::Uts);
     for (wanted, what) in [(LinuxNamespaceType::Pid, "pid"), (LinuxNamespaceType::Ipc, "ipc")] {

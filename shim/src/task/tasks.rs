@@ -32,8 +32,10 @@ use crate::{
 /// `core/runtime/v2/shim.go`, `cleanupTimeout`.
 const SETTLED: Duration = Duration::from_secs(4);
 
-/// How long after one event about memory the next may come.
+/// How long after a container's first event about memory the next may come. It doubles with each, up to the second: the guest may say
+/// anything.
 const OOM_CALM: Duration = Duration::from_secs(1);
+const OOM_CALMEST: Duration = Duration::from_secs(64);
 
 /// What `delete` tells of the process it removed.
 pub struct Deleted {
@@ -303,14 +305,15 @@ impl Tasks {
         tokio::spawn(async move {
             let container = &init.id.container;
             let watch = async {
-                let mut known = 0;
+                let (mut known, mut calm) = (0, OOM_CALM);
                 while let Some(count) = tasks.sandbox.oom_kills(container, known).await {
                     known = count;
                     // Its own end tells it, too.
                     if init.status() == Status::Running {
                         tasks.publish(TaskOOM { container_id: container.clone(), ..Default::default() });
                     }
-                    sleep(OOM_CALM).await;
+                    sleep(calm).await;
+                    calm = (2 * calm).min(OOM_CALMEST);
                 }
             };
             tokio::select! {

@@ -2,7 +2,8 @@
 //! name. Links lead where they would lead inside.
 
 use std::{
-    collections::VecDeque,
+    cell::Cell,
+    collections::{HashMap, VecDeque},
     ffi::OsString,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -20,13 +21,19 @@ use super::{Pinned, kind};
 /// How many links a path may lead through, as the kernel has it (path_resolution(7)).
 const LINKS: usize = 40;
 
+/// How many names all paths together may have that are looked at, links included: whoever made the image or the pod chose them.
+const STEPS: usize = 16 << 10;
+
+/// How deep a directory may be. Each above it is open meanwhile.
+const DEPTH: usize = 128;
+
 /// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// A file with this mode.
     File(u32),
-    /// A directory.
-    Directory,
+    /// A directory with this mode.
+    Directory(u32),
     /// Nothing.
     Nothing,
     /// What only the guest knows, as a file system of its own, or what cannot be looked at.
@@ -47,20 +54,23 @@ pub enum Mounted {
 pub struct Inside {
     root: Pinned,
     /// By the paths that their destinations lead to.
-    mounts: Vec<(PathBuf, Mounted)>,
+    mounts: HashMap<PathBuf, Mounted>,
+    /// How many names may be looked at yet.
+    steps: Cell<usize>,
 }
 
 impl Inside {
-    /// The files of a container with this root and these mounts, in their order.
-    pub fn new(root: Pinned, mounts: impl IntoIterator<Item = (PathBuf, Mounted)>) -> Inside {
-        let mut inside = Inside { root, mounts: Vec::new() };
-        for (destination, mounted) in mounts {
-            let (place, _) = inside.walk(&destination);
-            // It hides what was mounted below.
-            inside.mounts.retain(|(other, _)| !other.starts_with(&place));
-            inside.mounts.push((place, mounted));
-        }
-        inside
+    /// The files of a container with this root and nothing mounted in it.
+    pub fn new(root: Pinned) -> Inside {
+        Inside { root, mounts: HashMap::new(), steps: Cell::new(STEPS) }
+    }
+
+    /// Has something mounted at `destination`, which is absolute.
+    pub fn mount(&mut self, destination: &Path, mounted: Mounted) {
+        let (place, _) = self.walk(destination);
+        // It hides what was mounted below.
+        self.mounts.retain(|other, _| !other.starts_with(&place));
+        self.mounts.insert(place, mounted);
     }
 
     /// What `path`, which is absolute, leads to.
@@ -74,6 +84,12 @@ impl Inside {
         let mut way: Vec<(OsString, Place)> = Vec::new();
         let mut links = 0;
         while let Some(name) = left.pop_front() {
+            let steps = self.steps.get().saturating_sub(1);
+            self.steps.set(steps);
+            if steps == 0 || way.len() == DEPTH {
+                way.push((name, Place::Other(Found::Unknown)));
+                break;
+            }
             if name == ".." {
                 way.pop();
                 continue;
@@ -96,7 +112,8 @@ impl Inside {
             names(&target).into_iter().rev().for_each(|name| left.push_front(name));
         }
         let found = match way.last() {
-            None | Some((_, Place::Directory(_))) => Found::Directory,
+            None => mode_of(&self.root),
+            Some((_, Place::Directory(directory))) => mode_of(directory),
             Some((_, Place::Other(found))) => *found,
         };
         (path_of(&way), found)
@@ -105,9 +122,9 @@ impl Inside {
     /// What `name` is, at the end of `way`.
     fn step(&self, way: &[(OsString, Place)], name: &OsString) -> Seen {
         let path = path_of(way).join(name);
-        let opened = match (self.mounts.iter().find(|(place, _)| *place == path), way.last()) {
-            (Some((_, Mounted::Guests)), _) => return Seen::Place(Place::Other(Found::Unknown)),
-            (Some((_, Mounted::Hosts(source))), _) => source.as_fd().try_clone_to_owned(),
+        let opened = match (self.mounts.get(&path), way.last()) {
+            (Some(Mounted::Guests), _) => return Seen::Place(Place::Other(Found::Unknown)),
+            (Some(Mounted::Hosts(source)), _) => source.as_fd().try_clone_to_owned(),
             (None, Some((_, Place::Other(Found::Nothing)))) => {
                 return Seen::Place(Place::Other(Found::Nothing));
             }
@@ -134,6 +151,10 @@ enum Seen {
 
 fn path_of(way: &[(OsString, Place)]) -> PathBuf {
     Path::new("/").join(way.iter().map(|(name, _)| name).collect::<PathBuf>())
+}
+
+fn mode_of(directory: impl AsFd) -> Found {
+    fstat(directory).map_or(Found::Unknown, |stat| Found::Directory(stat.st_mode))
 }
 
 fn names(path: &Path) -> VecDeque<OsString> {
@@ -199,19 +220,20 @@ mod tests {
         symlink("loop", at("root/loop")).unwrap();
         symlink("/mnt/tools/run", at("root/into")).unwrap();
         let open = |path: &str| Pinned::open(&at(path)).unwrap();
-        let inside = Inside::new(
-            open("root"),
-            [
-                ("/proc".into(), Mounted::Guests),
-                ("/mnt".into(), Mounted::Hosts(open("volume"))),
-                ("/etc/hosts".into(), Mounted::Hosts(open("outside/prize"))),
-                // Below a link, and not there.
-                ("/bin/new/deep".into(), Mounted::Guests),
-            ],
-        );
+        let mut inside = Inside::new(open("root"));
+        for (destination, mounted) in [
+            ("/proc", Mounted::Guests),
+            ("/mnt", Mounted::Hosts(open("volume"))),
+            ("/etc/hosts", Mounted::Hosts(open("outside/prize"))),
+            // Below a link, and not there.
+            ("/bin/new/deep", Mounted::Guests),
+        ] {
+            inside.mount(Path::new(destination), mounted);
+        }
+        fs::set_permissions(at("root/usr/bin"), fs::Permissions::from_mode(0o2751)).unwrap();
         for (path, found) in [
-            ("/", Found::Directory),
-            ("/bin", Found::Directory),
+            ("/", Found::Directory(fs::metadata(at("root")).unwrap().permissions().mode())),
+            ("/bin", Found::Directory(0o042_751)),
             ("/bin/sh", Found::File(0o100_755)),
             ("/bin/absolute", Found::File(0o100_755)),
             ("/etc/../usr/./bin/sh", Found::File(0o100_755)),
@@ -235,5 +257,25 @@ mod tests {
         ] {
             assert_eq!(inside.look(Path::new(path)), found, "{path}");
         }
+    }
+
+    #[test]
+    fn nobody_can_keep_it_busy() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir(top.path().join("d")).unwrap();
+        let back = "d/../".repeat(800);
+        for number in 0..39 {
+            symlink(format!("{back}{}", number + 1), top.path().join(number.to_string())).unwrap();
+        }
+        let mut deep = PathBuf::from("/");
+        for _ in 0..200 {
+            deep.push("d");
+            fs::create_dir_all(top.path().join(deep.strip_prefix("/").unwrap())).unwrap();
+        }
+        let inside = Inside::new(Pinned::open(top.path()).unwrap());
+        assert_eq!(inside.look(&deep), Found::Unknown);
+        assert_eq!(inside.look(Path::new("/0")), Found::Unknown);
+        // Nothing is left for others.
+        assert_eq!(inside.look(Path::new("/none")), Found::Unknown);
     }
 }

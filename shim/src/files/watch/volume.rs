@@ -14,6 +14,7 @@ use std::{
 use nix::sys::{
     fanotify::{Fanotify, MarkFlags, MaskFlags},
     stat::fstat,
+    statfs::fstatfs,
 };
 use rustix::fs::{Dir, FileType};
 
@@ -39,6 +40,11 @@ const IN_DIRECTORY: MaskFlags = NAMES
 /// What is heard of a file that is a volume.
 const OF_FILE: MaskFlags = MaskFlags::FAN_MODIFY.union(MaskFlags::FAN_ATTRIB);
 
+/// File systems whose changes come from elsewhere, or whose directories are mounted when they are looked at: NFS, CIFS, SMB, Ceph, 9P, FUSE,
+/// autofs. Source: statfs(2), linux/magic.h.
+const ELSEWHERE: [libc::__fsword_t; 7] =
+    [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400, 0x0102_1997, 0x6573_5546, 0x0187];
+
 /// A watched volume.
 #[derive(Debug)]
 pub struct Volume {
@@ -62,10 +68,17 @@ impl Volume {
     /// When its file system cannot be watched.
     pub fn watch(group: &Fanotify, number: u32, volume: &FileVolume, tops: &Tops) -> io::Result<Volume> {
         let stat = fstat(&volume.source)?;
+        if ELSEWHERE.contains(&fstatfs(&volume.source)?.filesystem_type().0) {
+            return Err(io::Error::other(
+                "its file system is another machine's or program's, and tells of its own changes only",
+            ));
+        }
         let kind = if volume.is_directory {
-            // With what is mounted in it: what that hides is none of the guest's business.
-            let mount = tree::clone(&volume.source, volume.recursive)?;
-            tree::restrict(&mount, volume.recursive, ReadOnly::All)?;
+            // With what is mounted in it: what that hides is none of the guest's business. But a copy of it would keep what the
+            // host unmounts in a volume that follows the host.
+            let recursive = volume.recursive && !volume.follows;
+            let mount = tree::clone(&volume.source, recursive)?;
+            tree::restrict(&mount, recursive, ReadOnly::All)?;
             let mount = pin::list(&mount, Path::new(""))?;
             // Else no event leads back to a path.
             handle::open(&mount, &handle::of(&mount)?)?;

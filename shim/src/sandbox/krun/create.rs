@@ -14,7 +14,7 @@ use super::{
     vm::Vm,
 };
 use crate::{
-    bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume, executable},
+    bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume, executable, view},
     config::Config,
     error::{Error, Result},
     files::{follow::Follower, mount::ReadOnly, pin::Pinned, watch::Watched},
@@ -37,8 +37,6 @@ struct Plan {
     hooks: ContainerHooks,
     policy: HostPolicy,
     guest: GuestBundle,
-    /// The guest's config.json.
-    spec: Vec<u8>,
 }
 
 impl Plan {
@@ -60,9 +58,7 @@ impl Plan {
         for note in &guest.notes {
             info!("{id}: {note}");
         }
-        let spec = serde_json::to_vec(&guest.spec)
-            .map_err(|e| Error::internal("encode the guest's spec").because(e))?;
-        Ok(Plan { config, network, users, cgroup, root, hooks, policy, guest, spec })
+        Ok(Plan { config, network, users, cgroup, root, hooks, policy, guest })
     }
 }
 
@@ -84,7 +80,7 @@ impl<H: Host> KrunSandbox<H> {
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
         failpoint!("create.stdio");
         let published = Bound::bind(&plan.config.ports)?;
-        let Plan { config, network, users, cgroup, root, hooks, policy, guest, spec } = plan;
+        let Plan { config, network, users, cgroup, root, hooks, policy, mut guest } = plan;
         let sockets = guest.volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
             Volume::Socket(socket) => Some((number, socket.clone())),
             Volume::Files(_) => None,
@@ -96,22 +92,25 @@ impl<H: Host> KrunSandbox<H> {
             let (rootfs, anchor) =
                 self.take_place(&mut side, &new, (cgroup, root), &network, &policy).await?;
             let (checked, id) = (rootfs.clone(), new.id.clone());
-            let volumes = blocking("look for the program", move || {
+            let looked = blocking("look at the files", move || {
+                let files = view::files(&mut guest, &id, checked);
                 if let Some(process) = guest.spec.process() {
-                    executable::check(process, &executable::files(&guest, &id, checked))?;
+                    executable::check(process, &files)?;
                 }
-                Ok(guest.volumes)
+                let spec = serde_json::to_vec(&guest.spec);
+                let spec = spec.map_err(|e| Error::internal("encode the guest's spec").because(e))?;
+                Ok((guest.volumes, spec))
             });
-            let volumes = volumes.await?;
+            let (volumes, spec) = looked.await?;
             let (vm, follower, watched) = self
                 .join(&mut side, &new.id, (&config, &policy, users), anchor.pid(), (rootfs, volumes))
                 .await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
                 published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
-            Ok((vm, anchor, (follower, watched), relays))
+            Ok((vm, anchor, (follower, watched), (relays, spec)))
         };
-        let (vm, anchor, (follower, watched), relays) = match built.await {
+        let (vm, anchor, (follower, watched), (relays, spec)) = match built.await {
             Ok(built) => built,
             Err(error) => {
                 let mut slot = self.vm.lock().await;
@@ -159,10 +158,14 @@ impl<H: Host> KrunSandbox<H> {
         side.anchor = Some(anchor.clone());
         failpoint!("create.anchor");
         if let Some(cgroup) = side.cgroup.clone() {
-            let (limits, is_pod) = (policy.hosts.clone(), policy.role == Role::Sandbox);
+            let (limits, role) = (policy.hosts.clone(), policy.role);
             side.seat = blocking("limit the cgroup", move || {
-                cgroup.limit(&limits)?;
-                is_pod.then(|| cgroup.seat()).transpose()
+                match cgroup.limit(&limits) {
+                    // They are there to be read: the guest enforces them.
+                    Err(error) if role == Role::Member => info!("{error}"),
+                    done => done?,
+                }
+                (role == Role::Sandbox).then(|| cgroup.seat()).transpose()
             })
             .await?;
         }

@@ -323,8 +323,13 @@ impl<H: Host> Sandbox for KrunSandbox<H> {
     async fn oom_kills(&self, container: &str, known: u64) -> Option<u64> {
         let guest = self.vm_of(container).await.ok()?.guest().await.ok()?;
         let request = api::WaitOomRequest { container_id: container.to_owned(), known, ..Default::default() };
-        // It waits for as long as the container runs; the end of its VM ends it.
-        let kills = guest.client.wait_oom(ttrpc::context::Context::default(), &request).await.ok()?;
+        // It waits for as long as the container runs; the end of its VM ends it. A task of its own: a call that is given up while it is
+        // written is the end of the connection.
+        let call =
+            tokio::spawn(
+                async move { guest.client.wait_oom(ttrpc::context::Context::default(), &request).await },
+            );
+        let kills = call.await.ok()?.ok()?;
         Some(kills.count).filter(|count| *count > known)
     }
 
