@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("bad-config-json", bad_config_json).timeout(360),
     Scenario::new("bad-network-namespace", bad_network_namespace)
+        .long()
         .krun_only("runc waits for a FIFO's writer for ever"),
 ];
 

@@ -11,7 +11,7 @@ const WHY: &str = "runc needs no VM";
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("no-kvm", no_kvm).krun_only(WHY),
-    Scenario::new("useless-kvm", useless_kvm).krun_only(WHY),
+    Scenario::new("useless-kvm", useless_kvm).long().krun_only(WHY),
     Scenario::new("no-libkrunfw", no_libkrunfw).krun_only(WHY),
     Scenario::new("no-guest-init", no_guest_init).long().krun_only(WHY),
     Scenario::new("full-state-directory", full_state_directory).long().krun_only("the directory is krun's"),

@@ -10,8 +10,8 @@ use nix::unistd::Pid;
 use std::time::{Duration, Instant};
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("ten-at-once", ten_at_once).timeout(400),
-    Scenario::new("slow-create", slow_create).krun_only("it stops the booting microVM").timeout(360),
+    Scenario::new("ten-at-once", ten_at_once).long().timeout(400),
+    Scenario::new("slow-create", slow_create).long().krun_only("it stops the booting microVM").timeout(360),
 ];
 
 fn ten_at_once(ctx: &Ctx) -> Result<Outcome> {

@@ -14,7 +14,7 @@ const WHY: &str = "it compares with runc";
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("like-runc-as-root", as_root).long().image(DEBIAN).krun_only(WHY),
-    Scenario::new("like-runc-as-a-user", as_a_user).image(DEBIAN).krun_only(WHY),
+    Scenario::new("like-runc-as-a-user", as_a_user).long().image(DEBIAN).krun_only(WHY),
     Scenario::new("files-like-runcs", files).long().image(DEBIAN).krun_only(WHY).timeout(900),
 ];
 

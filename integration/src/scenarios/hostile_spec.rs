@@ -17,7 +17,7 @@ const WHY: &str = "the annotations are krun's";
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("hostile-spec-pod", pod).krun_only(WHY),
-    Scenario::new("hostile-spec-passwd", passwd),
+    Scenario::new("hostile-spec-passwd", passwd).long(),
     Scenario::new("hostile-spec-names", names).long().krun_only("runc's shim takes any name"),
     Scenario::new("hostile-spec-rootfs", rootfs).long().krun_only("runc mounts wherever it is told"),
     Scenario::new("hostile-spec-console", console).long().krun_only("runc has no such console"),

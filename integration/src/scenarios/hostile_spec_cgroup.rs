@@ -13,6 +13,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("hostile-spec-foreign-cgroup", foreign_cgroup)
         .krun_only("runc limits and uses the cgroup that is there"),
     Scenario::new("lone-memory-bounded", lone_memory_bounded)
+        .long()
         .krun_only("runc's containers have the limits of their specs"),
 ];
 

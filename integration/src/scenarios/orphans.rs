@@ -12,8 +12,9 @@ use std::fs;
 use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("poststop-after-kill-9", poststop_after_kill_9),
+    Scenario::new("poststop-after-kill-9", poststop_after_kill_9).long(),
     Scenario::new("hook-dies-with-shim", hook_dies_with_shim)
+        .long()
         .krun_only("runc is a process of its own, and goes on with its hooks"),
 ];
 

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("kill-9", kill_9).smoke(),
-    Scenario::new("sigterm", sigterm),
+    Scenario::new("sigterm", sigterm).long(),
     Scenario::new("sigsegv", sigsegv).long().image(DEBIAN),
-    Scenario::new("real-time-signals", real_time).image(DEBIAN),
+    Scenario::new("real-time-signals", real_time).long().image(DEBIAN),
 ];
 
 fn kill_9(ctx: &Ctx) -> Result<Outcome> {

@@ -183,24 +183,28 @@ fn pod(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// What the host unmounts below a volume that follows it is let go: its disk can be taken away.
+/// What the host unmounts below a volume that follows it is let go. Seen by an overlay: no other one may have its upper layer, as long
+/// as its file system is there.
 fn unmounted(ctx: &Ctx) -> Result<Outcome> {
     let source = source(ctx, "source")?;
-    let (disk, place) = (ctx.work("disk").display().to_string(), source.join("disk"));
-    fs::create_dir(&place).context("make a directory")?;
-    let place = place.display().to_string();
-    Cmd::new(&["truncate", "-s", "8M", &disk]).run()?.ok()?;
-    Cmd::new(&["busybox", "mkfs.ext2", "-F", &disk]).run()?.ok()?;
-    undo::remember(&["sh", "-c", &format!("umount {place} 2>/dev/null; true")])?;
-    Cmd::new(&["mount", "-o", "loop", &disk, &place]).run()?.ok()?;
-    let mount = format!("type=bind,src={},dst=/there,options=rbind:rslave:rw", source.display());
+    let layers = ["lower", "upper", "work"].map(|name| ctx.work(name));
+    let places = [source.join("disk"), ctx.work("elsewhere")];
+    for directory in layers.iter().chain(&places) {
+        fs::create_dir(directory).context("make a directory")?;
+    }
+    let [lower, upper, work] = layers.map(|path| path.display().to_string());
+    let [place, elsewhere] = places.map(|path| path.display().to_string());
+    undo::remember(&["sh", "-c", &format!("umount {place} {elsewhere} 2>/dev/null; true")])?;
+    let options = format!("index=on,lowerdir={lower},upperdir={upper},workdir={work}");
+    let mount = |place: &str| Cmd::new(&["mount", "-t", "overlay", "overlay", "-o", &options, place]).run();
+    mount(&place)?.ok()?;
+    let volume = format!("type=bind,src={},dst=/there,options=rbind:rslave:rw", source.display());
     let id = ctx.id("");
-    ctx.run(&["-d", "--mount", &mount], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
+    ctx.run(&["-d", "--mount", &volume], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
     ctx.wait_for_status(&id, "RUNNING")?;
-    let devices = || -> Result<String> { Ok(Cmd::new(&["losetup", "-j", &disk]).run()?.ok()?.stdout_text()) };
-    ensure!(devices()?.contains(&disk), "there is no device of {disk}");
+    ensure!(mount(&elsewhere)?.status != 0, "another overlay has the layer while this one is mounted");
     Cmd::new(&["umount", &place]).run()?.ok()?;
-    until_true("the device to be free", Duration::from_secs(20), || Ok(devices()?.is_empty()))?;
+    until_true("the file system to be gone", Duration::from_secs(20), || Ok(mount(&elsewhere)?.status == 0))?;
     ctx.end(&id)?;
     Ok(Outcome::Passed)
 }

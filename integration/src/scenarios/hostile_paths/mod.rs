@@ -29,8 +29,8 @@ pub const SCENARIOS: &[Scenario] = &[
         .image(DEBIAN)
         .krun_only("runc binds the socket itself"),
     Scenario::new("hostile-paths-before-create", before_create::sources).timeout(400).krun_only(LINKS),
-    Scenario::new("hostile-paths-bundle", before_create::bundle).timeout(300).krun_only(LINKS),
-    Scenario::new("hostile-paths-between", between::swapped).timeout(200).krun_only(MOMENT),
+    Scenario::new("hostile-paths-bundle", before_create::bundle).long().timeout(300).krun_only(LINKS),
+    Scenario::new("hostile-paths-between", between::swapped).long().timeout(200).krun_only(MOMENT),
     Scenario::new("hostile-paths-between-sockets", sockets::between).image(DEBIAN).long().krun_only(MOMENT),
     Scenario::new("hostile-paths-running", running::pod)
         .timeout(300)
@@ -40,7 +40,7 @@ pub const SCENARIOS: &[Scenario] = &[
         .timeout(300)
         .krun_only("it is about the guest"),
     Scenario::new("hostile-paths-delete", delete::killed).timeout(300).krun_only(MOMENT),
-    Scenario::new("hostile-paths-delete-rootfs", delete::moved_rootfs).krun_only(MOMENT),
+    Scenario::new("hostile-paths-delete-rootfs", delete::moved_rootfs).long().krun_only(MOMENT),
 ];
 
 /// An answer later than this means that something waited for what never comes.
