@@ -4,16 +4,12 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::OwnedFd,
 };
 
-use nix::{
-    errno::Errno,
-    sched::CloneFlags,
-    sys::signal::{SigSet, SigmaskHow, Signal},
-};
+use nix::{sched::CloneFlags, sys::signal::Signal, unistd::Pid};
 
-use crate::pidfd::Pidfd;
+use crate::{clone, pidfd::Pidfd};
 
 /// As many lines as the kernel takes. Source: user_namespaces(7), `UID_GID_MAP_MAX_EXTENTS`.
 pub const MAX_RANGES: usize = 340;
@@ -62,17 +58,17 @@ pub fn outside(ranges: &[Range], id: u32) -> Option<u32> {
 /// The kernel's: ENOSPC where the host allows no more of them, EINVAL and EPERM for maps that it does not take.
 pub fn make(maps: &IdMaps, network: bool) -> io::Result<Namespaces> {
     let flags = if network { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
-    let holder = hold(CloneFlags::CLONE_NEWUSER | flags)?;
+    let (pid, pidfd) = hold(CloneFlags::CLONE_NEWUSER | flags)?;
     let made = (|| {
-        let directory = format!("/proc/{}", holder.pid);
+        let directory = format!("/proc/{pid}");
         fs::write(format!("{directory}/uid_map"), text(&maps.users))?;
         fs::write(format!("{directory}/gid_map"), text(&maps.groups))?;
         let open = |kind: &str| File::open(format!("{directory}/ns/{kind}")).map(OwnedFd::from);
         Ok(Namespaces { user: open("user")?, network: network.then(|| open("net")).transpose()? })
     })();
     // It may have gone: then nothing was made.
-    let _ = holder.pidfd.signal(Signal::SIGKILL);
-    holder.pidfd.reap()?;
+    let _ = pidfd.signal(Signal::SIGKILL);
+    pidfd.reap()?;
     made
 }
 
@@ -83,37 +79,19 @@ fn text(ranges: &[Range]) -> String {
 }
 
 /// A child that is in new namespaces until it is killed, or its parent ends.
-struct Holder {
-    pid: RawFd,
-    pidfd: Pidfd,
-}
-
-fn hold(namespaces: CloneFlags) -> io::Result<Holder> {
-    let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is plain numbers; zero is the kernel's "not used".
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
-    args.pidfd = (&raw mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    // A handler of the parent's must not run in the child.
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    // SAFETY: as fork(2): the child has its own copy of this stack, and makes system calls only.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
-    if pid == 0 {
-        // SAFETY: plain numbers; the child keeps none of the descriptors of its parent, runs no handler of its, and ends with it.
-        unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
-            loop {
-                libc::pause();
-            }
+fn hold(namespaces: CloneFlags) -> io::Result<(Pid, Pidfd)> {
+    // SAFETY: the child makes system calls only.
+    if let Some(holder) = unsafe { clone::fork(namespaces, None) }? {
+        return Ok(holder);
+    }
+    // SAFETY: plain numbers. The child keeps none of its parent's descriptors.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+        loop {
+            libc::pause();
         }
     }
-    let pid = Errno::result(pid);
-    before.thread_set_mask()?;
-    let pid = pid? as RawFd;
-    // SAFETY: clone3 succeeded, so it stored a new descriptor, which nobody else knows.
-    Ok(Holder { pid, pidfd: Pidfd::from(unsafe { OwnedFd::from_raw_fd(pidfd) }) })
 }
 
 #[cfg(test)]

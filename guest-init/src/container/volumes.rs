@@ -1,8 +1,8 @@
 //! The volumes of a container that the host watches, as mounts of PID 1's own: the container's own kernel objects (its mount
 //! namespace has the one instance of each volume's file system), out of the reach of what the container mounts or unmounts.
 //!
-//! They are copied in the container's mount namespace when the container is made, before anything of it runs. A container may have unmounted one: then they are the
-//! last, and must be let go as the container's mounts are ([`super::held_mounts`]).
+//! They are copied in the container's mount namespace when the container is made, before anything of it runs. A container may
+//! unmount a volume: then these are its last mounts, and must be let go as the container's are ([`super::held_mounts`]).
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};

@@ -32,8 +32,8 @@ use crate::{
 /// `core/runtime/v2/shim.go`, `cleanupTimeout`.
 const SETTLED: Duration = Duration::from_secs(4);
 
-/// How long after a container's first event about memory the next may come. It doubles with each, up to the second: the guest may say
-/// anything.
+/// How long after a container's first event about memory the next may come. It doubles with each event, up to
+/// [`OOM_CALMEST`]: the guest may say anything.
 const OOM_CALM: Duration = Duration::from_secs(1);
 const OOM_CALMEST: Duration = Duration::from_secs(64);
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use linux::process_uid;
 use nix::{
     errno::Errno,
     fcntl::{OFlag, openat},
@@ -28,10 +29,6 @@ const EVERY_ID: &[u8] = b"0 0 4294967295\n";
 
 /// The files of /proc/<pid> that map ids.
 const MAPS: [&str; 2] = ["uid_map", "gid_map"];
-
-/// The uid of the process with pid 0, if there were one. A pid is less than 2^22 (proc_sys_kernel(5), `pid_max`). systemd's
-/// "Users, Groups, UIDs and GIDs" leaves ids from 2^31 on unused.
-const FIRST_UID: u32 = 0xf000_0000;
 
 /// "Leave it as it is", of setresuid(2).
 const UNCHANGED: libc::uid_t = libc::uid_t::MAX;
@@ -64,7 +61,7 @@ impl Proc {
 /// Gives this process a real uid of its own. It must have one thread, and keep its capabilities whatever its uids are.
 pub fn become_own(proc: &Proc) -> Result<()> {
     // SAFETY: numbers.
-    Errno::result(unsafe { libc::setresuid(FIRST_UID + proc.pid, UNCHANGED, UNCHANGED) })
+    Errno::result(unsafe { libc::setresuid(process_uid::of(proc.pid), UNCHANGED, UNCHANGED) })
         .context("setresuid")?;
     Ok(())
 }

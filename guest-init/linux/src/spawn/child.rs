@@ -5,21 +5,18 @@
 use std::{
     ffi::{CStr, c_char, c_int},
     io,
-    mem::{self, MaybeUninit},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     ptr,
 };
 
-use nix::{sched::CloneFlags, sys::signal::Signal, unistd::Pid};
+use nix::{sched::CloneFlags, sys::signal::Signal};
 
 use super::Child;
-use crate::pidfd::Pidfd;
+use crate::clone;
 
 /// Last signal number of Linux (`_NSIG`, asm/signal.h).
 const LAST_SIGNAL: c_int = 64;
-
-/// A flag of clone3 alone (linux/sched.h); libc's has too small a type.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// The kernel's `struct sigaction` (asm/signal.h: handler, flags, restorer, mask of 64 bits) with
 /// the default handler, which is zero.
@@ -49,45 +46,10 @@ pub struct Plan<'a> {
 
 /// Clones; in the parent, returns the child.
 pub fn start(plan: &Plan<'_>) -> io::Result<Child> {
-    let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is plain numbers; zero is the kernel's "not used".
-    let mut args: libc::clone_args = unsafe { mem::zeroed() };
-    args.flags = plan.namespaces.bits() as u64 | libc::CLONE_PIDFD as u64;
-    args.pidfd = (&raw mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    if let Some(cgroup) = plan.cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup as u64;
-    }
-
-    // A signal that arrived between clone and exec would run the parent's handler in the child.
-    let parents_mask = block_signals()?;
-    // SAFETY: as fork(2): without CLONE_VM the child has its own copy of this stack. It is a copy
-    // of a threaded process and `run` keeps to async-signal-safe calls until exec.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, mem::size_of_val(&args)) };
-    if pid == 0 {
-        run(plan);
-    }
-    let error = io::Error::last_os_error();
-    // SAFETY: restores the mask that `block_signals` returned.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &parents_mask, ptr::null_mut()) };
-    if pid < 0 {
-        return Err(error);
-    }
-    // SAFETY: clone3 succeeded, so it stored a new descriptor, which nobody else knows.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Child::new(Pid::from_raw(pid as i32), Pidfd::from(pidfd)))
-}
-
-fn block_signals() -> io::Result<libc::sigset_t> {
-    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    // SAFETY: sigfillset initialises the set it is given, pthread_sigmask the old mask.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        match libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) {
-            0 => Ok(before.assume_init()),
-            errno => Err(io::Error::from_raw_os_error(errno)),
-        }
+    // SAFETY: `run` keeps to async-signal-safe calls until exec.
+    match unsafe { clone::fork(plan.namespaces, plan.cgroup) }? {
+        Some((pid, pidfd)) => Ok(Child::new(pid, pidfd)),
+        None => run(plan),
     }
 }
 

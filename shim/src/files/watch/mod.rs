@@ -14,6 +14,7 @@
 
 mod changes;
 mod event;
+mod group;
 mod handle;
 mod tops;
 mod volume;
@@ -23,16 +24,12 @@ use std::{
     io::{self, Read},
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::Path,
-    process, thread,
     time::Duration,
 };
 
 use guest_protocol::{api, failure::CallError};
 use log::{info, warn};
-use nix::{
-    errno::Errno,
-    sys::fanotify::{EventFFlags, Fanotify, InitFlags, MaskFlags},
-};
+use nix::sys::fanotify::{Fanotify, MaskFlags};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     task::spawn_blocking,
@@ -45,6 +42,7 @@ use crate::bundle::Volume as BundleVolume;
 
 use changes::Changes;
 use event::{Event, Named};
+use group::group;
 use volume::Volume;
 
 pub use tops::Tops;
@@ -305,39 +303,6 @@ async fn tell(guest: &Guest, request: api::LookAgainRequest) -> io::Result<ttrpc
     let call =
         tokio::spawn(async move { client.look_again(context::with_duration(PATIENCE), &request).await });
     call.await.map_err(io::Error::other)
-}
-
-/// A new group. Its own bounds hold, not those of a user: the kernel counts it for one that only this process has, as the groups
-/// that a user may have (128; proc_sys_fs(5)) are few, and root's are other programs' too.
-fn group() -> io::Result<Fanotify> {
-    let made = thread::Builder::new().name("watch".to_owned()).spawn(|| {
-        // This thread ends after it.
-        become_user(FIRST_UID + process::id())?;
-        init()
-    });
-    made?.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
-}
-
-/// As `vmm/src/jail/user.rs` has it: nobody has such ids, and no two processes the same.
-const FIRST_UID: u32 = 0xf000_0000;
-
-/// Gives the calling thread another effective user, and leaves it its capabilities.
-#[expect(clippy::disallowed_methods, reason = "a call without a path")]
-fn become_user(uid: u32) -> io::Result<()> {
-    const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
-    // SAFETY: plain numbers.
-    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) })?;
-    let unchanged = libc::uid_t::MAX;
-    // Not the C library's: that one changes all threads.
-    // SAFETY: plain numbers.
-    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, unchanged, uid, unchanged) })?;
-    Ok(())
-}
-
-fn init() -> io::Result<Fanotify> {
-    let report = InitFlags::from_bits_retain(libc::FAN_REPORT_DFID_NAME | libc::FAN_REPORT_FID);
-    let flags = InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK | InitFlags::FAN_UNLIMITED_MARKS | report;
-    Ok(Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?)
 }
 
 /// Runs `work`, which may hang with a file system of the host, where it holds up nobody.
