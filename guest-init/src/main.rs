@@ -38,7 +38,7 @@ extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> lib
     match std::process::id() {
         1 => pid1(),
         // A hook of a container's.
-        _ => container::workdir::main(std::env::args_os()).unwrap_or(1),
+        _ => container::hook::main(std::env::args_os()).unwrap_or(1),
     }
 }
 

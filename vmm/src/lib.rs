@@ -4,6 +4,7 @@
 pub mod become_vm;
 mod guest_memory;
 mod jail;
+mod kernel_files;
 mod krun;
 mod kvm_guest;
 mod reuse_address;

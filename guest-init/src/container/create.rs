@@ -13,8 +13,9 @@ use libcontainer::oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use tokio::sync::oneshot;
 
 use super::held_mounts::HeldMounts;
+use super::hook::Task;
 use super::volumes::{self, Volumes};
-use super::{Container, delete, dev, in_fork, namespaces, run_dir, spec, state_dir, sysctl, workdir};
+use super::{Container, copy_up, delete, dev, hook, in_fork, namespaces, run_dir, spec, state_dir, sysctl};
 use crate::cgroup::Cgroup;
 use crate::io::{console, stdio::Wiring, terminal};
 use crate::net::sockets::Sockets;
@@ -37,6 +38,7 @@ pub async fn create(
     let spec: Spec = serde_json::from_slice(&request.spec)
         .map_err(|err| Fault::invalid(format!("parse the spec of container {id}: {err}")))?;
     let mut spec = spec::prepare(spec, &id, request.stdio.terminal)?;
+    let tasks = copy_up::take(&mut spec);
     namespaces::join(&mut spec, pid_of)?;
     let sysctls = sysctl::take_shared(&mut spec)?;
     check_rootfs(&spec)?;
@@ -49,7 +51,8 @@ pub async fn create(
     let volumes = Volumes::default();
     let made = async {
         let sockets = Sockets::listen(&id, &request.sockets)?;
-        let init = make(supervisor, (&id, &spec), wiring, &cgroup, (watched, &volumes)).await?;
+        let plan = Plan { id: &id, spec: &spec, watched, volumes: &volumes, tasks };
+        let init = make(supervisor, &plan, wiring, &cgroup).await?;
         Ok::<_, anyhow::Error>((init, sockets))
     };
     match made.await {
@@ -100,16 +103,22 @@ struct Init {
     console: Option<(UnixListener, PathBuf)>,
 }
 
+/// What is to be made.
+struct Plan<'a> {
+    id: &'a str,
+    spec: &'a Spec,
+    watched: Vec<(u32, PathBuf)>,
+    volumes: &'a Volumes,
+    /// What hooks do.
+    tasks: Vec<Task>,
+}
+
 /// Has libcontainer make it.
-async fn init(
-    supervisor: &Supervisor,
-    (id, spec): (&str, &Spec),
-    wiring: &Wiring,
-    (watched, volumes): (Vec<(u32, PathBuf)>, &Volumes),
-    hooks: Option<Hooks>,
-) -> Result<Init> {
+async fn init(supervisor: &Supervisor, plan: &Plan<'_>, wiring: &Wiring, tasks: &[Task]) -> Result<Init> {
+    let Plan { id, spec, volumes, .. } = plan;
     let (bundle, state) = (run_dir(id), state_dir(id));
     fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
+    let hooks = hook::hooks(spec.root().as_ref().context("no root")?.path(), tasks)?;
     let config = bundle.join("config.json");
     fs::write(&config, serde_json::to_vec(&for_libcontainer(spec, hooks))?)
         .with_context(|| format!("write {}", config.display()))?;
@@ -119,12 +128,12 @@ async fn init(
         _ => None,
     };
     let job = in_fork::Job {
-        container_id: id.to_owned(),
+        container_id: (*id).to_owned(),
         bundle,
         state,
         cwd: process.cwd().clone(),
         console: console.as_ref().map(|(_, path)| path.clone()),
-        watched,
+        watched: plan.watched.clone(),
         rlimits: process.rlimits().clone().unwrap_or_default(),
     };
     let (ours, theirs) = volumes::channel().context("make a socket pair")?;
@@ -135,7 +144,7 @@ async fn init(
     drop(theirs);
     let pid = match helper.first().await {
         Report::Pid(pid) => pid,
-        Report::Failed(refusal) => return Err(refusal.into()),
+        Report::Failed(refusal) => return Err(copy_up::explain(refusal).into()),
     };
     let exit = supervisor.reaper.claim(pid);
     drop(hold);
@@ -146,33 +155,25 @@ async fn init(
 /// As [`init`]. A working directory that is missing is made.
 async fn init_somewhere(
     supervisor: &Supervisor,
-    (id, spec): (&str, &Spec),
+    plan: &Plan<'_>,
     wiring: &Wiring,
     cgroup: &Cgroup,
-    (watched, volumes): (Vec<(u32, PathBuf)>, &Volumes),
 ) -> Result<Init> {
-    let first = init(supervisor, (id, spec), wiring, (watched.clone(), volumes), None).await;
+    let first = init(supervisor, plan, wiring, &plan.tasks).await;
     let refused = match first {
         Err(err) if Fault::of_process(&err).reason == Reason::DIRECTORY_NOT_FOUND => err,
         made => return made,
     };
-    delete::attempt(id, cgroup).await?;
-    let root = spec.root().as_ref().context("no root")?.path();
-    let cwd = spec.process().as_ref().context("no process")?.cwd();
-    let hooks = workdir::hooks(root, cwd)?;
+    delete::attempt(plan.id, cgroup).await?;
+    let cwd = plan.spec.process().as_ref().context("no process")?.cwd();
+    let tasks = [plan.tasks.as_slice(), &[Task::MakeDirectory(cwd.clone())]].concat();
     // Why it could not be made says less than that it is missing.
-    init(supervisor, (id, spec), wiring, (watched, volumes), Some(hooks)).await.map_err(|_| refused)
+    init(supervisor, plan, wiring, &tasks).await.map_err(|_| refused)
 }
 
-async fn make(
-    supervisor: &Supervisor,
-    (id, spec): (&str, &Spec),
-    wiring: Wiring,
-    cgroup: &Cgroup,
-    (watched, volumes): (Vec<(u32, PathBuf)>, &Volumes),
-) -> Result<Process> {
-    let made = init_somewhere(supervisor, (id, spec), &wiring, cgroup, (watched, volumes)).await?;
-    let Init { pid, exit, console } = made;
+async fn make(supervisor: &Supervisor, plan: &Plan<'_>, wiring: Wiring, cgroup: &Cgroup) -> Result<Process> {
+    let Init { pid, exit, console } = init_somewhere(supervisor, plan, &wiring, cgroup).await?;
+    let Plan { id, spec, volumes, .. } = plan;
     let process = spec.process().as_ref().context("no process")?;
     let master = console.map(|(listener, path)| console::accept(&listener, &path)).transpose()?;
     let master: Option<Arc<OwnedFd>> = master.map(Arc::new);
@@ -190,7 +191,7 @@ async fn make(
     }
     let mounts = HeldMounts::of(pid).context("hold the container's mounts")?;
     let finish = {
-        let (cgroup, volumes) = (cgroup.clone(), volumes.clone());
+        let (cgroup, volumes) = (cgroup.clone(), (*volumes).clone());
         let own_pids = has_own_pids(spec);
         move || async move {
             drop(held);

@@ -1,10 +1,12 @@
 //! A container that exists: its process, its execs, its start. RPCs: CreateContainer, Start, DeleteContainer,
 //! LookAgain.
 
+pub mod copy_up;
 pub mod create;
 pub mod delete;
 pub mod dev;
 pub mod held_mounts;
+pub mod hook;
 pub mod in_fork;
 pub mod look_again;
 pub mod look_cgroup;

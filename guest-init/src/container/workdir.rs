@@ -1,43 +1,18 @@
 //! A working directory that a container lacks. runc makes it, as root, when all is mounted and before the root becomes read-only.
-//! libcontainer does not, but runs hooks at that moment. So a container that was refused for it is made once more, with a hook that
-//! is this executable in another role.
+//! libcontainer does not, so a container that was refused for it is made once more, with a [hook](super::hook) that does.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
 
-use anyhow::{Context, Result};
-use libcontainer::oci_spec::runtime::Hooks;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 
-/// The first argument in that role.
-const ROLE: &str = "make-directory";
-
-/// Where this executable is.
-const PATH: &str = "/init.krun";
-
-/// The hook that makes `cwd` in the container whose root is mounted at `rootfs`.
-pub fn hooks(rootfs: &Path, cwd: &Path) -> Result<Hooks> {
-    let hook = serde_json::json!({ "path": PATH, "args": [PATH, ROLE, rootfs, cwd] });
-    serde_json::from_value(serde_json::json!({ "createContainer": [hook] })).context("describe a hook")
-}
-
-/// Is the hook, if this process is to be one. Answers its exit status.
-pub fn main(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
-    args.nth(1).filter(|role| role == ROLE)?;
-    let (rootfs, cwd) = (args.next()?, args.next()?);
-    // The container's state: who writes it must not find that nobody reads.
-    let _ = io::copy(&mut io::stdin(), &mut io::sink());
-    Some(i32::from(make(Path::new(&rootfs), Path::new(&cwd)).is_err()))
-}
-
 /// Makes a directory and those above it, beneath a root whose owner may have put links anywhere.
-fn make(root: &Path, path: &Path) -> io::Result<()> {
+pub fn make(root: &Path, path: &Path) -> io::Result<()> {
     let root = File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(root)?;
     let mut names = Vec::new();
     for part in path.components() {
@@ -85,13 +60,5 @@ mod tests {
         }
         assert!(make(&root, Path::new("/dangling/x")).is_err());
         fs::remove_dir_all(&root).unwrap();
-    }
-
-    #[test]
-    fn only_its_arguments_make_it_a_hook() {
-        let args = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>().into_iter();
-        assert_eq!(main(args(&[PATH])), None);
-        assert_eq!(main(args(&[PATH, "other", "/", "/x"])), None);
-        assert_eq!(main(args(&[PATH, ROLE, "/no/such"])), None);
     }
 }

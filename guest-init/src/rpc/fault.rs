@@ -77,6 +77,10 @@ impl Refusal {
         Refusal { reason: reason.value(), text: text.into() }
     }
 
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// For another reason than those that the host acts on.
     pub fn other(text: impl Into<String>) -> Refusal {
         Refusal::new(Reason::REASON_UNSPECIFIED, text)

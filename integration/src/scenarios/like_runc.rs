@@ -30,7 +30,10 @@ fn compare(ctx: &Ctx, cases: &[Case], look: impl Fn(&Path) -> Result<String>) ->
             let ctx = Ctx { runtime, ..*ctx };
             let data = ctx.work(&format!("{name}-{}", runtime.containerd_name()));
             fs::create_dir_all(&data).context("make a volume")?;
-            fs::write(data.join("file"), "from the host\n").context("fill a volume")?;
+            fs::create_dir_all(data.join("dir/below")).context("make a directory")?;
+            for file in ["file", "dir/below/file"] {
+                fs::write(data.join(file), "from the host\n").context("fill a volume")?;
+            }
             let volumes = ["/data", "/dev/shm"]
                 .map(|at| format!("type=bind,src={},dst={at},options=rbind:rw", data.display()));
             let volume = &volumes[usize::from(*name == "shm")];
@@ -93,6 +96,15 @@ fn directories(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// A file system in memory that begins with what the directory has.
+const COPIED: &str = "type=tmpfs,src=tmpfs,dst=/bin,options=tmpcopyup:size=8m";
+
+/// What is in it.
+const COPY: &str = "for dir in /bin /data/dir; do
+        find $dir | sort | while read it; do stat -c '%n %F %a %u %g' $it; readlink $it; done | md5sum
+        find $dir -type f | sort | xargs md5sum; touch $dir/new && echo writable; grep -c \" $dir tmpfs\" /proc/mounts
+    done";
+
 /// Options of a tmpfs, and a volume in the place of shared memory.
 fn mounts(ctx: &Ctx) -> Result<Outcome> {
     let options =
@@ -103,9 +115,20 @@ fn mounts(ctx: &Ctx) -> Result<Outcome> {
         &[
             ("options of a tmpfs", &["--mount", scratch], options),
             ("shm", &[], "cat /dev/shm/file; echo new >/dev/shm/new"),
+            ("copied up", &["--mount", COPIED], COPY),
+            (
+                "copied up from a volume",
+                &["--mount", "type=tmpfs,src=tmpfs,dst=/data/dir,options=tmpcopyup"],
+                COPY,
+            ),
+            ("copied up and read-only", &["--mount", &format!("{COPIED}:ro")], COPY),
         ],
         tree,
     )?;
+    let too_small = "type=tmpfs,src=tmpfs,dst=/bin,options=tmpcopyup:size=64k";
+    ctx.run(&["--rm", "--mount", too_small], BUSYBOX, &ctx.id("full"), &["true"])
+        .run()?
+        .refused(&["No space left on device"])?;
     Ok(Outcome::Passed)
 }
 

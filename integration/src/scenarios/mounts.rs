@@ -1,13 +1,16 @@
 //! Mounts below a volume's source: those that are there, and those that come and go while the container runs.
 
 use crate::command::Cmd;
-use crate::ctx::Ctx;
+use crate::ctx::{BUSYBOX, Ctx};
 use crate::scenario::{Outcome, Scenario};
 use crate::undo;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 
-pub const SCENARIOS: &[Scenario] = &[Scenario::new("mounts-below-a-volume", below)];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("mounts-below-a-volume", below),
+    Scenario::new("mounts-of-the-kernels-files", kernels_files),
+];
 
 /// A volume that is only read, and the same one that follows the host: what each shows and lets happen.
 const SCRIPT: &str = "
@@ -59,6 +62,35 @@ fn below(ctx: &Ctx) -> Result<Outcome> {
         .printed("what is mounted below it is writable\nready\nfollowed\nwritable\ngone\n")?;
     Ok(Outcome::Passed)
 }
+
+/// The host's /proc and /sys, as node exporters have them. Their files say that they are empty, and give at most a page at a time.
+fn kernels_files(ctx: &Ctx) -> Result<Outcome> {
+    // What stays the same: one is longer than a page, and one than what can be read of such a file.
+    let same = [
+        "proc/crypto",
+        "proc/filesystems",
+        "proc/version",
+        "proc/sys/kernel/ostype",
+        "sys/fs/cgroup/cgroup.controllers",
+    ];
+    let sums =
+        same.map(|file| format!("md5sum <$1/{file}; wc -c <$1/{file}; cat $1/{file} | tail -n 1")).join("; ");
+    let names = "head -c 1000000 $1/proc/kallsyms | cut -c 17- | md5sum";
+    let script = format!("{sums}; {names}; grep -c ^cpu0 $1/proc/stat; ls -d $1/sys/kernel/mm | wc -l");
+    let hosts = Cmd::new(&["sh", "-c", &script, "sh", ""]).run()?.ok()?.stdout_text();
+    ensure!(hosts.lines().count() > 10, "the host says {hosts:?}");
+    let volumes =
+        ["proc", "sys"].map(|name| format!("type=bind,src=/{name},dst=/host/{name},options=rbind:ro"));
+    let flags: Vec<_> = volumes.iter().flat_map(|volume| ["--mount", volume]).chain(["--rm"]).collect();
+    let script = format!("{script}; {MOVES}");
+    let args = ["sh", "-c", &script, "sh", "/host"];
+    let seen = ctx.run(&flags, BUSYBOX, &ctx.id(""), &args).run()?.ok()?.stdout_text();
+    ensure!(seen == format!("{hosts}it moves\n"), "the host has {hosts:?}, and the container sees {seen:?}");
+    Ok(Outcome::Passed)
+}
+
+/// What changes is read anew.
+const MOVES: &str = "first=$(cat /host/proc/uptime); while [ \"$first\" = \"$(cat /host/proc/uptime)\" ]; do :; done; echo it moves";
 
 fn mount(target: &str) -> Result<()> {
     undo::remember(&["sh", "-c", &format!("umount {target} 2>/dev/null; true")])?;
