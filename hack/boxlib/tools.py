@@ -1,7 +1,7 @@
-"""The clients that talk to a box's containerd as people do, nerdctl and crictl, built from the versions that hack/tools
-pins, once, into the cache; a box has them only when asked for."""
+"""What people use with containers: the clients nerdctl and crictl, and rollup, which watches the files that it bundles. Made from
+the versions that hack/tools pins, once, into the cache; a box has them only when asked for."""
 
-from . import cache, golang, install
+from . import cache, golang, install, npm
 
 MODULE = cache.HACK / "tools"
 PACKAGES = {
@@ -10,13 +10,16 @@ PACKAGES = {
     # A test binary: `go test -c` makes it.
     "critest": "sigs.k8s.io/cri-tools/cmd/critest",
 }
-USUAL = ("nerdctl", "crictl")
+USUAL = ("nerdctl", "crictl", "rollup")
+NAMES = (*PACKAGES, "rollup")
 
 
 def put(box, names=USUAL):
     """Installs the tools in a running box."""
-    folders = {name: build(name) for name in names}
-    install.copy(box, {folder / name: f"usr/local/bin/{name}" for name, folder in folders.items()})
+    files = {}
+    for name in names:
+        files |= npm.rollup() if name == "rollup" else {build(name) / name: f"usr/local/bin/{name}"}
+    install.copy(box, files)
 
 
 def build(name):

@@ -61,6 +61,7 @@ mod stall;
 mod stdio;
 mod users;
 mod watch;
+mod watch_bundler;
 
 use crate::scenario::Scenario;
 
@@ -79,6 +80,7 @@ pub const ALL: &[&[Scenario]] = &[
     mounts::SCENARIOS,
     users::SCENARIOS,
     watch::SCENARIOS,
+    watch_bundler::SCENARIOS,
     annotations::SCENARIOS,
     bad_process::SCENARIOS,
     bad_bundle::SCENARIOS,
