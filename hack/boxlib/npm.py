@@ -10,14 +10,17 @@ ROLLUP = cache.HACK / "tools/rollup"
 THERE = "usr/local/libexec/krun/rollup"
 # What its Node.js needs besides the C library.
 LIBRARIES = ("libstdc++.so.6", "libgcc_s.so.1")
+# The runner of the scenarios looks for a program of that name; so does a person.
+COMMAND = f"""#!/bin/sh
+LD_LIBRARY_PATH=/{THERE} exec /{THERE}/node /{THERE}/rollup/dist/bin/rollup "$@"
+"""
 
 
 def rollup():
     """The files of rollup and its Node.js, with their places in a box: a container gets that directory as a volume."""
     folder = cache.stage("tool-rollup", cache.recipe(ROLLUP, cache.HACK / "boxlib/npm.py"), _install)
     files = {path: f"{THERE}/{path.relative_to(folder)}" for path in sorted(folder.rglob("*")) if path.is_file()}
-    # The runner looks for a program of that name.
-    return files | {folder / "node": "usr/local/bin/rollup"}
+    return files | {folder / "command": "usr/local/bin/rollup"}
 
 
 def _install(scratch):
@@ -34,4 +37,5 @@ def _install(scratch):
     shutil.copytree(modules / "rollup", scratch / "rollup")
     for name in LIBRARIES:
         shutil.copy(f"/usr/lib/x86_64-linux-gnu/{name}", scratch / name)
+    (scratch / "command").write_text(COMMAND, encoding="utf-8")
     shutil.rmtree(work)
