@@ -220,7 +220,15 @@ impl Guest for GuestService {
 
     async fn accept(&self, _: &TtrpcContext, request: AcceptRequest) -> ttrpc::Result<Empty> {
         let container = self.find(&request.container_id)?;
-        container.sockets.accept(&self.0.supervisor.mux, request.socket, request.stream).await?;
+        let accepted = container.sockets.accept(&self.0.supervisor.mux, request.socket, request.stream);
+        // Else nothing of the container would go.
+        let ended = container.init.record();
+        tokio::select! {
+            accepted = accepted => accepted?,
+            _ = ended => {
+                return Err(Fault::precondition(format!("container {} has ended", container.id)).into());
+            }
+        }
         Ok(Empty::new())
     }
 

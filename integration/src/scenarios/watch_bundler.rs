@@ -1,6 +1,5 @@
 //! A bundler from npm that watches its sources, as dev servers do, while the host edits them.
 
-use crate::command::Running;
 use crate::ctx::{Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use crate::wait::until_true;
