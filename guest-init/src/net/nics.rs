@@ -57,16 +57,15 @@ pub fn configure(network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// Moves every NIC to another network namespace, where it has to be configured.
-pub fn give_away(network: &Network, namespace: &impl AsRawFd) -> Result<()> {
-    let mut netlink = Netlink::open().context("open netlink")?;
-    for index in find(&mut netlink, &network.interfaces)? {
-        set(&mut netlink, index, [LinkAttribute::NetNsFd(namespace.as_raw_fd())])?;
+/// Moves every NIC from the network namespace of `netlink` to another one, where it has to be configured.
+pub fn give_away(netlink: &mut Netlink, network: &Network, namespace: &impl AsRawFd) -> Result<()> {
+    for index in find(netlink, &network.interfaces)? {
+        set(netlink, index, [LinkAttribute::NetNsFd(namespace.as_raw_fd())])?;
     }
     Ok(())
 }
 
-/// Our index of each interface: that of the NIC with its hardware address. NICs with the same address come in the order
+/// Our index of each interface: that of the NIC with its hardware address, or with the one that it has until it is set up. NICs with the same address come in the order
 /// of their interfaces.
 fn find(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<Vec<u32>> {
     let links =
@@ -75,7 +74,8 @@ fn find(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<Vec<u32>> {
     nics.sort();
     let mut indexes = Vec::new();
     for interface in interfaces {
-        let found = nics.iter().position(|(_, mac)| *mac == interface.mac);
+        let wanted = if interface.nic.is_empty() { &interface.mac } else { &interface.nic };
+        let found = nics.iter().position(|(_, mac)| mac == wanted);
         let found =
             found.with_context(|| format!("no NIC has the address of interface {}", interface.name))?;
         indexes.push(nics.remove(found).0);
@@ -95,6 +95,9 @@ fn nic(message: &RouteNetlinkMessage) -> Option<(u32, &[u8])> {
 fn bring_up(netlink: &mut Netlink, interface: &Interface, index: u32) -> Result<()> {
     let name = &interface.name;
     set(netlink, index, [LinkAttribute::IfName(name.clone()), LinkAttribute::Mtu(interface.mtu)])?;
+    if !interface.nic.is_empty() {
+        set(netlink, index, [LinkAttribute::Address(interface.mac.clone())])?;
+    }
     let (setting, value) = if interface.ipv6 { IPV6_AT_ONCE } else { NO_IPV6 };
     let path = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
     match fs::write(&path, value) {
@@ -161,6 +164,12 @@ mod tests {
         let message = ours(decode(RTM_NEWROUTE, &body).unwrap(), &Indexes::from([(7, 2)]));
         route.attributes[0] = RouteAttribute::Oif(2);
         assert_eq!(message, RouteNetlinkMessage::NewRoute(route));
+    }
+
+    #[test]
+    fn a_nic_is_found_by_the_address_that_it_has_for_now() {
+        let lo = Interface { mac: vec![9; 6], nic: vec![0; 6], ..Default::default() };
+        assert_eq!(find(&mut Netlink::open().unwrap(), &[lo]).unwrap(), [1]);
     }
 
     #[test]

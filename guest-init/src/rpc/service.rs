@@ -13,6 +13,7 @@ use crate::cgroup::{resources, stats};
 use crate::container::{Container, Exec, create, delete, spec};
 use crate::io::console;
 use crate::net::connect;
+use crate::net::spare::Spare;
 use crate::process::{Supervisor, exec};
 use crate::rpc::fault::Fault;
 use crate::vm::{clock, configure};
@@ -30,6 +31,7 @@ pub struct GuestService(Arc<Shared>);
 struct Shared {
     supervisor: Supervisor,
     containers: Mutex<HashMap<String, Slot>>,
+    spare: Mutex<Option<Spare>>,
 }
 
 /// Runs `work` to its end, also when the call is given up.
@@ -48,11 +50,16 @@ fn pid_of(pid: i32) -> Process {
 
 impl GuestService {
     pub fn new(supervisor: Supervisor) -> GuestService {
-        GuestService(Arc::new(Shared { supervisor, containers: Mutex::default() }))
+        let (containers, spare) = Default::default();
+        GuestService(Arc::new(Shared { supervisor, containers, spare }))
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
         self.0.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Option<Spare>> {
+        self.0.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, id: &str) -> Result<Arc<Container>, Fault> {
@@ -114,7 +121,16 @@ impl Guest for GuestService {
         _: &TtrpcContext,
         request: ConfigureRequest,
     ) -> ttrpc::Result<ConfigureResponse> {
-        Ok(configure::configure(&request).map_err(Fault::from)?)
+        let (response, spare) = configure::configure(&request).map_err(Fault::from)?;
+        *self.spare() = spare;
+        Ok(response)
+    }
+
+    async fn join(&self, _: &TtrpcContext, request: Network) -> ttrpc::Result<Empty> {
+        let spare = self.spare().take();
+        let spare = spare.ok_or_else(|| Fault::precondition("the VM has no NIC to spare"))?;
+        spare.join(&request).map_err(Fault::from)?;
+        Ok(Empty::new())
     }
 
     async fn set_clock(&self, _: &TtrpcContext, request: SetClockRequest) -> ttrpc::Result<Empty> {

@@ -7,11 +7,12 @@ use guest_protocol::api::{ConfigureRequest, ConfigureResponse, IdRange};
 use linux::user_namespace::{IdMaps, Range};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::net::spare::{self, Spare};
 use crate::net::{nics, seeming_address};
 use crate::vm::{clock, users};
 
-/// Applies the configuration.
-pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
+/// Applies the configuration. With the answer comes the NIC that is kept for later, if there is one.
+pub fn configure(request: &ConfigureRequest) -> Result<(ConfigureResponse, Option<Spare>)> {
     if request.realtime_ns > 0 {
         clock::set(request.realtime_ns)?;
     }
@@ -19,9 +20,12 @@ pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
         nix::unistd::sethostname(&request.hostname)
             .with_context(|| format!("set the hostname {:?}", request.hostname))?;
     }
+    let spare = request.spare_nic.then(Spare::remember).transpose().context("keep a NIC")?;
     let maps = IdMaps { users: ranges(&request.users), groups: ranges(&request.groups) };
     if maps != IdMaps::default() {
         users::make(&maps, request.network.as_ref()).context("make the user namespace")?;
+    } else if spare.is_some() {
+        spare::leave().context("leave the namespace of the NIC")?;
     }
     if let Some(wanted) = request.network.as_ref() {
         nics::configure(wanted).context("set up the network")?;
@@ -32,7 +36,7 @@ pub fn configure(request: &ConfigureRequest) -> Result<ConfigureResponse> {
     let uname = nix::sys::utsname::uname().context("ask for the kernel's version")?;
     let mut response = ConfigureResponse::new();
     response.kernel = uname.release().to_string_lossy().into_owned();
-    Ok(response)
+    Ok((response, spare))
 }
 
 fn ranges(ranges: &[IdRange]) -> Vec<Range> {

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use guest_protocol::api::Network;
 use libcontainer::oci_spec::runtime::{LinuxIdMapping, Spec};
+use linux::netlink::Netlink;
 use linux::user_namespace::{self, IdMaps, Range};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns};
@@ -23,7 +24,8 @@ pub fn make(maps: &IdMaps, network: Option<&Network>) -> Result<()> {
     let made = user_namespace::make(maps, true)?;
     let its_network = made.network.context("it has no network")?;
     if let Some(network) = network {
-        nics::give_away(network, &its_network).context("move the NICs to it")?;
+        let mut netlink = Netlink::open().context("open netlink")?;
+        nics::give_away(&mut netlink, network, &its_network).context("move the NICs to it")?;
     }
     setns(&its_network, CloneFlags::CLONE_NEWNET).context("enter its network")?;
     linux::loopback::bring_up().context("bring up its lo")?;

@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -26,7 +26,7 @@ use crate::{
         state_dir::{self, StateDir},
         watch::{Tops, Watched},
     },
-    network::{self, Backend, Choice, Dialer, Links, Localhost, Netns},
+    network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Spare},
     sandbox::{
         Exit,
         host::{Ended, Machine},
@@ -38,12 +38,13 @@ const OUT_OF_MEMORY: &str = "the memory that its cgroup may use on the host was 
 
 /// A VM. Ends with all that belongs to it when it is dropped.
 pub struct KrunMachine {
-    // Dropped in this order: the vmm must be dead before its taps and its share go.
+    // Dropped in this order: the vmm must be dead before its share goes, and killed before its taps do.
     vm: OnceLock<Vm>,
     /// What tells whether the host's kernel ended the vmm for memory.
     oom: OnceLock<OomKills>,
     localhost: OnceLock<Localhost>,
     links: OnceLock<Links>,
+    spare: OnceLock<Arc<Spare>>,
     network: Choice,
     anti_spoofing: bool,
     /// As far as it is known before the launch.
@@ -103,6 +104,7 @@ impl KrunMachine {
             oom: OnceLock::new(),
             localhost: OnceLock::new(),
             links: OnceLock::new(),
+            spare: OnceLock::new(),
             network,
             anti_spoofing: config.anti_spoofing,
             plan,
@@ -120,11 +122,15 @@ impl KrunMachine {
         let joined = spawn_blocking(move || Links::join(&netns, anti_spoofing).map(|links| (links, netns)));
         let joined = joined.await;
         let (links, netns) = joined.map_err(|e| Error::internal("join the interfaces").because(e))??;
-        let localhost = Localhost::start(&netns, dialer);
-        let failed = |e: &io::Error| {
-            warn!("what dials localhost in the network namespace does not reach the guest: sk_lookup: {e}")
-        };
-        Ok((links, localhost.inspect_err(failed).ok()))
+        Ok((links, relay(&netns, dialer)))
+    }
+
+    /// Makes a spare NIC's tap in `netns`, and takes what dials localhost there unless another VM does.
+    async fn spare_interface(&self, netns: Netns, dialer: &Dialer) -> Result<(Spare, Option<Localhost>)> {
+        let made = spawn_blocking(move || Spare::make(&netns).map(|spare| (spare, netns))).await;
+        let (spare, netns) = made.map_err(|e| Error::internal("make a spare NIC").because(e))??;
+        let localhost = spare.tap().and_then(|_| relay(&netns, dialer));
+        Ok((spare, localhost))
     }
 
     fn launched(&self) -> Result<&Vm> {
@@ -178,18 +184,27 @@ impl Machine<HostCgroup> for KrunMachine {
 
     async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
         let netns = Netns::of(anchor)?;
-        let links = match self.network {
-            Choice::Tap | Choice::TapAtStart => Some(self.join_interfaces(netns, dialer).await?),
-            Choice::Tsi | Choice::None => None,
+        let (mut links, mut spare, mut localhost) = (None, None, None);
+        let network = match self.network {
+            Choice::Tap | Choice::TapAtStart => {
+                let (joined, relay) = self.join_interfaces(netns, dialer).await?;
+                let taps = joined.taps.clone();
+                (links, localhost) = (Some(joined), relay);
+                vm_launcher::Network::Tap(taps)
+            }
+            Choice::Spare => {
+                let (made, relay) = self.spare_interface(netns, dialer).await?;
+                let tap = made.tap();
+                (spare, localhost) = (Some(made), relay);
+                tap.map_or(vm_launcher::Network::None, |tap| vm_launcher::Network::Tap(vec![tap]))
+            }
+            Choice::Tsi => vm_launcher::Network::Tsi,
+            Choice::None => vm_launcher::Network::None,
         };
         failpoint!("create.taps");
         let vm_config = VmConfig {
             netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
-            network: match (&links, self.network) {
-                (Some((links, _)), _) => vm_launcher::Network::Tap(links.taps.clone()),
-                (None, Choice::None) => vm_launcher::Network::None,
-                (None, _) => vm_launcher::Network::Tsi,
-            },
+            network,
             cgroup: cgroup.map(HostCgroup::vms),
             ..self.plan.clone()
         };
@@ -206,12 +221,15 @@ impl Machine<HostCgroup> for KrunMachine {
         let reduced = self.share.namespace().reduce();
         reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
         let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
-        if let Some((links, localhost)) = links {
+        if let Some(localhost) = localhost {
+            self.localhost.set(localhost).map_err(|_| again())?;
+        }
+        if let Some(links) = links {
             dialer.set_addresses(links.addresses.clone());
-            if let Some(localhost) = localhost {
-                self.localhost.set(localhost).map_err(|_| again())?;
-            }
             self.links.set(links).map_err(|_| again())?;
+        }
+        if let Some(spare) = spare {
+            self.spare.set(Arc::new(spare)).map_err(|_| again())?;
         }
         self.vm.set(vm).map_err(|_| again())
     }
@@ -230,9 +248,20 @@ impl Machine<HostCgroup> for KrunMachine {
         self.links.get().map(|links| links.guest.clone())
     }
 
+    async fn join_network(&self, dialer: &Dialer) -> Result<Option<api::Network>> {
+        let Some(spare) = self.spare.get().cloned() else { return Ok(None) };
+        let anti_spoofing = self.anti_spoofing;
+        let joined = spawn_blocking(move || spare.join(anti_spoofing)).await;
+        let joined = joined.map_err(|e| Error::internal("join the network").because(e))??;
+        Ok(joined.map(|joined| {
+            dialer.set_addresses(joined.addresses);
+            joined.guest
+        }))
+    }
+
     fn backend(&self, anchor: u32, dialer: &Dialer) -> Result<Backend> {
         match self.network {
-            Choice::Tap | Choice::TapAtStart => Ok(Backend::Guest(dialer.clone())),
+            Choice::Tap | Choice::TapAtStart | Choice::Spare => Ok(Backend::Guest(dialer.clone())),
             Choice::Tsi | Choice::None => Ok(Backend::Namespace(Netns::of(anchor)?.into())),
         }
     }
@@ -246,6 +275,8 @@ impl Machine<HostCgroup> for KrunMachine {
     fn kill(&self) {
         if let Some(vm) = self.vm.get() {
             vm.kill();
+            self.links.get().into_iter().for_each(Links::begin_removal);
+            self.spare.get().into_iter().for_each(|spare| spare.begin_removal());
         }
     }
 
@@ -258,6 +289,14 @@ impl Machine<HostCgroup> for KrunMachine {
             Err(error) => Ended { exit: Exit::UNKNOWN, reason: error.to_string() },
         }
     }
+}
+
+/// Takes what dials localhost in `netns` to the guest, where the kernel lets it.
+fn relay(netns: &Netns, dialer: &Dialer) -> Option<Localhost> {
+    let failed = |e: &io::Error| {
+        warn!("what dials localhost in the network namespace does not reach the guest: sk_lookup: {e}")
+    };
+    Localhost::start(netns, dialer).inspect_err(failed).ok()
 }
 
 /// What the end of a vmm means for the processes in its guest.

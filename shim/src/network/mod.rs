@@ -1,5 +1,5 @@
 //! How a sandbox reaches the network: by sockets of the host in the task's network namespace
-//! (tsi), by NICs that are joined to that namespace's interfaces (tap), or not at all.
+//! (tsi), by NICs that are joined to that namespace's interfaces (tap; spare, while there is none), or not at all.
 //!
 //! A new mode is a line of [`NAMES`] and of [`decide`]; a new port protocol belongs in [`ports::Protocol`].
 
@@ -7,6 +7,7 @@ mod anti_spoofing;
 mod backlog;
 mod dialer;
 mod filters;
+mod hold;
 mod links;
 mod localhost;
 mod netns;
@@ -14,16 +15,19 @@ pub mod ports;
 mod publish;
 mod sk_lookup;
 mod snapshot;
+mod spare;
 mod tap;
 mod udp;
 
 use std::time::Duration;
 
 pub use dialer::{AwaitGuest, Dialer};
-pub use links::{Links, remove_leftovers};
+pub use hold::remove_leftovers;
+pub use links::Links;
 pub use localhost::Localhost;
 pub use netns::Netns;
 pub use publish::{Backend, Bound, check};
+pub use spare::Spare;
 
 use log::info;
 use tokio::{
@@ -84,7 +88,7 @@ impl Connections {
 /// What the configuration asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Tap where it can be, else tsi.
+    /// Tap, also for an interface that comes before the task is started; tsi where the namespace is the host's.
     #[default]
     Auto,
     /// Guest sockets become sockets in the task's network namespace.
@@ -120,8 +124,10 @@ pub enum Choice {
     None,
     /// The namespace has its interfaces.
     Tap,
-    /// The namespace gets its interfaces before the task is started.
+    /// The namespace gets its interfaces before the task is started, and the VM is launched then.
     TapAtStart,
+    /// The namespace holds no interface. The VM has a NIC for one that it has when the task is started.
+    Spare,
 }
 
 /// Chooses for the network namespace `netns`, once the hooks have run.
@@ -131,30 +137,49 @@ pub enum Choice {
 pub fn choose(mode: Mode, netns: &Netns) -> Result<Choice> {
     let looked = |e| Error::internal("look into the task's network namespace").because(e);
     if matches!(mode, Mode::Tsi | Mode::None) {
-        return decide(mode, false, false);
+        return decide(mode, Held::Nothing);
     }
-    let host = netns.is_host().map_err(looked)?;
-    if host {
-        return decide(mode, host, false);
+    if netns.is_host().map_err(looked)? {
+        return decide(mode, Held::Host);
     }
     let configured = netns.run(snapshot::Snapshot::take).map_err(looked)?.map_err(looked)?.configured();
     let names: Vec<_> = configured.iter().map(|interface| interface.name.as_str()).collect();
     info!("configured interfaces: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
-    decide(mode, host, configured.iter().any(|interface| interface.mac.is_some()))
+    let held = match configured.iter().any(|interface| interface.mac.is_some()) {
+        true => Held::Nics,
+        false if configured.is_empty() => Held::Nothing,
+        false => Held::Others,
+    };
+    decide(mode, held)
 }
 
-fn decide(mode: Mode, host: bool, configured: bool) -> Result<Choice> {
-    Ok(match mode {
-        Mode::None => Choice::None,
-        Mode::Tsi => Choice::Tsi,
-        Mode::Tap if host => {
+/// What a namespace holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// All that is the host's.
+    Host,
+    /// Configured interfaces that NICs can stand for.
+    Nics,
+    /// Configured interfaces, of which none is like Ethernet.
+    Others,
+    /// No configured interface.
+    Nothing,
+}
+
+fn decide(mode: Mode, held: Held) -> Result<Choice> {
+    Ok(match (mode, held) {
+        (Mode::None, _) => Choice::None,
+        (Mode::Tsi, _) => Choice::Tsi,
+        (Mode::Tap, Held::Host) => {
             return Err(Error::precondition(
                 "network = tap: the task has the host's network namespace, which never gets a tap; tsi works there",
             ));
         }
-        Mode::Auto | Mode::Tap if configured => Choice::Tap,
-        Mode::Auto => Choice::Tsi,
-        Mode::Tap => Choice::TapAtStart,
+        (Mode::Auto | Mode::Tap, Held::Nics) => Choice::Tap,
+        (Mode::Tap, Held::Others | Held::Nothing) => Choice::TapAtStart,
+        (Mode::Auto, Held::Nothing) => Choice::Spare,
+        // No NIC can stand for what is there.
+        (Mode::Auto, Held::Host | Held::Others) => Choice::Tsi,
     })
 }
 
@@ -187,21 +212,28 @@ mod tests {
 
     #[test]
     fn a_configured_namespace_gets_nics() {
-        assert_eq!(decide(Mode::Auto, false, true).unwrap(), Choice::Tap);
-        assert_eq!(decide(Mode::Tap, false, true).unwrap(), Choice::Tap);
-        assert_eq!(decide(Mode::Tsi, false, true).unwrap(), Choice::Tsi);
-        assert_eq!(decide(Mode::None, false, true).unwrap(), Choice::None);
+        assert_eq!(decide(Mode::Auto, Held::Nics).unwrap(), Choice::Tap);
+        assert_eq!(decide(Mode::Tap, Held::Nics).unwrap(), Choice::Tap);
+        assert_eq!(decide(Mode::Tsi, Held::Nics).unwrap(), Choice::Tsi);
+        assert_eq!(decide(Mode::None, Held::Nics).unwrap(), Choice::None);
     }
 
     #[test]
-    fn an_empty_one_gets_tsi_or_waits() {
-        assert_eq!(decide(Mode::Auto, false, false).unwrap(), Choice::Tsi);
-        assert_eq!(decide(Mode::Tap, false, false).unwrap(), Choice::TapAtStart);
+    fn an_empty_one_gets_a_spare_nic_or_waits() {
+        assert_eq!(decide(Mode::Auto, Held::Nothing).unwrap(), Choice::Spare);
+        assert_eq!(decide(Mode::Tap, Held::Nothing).unwrap(), Choice::TapAtStart);
+        assert_eq!(decide(Mode::Tsi, Held::Nothing).unwrap(), Choice::Tsi);
+    }
+
+    #[test]
+    fn interfaces_that_no_nic_can_stand_for_are_reached_by_sockets() {
+        assert_eq!(decide(Mode::Auto, Held::Others).unwrap(), Choice::Tsi);
+        assert_eq!(decide(Mode::Tap, Held::Others).unwrap(), Choice::TapAtStart);
     }
 
     #[test]
     fn the_hosts_never_gets_a_tap() {
-        assert_eq!(decide(Mode::Auto, true, false).unwrap(), Choice::Tsi);
+        assert_eq!(decide(Mode::Auto, Held::Host).unwrap(), Choice::Tsi);
         let own = Netns::of(std::process::id()).unwrap();
         assert_eq!(choose(Mode::Auto, &own).unwrap(), Choice::Tsi);
         let error = choose(Mode::Tap, &own).unwrap_err().to_string();

@@ -32,7 +32,7 @@ pub struct Bound {
 pub enum Backend {
     /// To the sockets that the vmm has in the task's network namespace (tsi).
     Namespace(Arc<Netns>),
-    /// To the guest, which has addresses of its own (tap).
+    /// To the guest, whose sockets are its own (tap).
     Guest(Dialer),
 }
 
@@ -168,6 +168,7 @@ mod tests {
         let error = check(&ports, Choice::None).unwrap_err().to_string();
         assert!(error.contains("8080:80") && error.contains("network = none"), "{error}");
         check(&ports, Choice::TapAtStart).unwrap();
+        check(&ports, Choice::Spare).unwrap();
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Takes one of this thread's namespace.
+    /// Takes one of this thread's namespace. Of one whose interfaces are all down, but for the loopback's, it has these alone.
     ///
     /// # Errors
     /// Netlink's.
@@ -62,6 +62,9 @@ impl Snapshot {
                     _ => {}
                 }
             }
+            if !snapshot.links.iter().any(may_be_configured) {
+                break;
+            }
         }
         Ok(snapshot)
     }
@@ -74,11 +77,7 @@ impl Snapshot {
                     && !matches!(address.header.scope, AddressScope::Link | AddressScope::Host)
             })
         };
-        let wanted = |link: &&LinkMessage| {
-            link.header.flags.contains(LinkFlags::Up)
-                && !link.header.flags.contains(LinkFlags::Loopback)
-                && reachable(link.header.index)
-        };
+        let wanted = |link: &&LinkMessage| may_be_configured(link) && reachable(link.header.index);
         self.links.iter().filter(wanted).map(interface).collect()
     }
 
@@ -121,6 +120,11 @@ impl Snapshot {
             ..Default::default()
         }
     }
+}
+
+/// Whether an interface is up and not the loopback's.
+fn may_be_configured(link: &LinkMessage) -> bool {
+    link.header.flags.contains(LinkFlags::Up) && !link.header.flags.contains(LinkFlags::Loopback)
 }
 
 /// IPv4's own address is LOCAL, as ADDRESS is the peer's; IPv6 has ADDRESS only, without a peer.

@@ -141,6 +141,13 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// How the guest is to set up its network, once the VM is launched; none when it has its loopback interface only.
     fn guest_network(&self) -> Option<api::Network>;
 
+    /// Joins the spare NIC of a VM whose guest is up to an interface that the network namespace has got since. It says how the
+    /// guest is to set it up; none when there is no interface, or no spare NIC was to be.
+    ///
+    /// # Errors
+    /// When there is an interface, and it cannot be joined.
+    async fn join_network(&self, dialer: &Dialer) -> Result<Option<api::Network>>;
+
     /// Where published ports of a container lead, whose anchor is in the task's network namespace.
     ///
     /// # Errors

@@ -124,6 +124,9 @@ impl<H: Host> KrunSandbox<H> {
         if let Some(exit) = container.init.exit() {
             return Err(Error::precondition(format!("container {id} has ended with status {}", exit.status)));
         }
+        if container.is_sandbox {
+            vm.join_network().await?;
+        }
         let reference = container.init.reference();
         failpoint!("run.called");
         vm.call(&format!("start {id}"), async |guest, limit| guest.client.start(limit, &reference).await)

@@ -178,6 +178,7 @@ impl<H: Host> Vm<H> {
             // That of a container which names none.
             hostname: nodename(),
             tsi: self.network() == Choice::Tsi,
+            spare_nic: self.network() == Choice::Spare,
             users: ranges(self.users.as_ref().map(|maps| maps.users.as_slice())),
             groups: ranges(self.users.as_ref().map(|maps| maps.groups.as_slice())),
             ..Default::default()
@@ -186,6 +187,17 @@ impl<H: Host> Vm<H> {
         info!("guest kernel {}", one_line(&configured.kernel));
         failpoint!("boot.configured");
         Ok(guest)
+    }
+
+    /// Gives it the interface that its network namespace has got since its launch, if it has one. Its guest must be up.
+    ///
+    /// # Errors
+    /// What could not be done; as of [`Vm::call`].
+    pub async fn join_network(&self) -> Result<()> {
+        let Some(network) = self.machine.join_network(&self.dialer).await? else { return Ok(()) };
+        failpoint!("run.joined");
+        self.call("join the network", async |guest, limit| guest.client.join(limit, &network).await).await?;
+        Ok(())
     }
 
     /// The guest, once it is up.

@@ -135,6 +135,47 @@ async fn a_vm_that_waits_for_the_start_can_be_killed_and_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_interface_that_comes_before_the_start_is_joined_then() {
+    use std::sync::atomic::Ordering;
+    let bed = Bed::new();
+    *bed.host.0.network.lock().unwrap() = crate::network::Choice::Spare;
+    let joins = |bed: &Bed| bed.guest.calls().iter().filter(|call| *call == "join").count();
+    bed.start("pod").await;
+    assert_eq!(joins(&bed), 0, "nothing had come");
+
+    let bed = Bed::new();
+    *bed.host.0.network.lock().unwrap() = crate::network::Choice::Spare;
+    bed.create("pod").await;
+    bed.host.0.interface_has_come.store(true, Ordering::Relaxed);
+    bed.sandbox.start("pod").await.unwrap();
+    let calls = bed.guest.calls();
+    let at = |wanted: &str| calls.iter().rposition(|call| call == wanted);
+    assert!(at("join").is_some() && at("join") < at("start pod"), "{calls:?}");
+    // A member's start joins nothing.
+    bed.start("a").await;
+    assert_eq!(joins(&bed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_cannot_be_joined_fails_the_start() {
+    use std::sync::atomic::Ordering;
+    let bed = Bed::new();
+    *bed.host.0.network.lock().unwrap() = crate::network::Choice::Spare;
+    bed.host.0.interface_has_come.store(true, Ordering::Relaxed);
+    let refusal = Act::Refuse(containerd_shim_protos::ttrpc::Code::UNKNOWN, "no NIC");
+    for (host, guest, words) in [("join", None, "join fails"), ("", Some(refusal), "no NIC")] {
+        *bed.host.0.fails.lock().unwrap() = host;
+        guest.into_iter().for_each(|act| bed.guest.on("join", act));
+        bed.create("pod").await;
+        let error = bed.sandbox.start("pod").await.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_ne!(bed.wait("pod").await.status, 0);
+        bed.sandbox.delete("pod").await;
+        bed.assert_clean().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_vm_is_protected_as_its_most_protected_container_is() {
     use std::sync::atomic::Ordering;
     let bed = Bed::new();

@@ -59,6 +59,7 @@ impl FakeGuest {
     pub fn freeze(&self) {
         for call in [
             "configure",
+            "join",
             "set_clock",
             "create_container",
             "exec",
@@ -156,6 +157,10 @@ impl Service for FakeGuest {
     ) -> ttrpc::Result<api::ConfigureResponse> {
         self.act("configure", "").await?;
         Ok(api::ConfigureResponse { kernel: "6.1-fake".to_owned(), ..Default::default() })
+    }
+
+    async fn join(&self, _: &TtrpcContext, _: api::Network) -> ttrpc::Result<Empty> {
+        self.act("join", "").await
     }
 
     async fn set_clock(&self, _: &TtrpcContext, _: api::SetClockRequest) -> ttrpc::Result<Empty> {

@@ -53,6 +53,8 @@ pub struct Shared {
     /// The vmm does not go when it is killed.
     pub undead: AtomicBool,
     pub network: Mutex<Choice>,
+    /// The network namespace has an interface by the start.
+    pub interface_has_come: AtomicBool,
     pub oom_score_adj: AtomicI32,
     ended: watch::Sender<Option<Ended>>,
     anchors: watch::Sender<Vec<String>>,
@@ -69,6 +71,7 @@ impl FakeHost {
             broken: AtomicBool::new(false),
             undead: AtomicBool::new(false),
             network: Mutex::new(Choice::Tsi),
+            interface_has_come: AtomicBool::new(false),
             oom_score_adj: AtomicI32::new(i32::MIN),
             ended: watch::Sender::new(None),
             anchors: watch::Sender::default(),
@@ -231,6 +234,14 @@ impl host::Machine<FakeCgroup> for FakeMachine {
 
     fn guest_network(&self) -> Option<api::Network> {
         None
+    }
+
+    async fn join_network(&self, _: &Dialer) -> Result<Option<api::Network>> {
+        let has_come = self.made.host.0.interface_has_come.load(Ordering::Relaxed);
+        if self.network != Choice::Spare || !has_come {
+            return Ok(None);
+        }
+        self.made.host.step("join").map(|_| Some(api::Network::new()))
     }
 
     fn backend(&self, _: u32, dialer: &Dialer) -> Result<Backend> {
