@@ -42,6 +42,17 @@ pub fn make() -> Result<()> {
     Ok(())
 }
 
+/// Another namespace's name and path, which holds its loopback interface alone.
+pub const EMPTY: &str = "krun-scenario-empty";
+pub const EMPTY_PATH: &str = "/run/netns/krun-scenario-empty";
+
+/// Makes that one.
+pub fn make_empty() -> Result<()> {
+    undo::remember(&["ip", "netns", "delete", EMPTY])?;
+    ip(&format!("netns add {EMPTY}"))?;
+    ip(&format!("-n {EMPTY} link set lo up")).map(drop)
+}
+
 /// Gives the namespace an interface eth1 as well.
 pub fn second_cable() -> Result<()> {
     ip(&format!("link add kbox1 type veth peer name eth1 netns {NAME}"))?;

@@ -1,4 +1,4 @@
-//! Networks without an interface of the container's own: published ports, sockets of the host, none at all.
+//! Networks without an interface of the container's own: an empty namespace, published ports, sockets of the host, none at all.
 
 use super::network_tap::{called, echo, exchange};
 use crate::command::{Cmd, Running};
@@ -14,12 +14,58 @@ use std::time::Duration;
 const WHY: &str = "the annotations are krun's";
 
 pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("network-empty", empty).image(DEBIAN),
     Scenario::new("network-published", published).image(NGINX).krun_only(WHY),
     Scenario::new("network-published-tap", published_tap).long().image(DEBIAN).krun_only(WHY),
     Scenario::new("network-tsi", tsi).long().image(DEBIAN),
     Scenario::new("network-port-again", port_again).long().image(DEBIAN),
     Scenario::new("network-none", none).long().image(DEBIAN).krun_only(WHY),
 ];
+
+/// What a container finds and can do in a namespace that holds nothing but `lo`. It is the same under runc and under krun.
+const ALONE: &str = "import os, socket, struct
+print('interfaces', sorted(os.listdir('/sys/class/net')))
+def title(what, work):
+    try: print(what, work(), flush=True)
+    except OSError as e: print(what, 'FAILED', e, flush=True)
+def datagrams(address):
+    family = socket.AF_INET6 if ':' in address else socket.AF_INET
+    server, client = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
+    server.bind((address, 7001)); client.connect((address, 7001)); client.send(b'ask'); client.settimeout(30); server.settimeout(30)
+    data, sender = server.recvfrom(64); server.sendto(data[::-1], sender); return client.recv(64).decode()
+def any_port():
+    server = socket.create_server(('127.0.0.1', 0)); client = socket.create_connection(server.getsockname(), 30)
+    connection, peer = server.accept(); connection.sendall(b'accepted')
+    return client.recv(64).decode(), peer == client.getsockname()
+def ping():
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP); s.settimeout(30)
+    request = struct.pack('!BBHHH', 8, 0, 0xf7fe, 0, 1)
+    s.sendto(request, ('127.0.0.1', 0))
+    while True:
+        answer = s.recv(64)[20:]
+        if answer[0] == 0: return answer[4:] == request[4:]
+def look_up(flags): return socket.getaddrinfo('localhost', 80, socket.AF_INET, socket.SOCK_STREAM, flags=flags)[0][4][0]
+title('datagrams', lambda: datagrams('127.0.0.1')); title('datagrams by IPv6', lambda: datagrams('::1'))
+title('any port', any_port); title('ping', ping); title('look-up', lambda: look_up(0))
+title('look-up where there is an address', lambda: look_up(socket.AI_ADDRCONFIG))
+title('out', lambda: socket.create_connection(('192.0.2.1', 80), 10))";
+
+fn empty(ctx: &Ctx) -> Result<Outcome> {
+    let output = ctx.python(&[], &ctx.id(""), ALONE).run()?.ok()?;
+    output.stdout_text().lines().for_each(|line| println!("tried: {line}"));
+    output.printed(
+        "interfaces ['lo']
+datagrams ksa
+datagrams by IPv6 ksa
+any port ('accepted', True)
+ping True
+look-up 127.0.0.1
+look-up where there is an address FAILED [Errno -2] Name or service not known
+out FAILED [Errno 101] Network is unreachable
+",
+    )?;
+    Ok(Outcome::Passed)
+}
 
 /// nginx through a published port, again after a restart; and what cannot be published.
 fn published(ctx: &Ctx) -> Result<Outcome> {
@@ -45,7 +91,7 @@ fn published(ctx: &Ctx) -> Result<Outcome> {
         (&["ports=99:70000"], &["70000", "1 to 65535"]),
         (&["ports=99:80,99:81"], &["99:81", "twice"]),
         (&["ports=99"], &["99", "HOST:TASK"]),
-        (&["ports=99:53/udp"], &["99:53/udp", "tsi"]),
+        (&["ports=99:53/udp", "network=tsi"], &["99:53/udp", "tsi"]),
         (&["ports=99:80", "network=none"], &["99:80", "none"]),
     ];
     for (annotations, words) in cases {
@@ -57,12 +103,22 @@ fn published(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// TCP and UDP through published ports, to a guest that has an address of its own.
+/// TCP and UDP through published ports, to a guest that has an address of its own, and to one that has its loopback interface alone;
+/// and from the namespace's own localhost.
 fn published_tap(ctx: &Ctx) -> Result<Outcome> {
     veth::make()?;
     let namespace = format!("network:{}", veth::PATH);
+    for (what, flags) in [("NIC", &["--with-ns", &namespace][..]), ("empty", &[])] {
+        published_of(ctx, flags, &ctx.id(what)).with_context(|| format!("in the namespace: {what}"))?;
+        println!(
+            "tried: TCP and UDP to published ports and to the namespace's localhost, in the namespace: {what}"
+        );
+    }
+    Ok(Outcome::Passed)
+}
+
+fn published_of(ctx: &Ctx, flags: &[&str], id: &str) -> Result<()> {
     let ports = ["--annotation", "io.containerd.krun.ports=8080:7000,5353:7001/udp"];
-    let id = ctx.id("");
     let script = "import socket, threading, zlib
 server = socket.create_server(('', 7000)); echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); echo.bind(('', 7001))
 def datagrams():
@@ -74,17 +130,25 @@ while True:
     c, _ = server.accept()
     data = b''.join(iter(lambda: c.recv(1 << 16), b''))
     c.sendall(zlib.crc32(data).to_bytes(4, 'big') + data[::-1]); c.close()";
-    let flags = [&["--with-ns", &namespace], &ports[..]].concat();
-    let mut server = ctx.python(&flags, &id, script).spawn()?;
+    let mut server = ctx.python(&[flags, &ports].concat(), id, script).spawn()?;
     server.wait_for_stdout("ready")?;
     for address in ["127.0.0.1".parse()?, "::1".parse()?] {
         exchange(address, 8080)?;
         echo(address, 5353, 10)?;
         echo(address, 5353, 20_000)?;
     }
-    ctx.kill(&id, "SIGKILL")?.ok()?;
+    let client = "import socket
+with socket.create_connection(('127.0.0.1', 7000), 60) as c:
+    c.sendall(b'local'); c.shutdown(socket.SHUT_WR)
+    print(b''.join(iter(lambda: c.recv(65536), b''))[4:].decode())";
+    let pid = ctx.task(id)?.context("no task")?.pid.to_string();
+    Cmd::new(&["nsenter", "--net", "--target", &pid, "python3", "-c", client])
+        .run()?
+        .ok()?
+        .printed("lacol\n")?;
+    ctx.kill(id, "SIGKILL")?.ok()?;
     server.finish()?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
 /// The box's own network: out to it by TCP and UDP, in from it, and on loopback.

@@ -1,7 +1,7 @@
 //! A container in a namespace that has an interface: its VM has a NIC configured like it.
 
 use crate::crc32::{crc32, noise};
-use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
+use crate::ctx::{Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use crate::undo;
 use crate::veth::{self, BOX, TASK};
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("network-tap", tap).image(DEBIAN),
     Scenario::new("network-localhost", localhost).long().image(DEBIAN),
-    Scenario::new("network-cni", cni).long(),
+    Scenario::new("network-cni", cni).long().image(DEBIAN),
 ];
 
 /// Bytes each way.
@@ -167,16 +167,43 @@ const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "krun-scenario", "plugins":
   "routes": [{"dst": "0.0.0.0/0"}]}}]}"#;
 const CNI_FILE: &str = "/etc/cni/net.d/10-krun-scenario.conflist";
 
-/// `ctr run --cni` sets up the network between Create and Start: the VM waits for it.
+/// `ctr run --cni` sets up the network between Create and Start: a VM that boots meanwhile joins it, and one with `network=tap` waits
+/// for it.
 fn cni(ctx: &Ctx) -> Result<Outcome> {
     undo::remember(&["rm", CNI_FILE])?;
     std::fs::write(CNI_FILE, CNI).context("write a CNI configuration")?;
     undo::remember(&["sh", "-c", "ip link delete kcni0; rm -rf /var/lib/cni/networks/krun-scenario"])?;
     let tap = if ctx.krun() { &["--annotation", "io.containerd.krun.network=tap"][..] } else { &[] };
-    let script = "ip -o address show eth0; ping -c 1 -W 30 10.78.0.1";
-    let flags = [&["--rm", "--cni"], tap].concat();
-    let output = ctx.run(&flags, BUSYBOX, &ctx.id(""), &["sh", "-c", script]).run()?.ok()?;
-    ensure!(output.stdout_text().contains("10.78.0."), "no address of the bridge's network: {output}");
+    let script = "import os, socket, subprocess
+print(subprocess.run(['ip', '-o', '-4', 'address', 'show', 'eth0'], capture_output=True, text=True).stdout.split()[3], flush=True)
+print(sorted(os.listdir('/sys/class/net')), open('/sys/class/net/eth0/address').read().strip(), flush=True)
+server = socket.create_server(('', 7015)); print('ready', flush=True)
+connection, _ = server.accept()
+with socket.create_connection(('10.78.0.1', 7016), 60) as c: c.sendall(b'from inside')
+connection.sendall(b'from outside'); connection.close()";
+    for (name, flags) in [("auto", &[][..]), ("tap", tap)] {
+        let out = TcpListener::bind("0.0.0.0:7016").context("listen in the box")?;
+        let id = ctx.id(name);
+        let mut server = ctx.python(&[&["--cni"], flags].concat(), &id, script).spawn()?;
+        server.wait_for_stdout("ready")?;
+        let shown = String::from_utf8_lossy(&server.stdout_now()).into_owned();
+        let address = shown.lines().next().and_then(|line| line.split('/').next()).unwrap_or_default();
+        ensure!(address.starts_with("10.78.0."), "no address of the bridge's network: {shown}");
+        let pid = ctx.task(&id)?.context("no task")?.pid.to_string();
+        let ip = ["nsenter", "--net", "--target", &pid, "ip", "-brief", "link", "show", "eth0"];
+        let link = crate::command::Cmd::new(&ip).run()?.ok()?.stdout_text();
+        let mac = link.split_whitespace().nth(2).context("a hardware address")?;
+        ensure!(shown.contains(&format!("'eth0', 'lo'] {mac}")), "no eth0 with {mac}: {shown}");
+        let mut connection = TcpStream::connect((address, 7015)).context("call the container")?;
+        ensure!(called(&out)? == "from inside", "the container does not reach the box");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        ensure!(answer == "from outside", "the container says {answer:?}");
+        server.finish()?.ok()?;
+        println!(
+            "tried: --cni with network={name}: {address}, {mac}, reached from outside, and reaches the box"
+        );
+    }
     if ctx.krun() {
         let nothing = ctx.sh(tap, &ctx.id("none"), "true").run()?;
         nothing.refused(&["network = tap", "no configured interface"])?;

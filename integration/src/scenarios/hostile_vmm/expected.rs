@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 /// What decides on a vmm's rights.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Mode {
-    /// A container of its own, with TSI in its own network namespace.
+    /// A container of its own, with a spare NIC in its own network namespace.
     Lone,
     /// A pod's sandbox, with the same.
     Pod,
-    /// With a NIC.
+    /// With a NIC that is joined to an interface.
     Tap,
+    /// With TSI in its own network namespace.
+    Tsi,
     NoNetwork,
     /// With TSI in the box's network namespace, and therefore in the box's user namespace.
     HostNetwork,
@@ -22,10 +24,13 @@ pub fn of(mode: Mode) -> BTreeMap<String, String> {
     let killed = KILLED.iter().map(|call| (*call, "killed for"));
     let others = EVERYWHERE.iter().copied();
     let sockets = match mode {
-        Mode::Lone | Mode::Pod | Mode::HostNetwork => TSI,
-        Mode::Tap | Mode::NoNetwork => NO_TSI,
+        Mode::Tsi | Mode::HostNetwork => TSI,
+        Mode::Lone | Mode::Pod | Mode::Tap | Mode::NoNetwork => NO_TSI,
     };
-    let devices = if mode == Mode::Tap { TAP } else { NO_TAP };
+    let devices = match mode {
+        Mode::Lone | Mode::Pod | Mode::Tap => TAP,
+        Mode::Tsi | Mode::NoNetwork | Mode::HostNetwork => NO_TAP,
+    };
     let own = if mode == Mode::HostNetwork { HOST_NETWORK } else { OWN_NETWORK };
     let all = killed.chain(others).chain([sockets, devices, own].into_iter().flatten().copied());
     // A try whose name is its only call's needs no second mention of it.
@@ -50,7 +55,7 @@ pub const ITSELF: &[(&str, &str)] = &[
         "status",
         "ok Uid own 0 0 0; Gid 0 0 0 0; Groups; CapInh 0000000000000000; CapPrm 00000000800000db; CapEff 00000000800000db; CapBnd 00000000800000db; NoNewPrivs 1; Seccomp 2; uid_map 0 0 4294967295",
     ),
-    ("mounts outside of the share", "ok / /share /sock /dev/kvm /proc"),
+    ("mounts outside of the share", "ok / /share /sock /dev/kvm /dev/net/tun /proc"),
     ("processes in /proc", "ok 0"),
     ("open /etc/shadow by /proc/1/root", "ENOENT"),
     ("open its descriptors again", "ok 0 EACCES, 1 EACCES, 2 ok, 4 ok"),

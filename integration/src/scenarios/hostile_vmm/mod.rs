@@ -32,6 +32,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("hostile-vmm", |ctx| tries(ctx, Mode::Lone, &[]), 600),
     scenario("hostile-vmm-tap", tap, 600).long(),
     scenario("hostile-vmm-pod", pod, 600).long(),
+    scenario("hostile-vmm-tsi", tsi, 600).long(),
     scenario("hostile-vmm-none", none, 600).long(),
     scenario("hostile-vmm-host-network", |ctx| tries(ctx, Mode::HostNetwork, &["--net-host"]), 600).long(),
     scenario("hostile-vmm-itself", itself, 400).long(),
@@ -52,6 +53,10 @@ fn tap(ctx: &Ctx) -> Result<Outcome> {
 fn pod(ctx: &Ctx) -> Result<Outcome> {
     let flags = launch::sandbox(SANDBOX);
     tries(ctx, Mode::Pod, &flags.each_ref().map(String::as_str))
+}
+
+fn tsi(ctx: &Ctx) -> Result<Outcome> {
+    tries(ctx, Mode::Tsi, &["--annotation", "io.containerd.krun.network=tsi"])
 }
 
 fn none(ctx: &Ctx) -> Result<Outcome> {

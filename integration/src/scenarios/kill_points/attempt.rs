@@ -87,6 +87,10 @@ pub fn attempt(ctx: &Ctx, points: &Points, case: &Case) -> Result<String> {
         let links = veth::ip("-n krun-scenario -brief link")?;
         ensure!(links.lines().count() == 2, "in the network namespace are {links}");
     }
+    if case.life == Life::Spare {
+        let links = veth::ip(&format!("-n {} -brief link", veth::EMPTY))?;
+        ensure!(links.lines().count() == 1, "in the empty network namespace are {links}");
+    }
     clean(&before, &network)?;
     let told = told.map_or_else(|| "unheard".to_owned(), |told| format!("told {:?}", told.exits));
     Ok(format!("status {status} {:.1} s after, {told}", took.as_secs_f64()))

@@ -4,7 +4,8 @@ use super::Hit::{Kill, Outlast, Pause, Stop};
 use super::Victim::{Anchor, Client, Containerd, Here, Shim, Vmm};
 use super::Want::{Any, Failure, Is};
 use super::life::Life::{
-    Exec, Hooked, Logged, Long, Loose, Mapped, Member, Operator, Orphaned, OrphanedHooked, Short, Tap,
+    Exec, Hooked, Joined, Logged, Long, Loose, Mapped, Member, Operator, Orphaned, OrphanedHooked, Short,
+    Spare, Tap,
 };
 use super::life::STATUS;
 use super::{BOOT, Case, Hits, PROMPT, case};
@@ -57,6 +58,8 @@ pub const CREATE: &[Case] = &[
     case("create.state", SHIM, Short, Failure),
     case("create.share", SHIM, Short, Failure),
     case("create.taps", SHIM, Tap, Failure),
+    case("create.taps", SHIM, Spare, Failure),
+    case("create.vmm", SHIM, Spare, Failure),
     case("create.vmm", SHIM, Short, Failure),
     case("create.vmm", VMM, Short, Failure),
     case("create.vmm", &[(Vmm, Stop)], Short, Failure).within(NO_BOOT),
@@ -78,6 +81,8 @@ pub const START: &[Case] = &[
     case("guest.making", &[(Vmm, Stop)], Short, Failure).within(NO_ANSWER),
     case("guest.made", ANCHOR, Short, Failure),
     case("guest.made", &[(Vmm, Stop), (Shim, Kill)], Loose, Failure),
+    case("run.joined", SHIM, Joined, Failure),
+    case("run.joined", VMM, Joined, Failure),
     case("run.called", SHIM, Short, Failure),
     case("run.called", VMM, Short, Failure),
     case("run.called", &[(Vmm, Stop)], Short, Failure).within(NO_ANSWER),

@@ -26,6 +26,10 @@ pub enum Life {
     Logged,
     /// As `Short`, with a NIC in a network namespace that was there before.
     Tap,
+    /// As `Short`, in an empty network namespace that was there before.
+    Spare,
+    /// As `Short`, with an interface that comes between Create and Start.
+    Joined,
     /// As `Short`, with a user namespace and a snapshot that is mapped for it.
     Mapped,
     /// As `Short`, in a pod that is there before.
@@ -113,6 +117,8 @@ impl Living {
                 let flags = veth::flags(Some("tap"));
                 self.run(ctx, &flags.iter().map(String::as_str).collect::<Vec<_>>(), ENDS)
             }
+            Life::Spare => self.run(ctx, &["--with-ns", &format!("network:{}", veth::EMPTY_PATH)], ENDS),
+            Life::Joined => self.run(ctx, &["--cni"], ENDS),
             Life::Member => {
                 let group = format!("{GROUP}={}", self.pod.as_deref().context("a pod")?);
                 self.run(ctx, &["--annotation", &group], ENDS)

@@ -13,9 +13,10 @@ mod life;
 use crate::ctx::{Ctx, Runtime};
 use crate::failpoints::Points;
 use crate::scenario::{Outcome, Scenario};
-use crate::veth;
-use anyhow::Result;
+use crate::{undo, veth};
+use anyhow::{Context, Result};
 use life::Life;
+use std::fs;
 use std::path::Path;
 
 const WHY: &str = "runc's shim has no such points";
@@ -26,6 +27,11 @@ const RUNTIME: &str = "io.containerd.krunfp.v2";
 
 /// A variable with a part of a case's title: only such cases are tried.
 const ONLY: &str = "KRUN_KILL_POINT";
+
+/// A cable of its own for each container with CNI, which goes with its network namespace.
+const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "krun-kill-points", "plugins": [{"type": "ptp",
+  "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.79.0.0/24"}]]}}]}"#;
+const CNI_FILE: &str = "/etc/cni/net.d/10-krun-kill-points.conflist";
 
 pub const SCENARIOS: &[Scenario] = &[
     scenario("kill-points-sample", |ctx| all(ctx, cases::SAMPLE), 300),
@@ -125,6 +131,13 @@ fn all(ctx: &Ctx, cases: &[Case]) -> Result<Outcome> {
     let points = Points::listen()?;
     if cases.iter().any(|case| case.life == Life::Tap) {
         veth::make()?;
+    }
+    if cases.iter().any(|case| case.life == Life::Spare) {
+        veth::make_empty()?;
+    }
+    if cases.iter().any(|case| case.life == Life::Joined) {
+        undo::remember(&["sh", "-c", &format!("rm -rf {CNI_FILE} /var/lib/cni/networks/krun-kill-points")])?;
+        fs::write(CNI_FILE, CNI).context("write a CNI configuration")?;
     }
     let only = std::env::var(ONLY).unwrap_or_default();
     let mut failures = Vec::new();
