@@ -27,7 +27,9 @@ const ROOT_TAG: &CStr = c"/dev/root";
 /// The self-test of the jitter-entropy generator takes a third of the boot, and the guest does not use the generator. A
 /// kernel without KALLSYMS ignores the name. Two more parameters save no more than 2 % and are left out: skipping the
 /// RAID initcalls, and short RCU grace periods.
-const KERNEL_PARAMETERS: [&CStr; 1] = [c"initcall_blacklist=jent_mod_init"];
+///
+/// Else the kernel makes an interface `dummy0`, which no container of runc's has.
+const KERNEL_PARAMETERS: [&CStr; 2] = [c"initcall_blacklist=jent_mod_init", c"dummy.numdummies=0"];
 
 /// With a console, show all kernel messages: libkrun's own parameters contain "quiet".
 const SHOW_EVERYTHING: &CStr = c"ignore_loglevel";

@@ -210,10 +210,10 @@ own = socket.create_server(('127.0.0.1', 7008)); c = socket.create_connection(('
 for address in ('127.0.0.1', '10.0.2.15'):
     try: socket.create_connection((address, 7007), 10); print('REACHED', address)
     except OSError as e: print(errno.errorcode.get(e.errno, e))
-print([name for name in os.listdir('/sys/class/net') if name.startswith(('eth', 'en', 'krun'))])";
+print(os.listdir('/sys/class/net'))";
     let flags = ["--net-host", "--annotation", "io.containerd.krun.network=none"];
     let output = ctx.python(&flags, &ctx.id(""), script).run()?.ok()?;
-    output.printed("own loopback\nECONNREFUSED\nENETUNREACH\n[]\n")?;
+    output.printed("own loopback\nECONNREFUSED\nENETUNREACH\n['lo']\n")?;
     drop(listener);
     Ok(Outcome::Passed)
 }
