@@ -13,14 +13,14 @@ use linux::mount_tree::{self, Attributes};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat, mknodat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat, mkdirat, mknodat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::hook::Task;
 use crate::rpc::fault::Refusal;
 
-/// How deep the directories may be: each costs two descriptors.
+/// How deep the directories may be: each costs three descriptors.
 const DEPTH: usize = 64;
 
 /// Where such a file system is mounted in the container.
@@ -54,8 +54,11 @@ pub fn take(spec: &mut Spec) -> Vec<Task> {
     tasks
 }
 
-/// The refusal, said better if it is that of the hook.
-pub fn explain(refusal: Refusal) -> Refusal {
+/// The refusal, said better if it is that of a hook among `tasks` that copies.
+pub fn explain(refusal: Refusal, tasks: &[Task]) -> Refusal {
+    if !tasks.iter().any(|task| matches!(task, Task::CopyUp(_))) {
+        return refusal;
+    }
     // Source: libcontainer's HookError, as its log has it.
     let Some((_, code)) = refusal.text().split_once("NonZeroExitCode(") else { return refusal };
     let digits: String = code.chars().take_while(char::is_ascii_digit).collect();
@@ -71,7 +74,9 @@ pub fn fill(rootfs: &Path, place: &Place) -> io::Result<()> {
     if fstatfs(&to)?.filesystem_type() != TMPFS_MAGIC {
         return Err(Errno::EINVAL.into());
     }
-    copy(&covered(&to)?, &to, DEPTH)?;
+    // What is mounted below it already, on places that libcontainer has made in it, is left alone.
+    let bare = open_directory(mount_tree::clone(&to, false)?, Path::new("."), ResolveFlag::empty())?;
+    copy(&covered(&to)?, &bare, DEPTH)?;
     if place.read_only {
         let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
         mount_tree::set_attributes(&to, false, read_only)?;
@@ -100,7 +105,7 @@ fn covered(mounted: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// Copies what is in a directory, `depth` directories deep at most.
 fn copy(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
-    let depth = depth.checked_sub(1).ok_or(Errno::ELOOP)?;
+    let depth = depth.checked_sub(1).ok_or(Errno::ENAMETOOLONG)?;
     for entry in Dir::from_fd(from.try_clone()?)?.iter() {
         let entry = entry?;
         if [c".", c".."].contains(&entry.file_name()) {
@@ -111,6 +116,14 @@ fn copy(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// What is there already is the place of a mount.
+fn or_there(made: nix::Result<()>) -> nix::Result<()> {
+    match made {
+        Err(Errno::EEXIST) => Ok(()),
+        made => made,
+    }
+}
+
 fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
     let found = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
@@ -118,19 +131,23 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> io::Re
     let mine = Mode::S_IRWXU;
     match kind {
         SFlag::S_IFDIR => {
-            mkdirat(to, name, mine)?;
+            or_there(mkdirat(to, name, mine))?;
             let flags = flags | OFlag::O_RDONLY | OFlag::O_DIRECTORY;
             let from = openat(from, name, flags, Mode::empty())?;
             let into = openat(to, name, flags, Mode::empty())?;
             copy(&from, &into, depth)?;
         }
         SFlag::S_IFREG => {
-            let from = openat(from, name, flags | OFlag::O_RDONLY, Mode::empty())?;
-            let into = openat(to, name, flags | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, mine)?;
+            // Who shares a volume may have put another kind of file there meanwhile, which must not be waited for.
+            let from = openat(from, name, flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?;
+            if fstat(&from)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+                return Err(Errno::ESTALE.into());
+            }
+            let into = openat(to, name, flags | OFlag::O_WRONLY | OFlag::O_CREAT, mine)?;
             io::copy(&mut File::from(from), &mut File::from(into))?;
         }
-        SFlag::S_IFLNK => symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?,
-        _ => mknodat(to, name, kind, mine, found.st_rdev)?,
+        SFlag::S_IFLNK => or_there(symlinkat(readlinkat(from, name)?.as_os_str(), to, name))?,
+        _ => or_there(mknodat(to, name, kind, mine, found.st_rdev))?,
     }
     let owner = (Some(Uid::from_raw(found.st_uid)), Some(Gid::from_raw(found.st_gid)));
     fchownat(to, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -175,10 +192,12 @@ mod tests {
     #[test]
     fn a_hooks_errno_is_said() {
         let chain = "failed to run hooks: failed to run create container hooks err=NonZeroExitCode(28)";
-        let text = explain(Refusal::other(chain)).text().to_owned();
+        let tasks = [Task::CopyUp(Place { path: "/var".into(), read_only: false })];
+        let text = explain(Refusal::other(chain), &tasks).text().to_owned();
+        assert_eq!(explain(Refusal::other(chain), &[]).text(), chain);
         assert_eq!(text, "a tmpfs with tmpcopyup: copy what its directory has: No space left on device");
         let other = Refusal::other("something else");
-        assert_eq!(explain(other.clone()), other);
+        assert_eq!(explain(other.clone(), &tasks), other);
     }
 
     #[test]
@@ -208,6 +227,8 @@ mod tests {
         assert_eq!(fs::read_to_string(to.join("a/file")).unwrap(), "text");
         assert_eq!(fs::read_link(to.join("a/link")).unwrap(), Path::new("/nowhere"));
         assert!(fs::metadata(to.join("pipe")).unwrap().file_type().is_fifo());
+        // Once more, over what is there.
+        copy(&open(&from), &open(&to), DEPTH).unwrap();
         assert!(copy(&open(&from), &open(&to), 1).is_err());
     }
 }

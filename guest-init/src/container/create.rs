@@ -144,7 +144,7 @@ async fn init(supervisor: &Supervisor, plan: &Plan<'_>, wiring: &Wiring, tasks: 
     drop(theirs);
     let pid = match helper.first().await {
         Report::Pid(pid) => pid,
-        Report::Failed(refusal) => return Err(copy_up::explain(refusal).into()),
+        Report::Failed(refusal) => return Err(copy_up::explain(refusal, tasks).into()),
     };
     let exit = supervisor.reaper.claim(pid);
     drop(hold);

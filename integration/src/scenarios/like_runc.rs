@@ -121,6 +121,18 @@ fn mounts(ctx: &Ctx) -> Result<Outcome> {
                 &["--mount", "type=tmpfs,src=tmpfs,dst=/data/dir,options=tmpcopyup"],
                 COPY,
             ),
+            (
+                "copied up below mounts",
+                &[
+                    "--mount",
+                    "type=tmpfs,src=tmpfs,dst=/data/dir,options=tmpcopyup",
+                    "--mount",
+                    "type=tmpfs,src=tmpfs,dst=/data/dir/new/place",
+                    "--mount",
+                    "type=bind,src=/etc/hostname,dst=/data/dir/below/file,options=rbind:ro",
+                ],
+                COPY,
+            ),
             ("copied up and read-only", &["--mount", &format!("{COPIED}:ro")], COPY),
         ],
         tree,

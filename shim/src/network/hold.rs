@@ -11,7 +11,7 @@ use linux::netlink::{
     Netlink,
     netlink_packet_route::{
         RouteNetlinkMessage,
-        link::{LinkAttribute, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
     },
 };
 use log::warn;
@@ -28,7 +28,7 @@ const PREFIX: &str = "krun";
 /// A namespace that one VM has. Its taps are removed when this is dropped; the VM must be gone by then, or dying.
 pub struct Hold {
     netns: Netns,
-    removal: Mutex<Option<JoinHandle<()>>>,
+    removal: Mutex<Option<JoinHandle<bool>>>,
     _claim: Claim,
 }
 
@@ -70,15 +70,22 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let begun = self.removal.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         match begun.map(JoinHandle::join) {
-            Some(Ok(())) => {}
-            _ => remove(&self.netns),
+            Some(Ok(true)) => {}
+            _ => {
+                remove(&self.netns);
+            }
         }
     }
 }
 
-fn remove(netns: &Netns) {
-    if let Ok(Err(error)) | Err(error) = netns.run(undo) {
-        warn!("remove the taps: {error}");
+/// Whether all taps went.
+fn remove(netns: &Netns) -> bool {
+    match netns.run(undo) {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) | Err(error) => {
+            warn!("remove the taps: {error}");
+            false
+        }
     }
 }
 
@@ -96,7 +103,7 @@ pub fn tap_of(interface: u32) -> String {
 
 /// The index of the interface that the tap `name` belongs to, if it is one of ours.
 fn interface_of(name: &str) -> Option<u32> {
-    name.strip_prefix(PREFIX)?.parse().ok()
+    name.strip_prefix(PREFIX)?.parse().ok().filter(|index| tap_of(*index) == name)
 }
 
 /// The index of an interface of this thread's namespace.
@@ -104,45 +111,63 @@ fn interface_of(name: &str) -> Option<u32> {
 /// # Errors
 /// `NotFound` when there is none of this name; netlink's.
 pub fn index_of(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
-    let found = named(netlink)?.into_iter().find(|(_, found)| found == name);
-    found.map(|(index, _)| index).ok_or_else(|| io::ErrorKind::NotFound.into())
+    let found = named(netlink)?.into_iter().find(|found| found.name == name);
+    found.map(|found| found.index).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Every interface of this thread's namespace with its name.
+/// An interface.
+pub struct Found {
+    pub index: u32,
+    pub name: String,
+    /// Whether it is a tun or a tap.
+    pub is_tun: bool,
+}
+
+/// Every interface of this thread's namespace that has a name.
 ///
 /// # Errors
 /// Netlink's.
-pub fn named(netlink: &mut Netlink) -> io::Result<Vec<(u32, String)>> {
+pub fn named(netlink: &mut Netlink) -> io::Result<Vec<Found>> {
     let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let name = |link: LinkMessage| {
-        link.attributes.into_iter().find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some((link.header.index, name)),
-            _ => None,
-        })
+    let found = |link: LinkMessage| {
+        let (mut name, mut is_tun) = (None, false);
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfName(found) => name = Some(found),
+                LinkAttribute::LinkInfo(info) => is_tun = info.contains(&LinkInfo::Kind(InfoKind::Tun)),
+                _ => {}
+            }
+        }
+        Some(Found { index: link.header.index, name: name?, is_tun })
     };
     let links = links.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewLink(link) => name(link),
+        RouteNetlinkMessage::NewLink(link) => found(link),
         _ => None,
     });
     Ok(links.collect())
 }
 
-/// Removes our taps from this thread's namespace, and the qdiscs that join them to interfaces.
+/// Removes our taps from this thread's namespace, and before each the qdisc that joins an interface to it: a tap that is there still
+/// says what is left. One that cannot go keeps no other one.
 fn undo() -> io::Result<()> {
     let mut netlink = Netlink::open()?;
-    for (index, name) in named(&mut netlink)? {
-        let Some(interface) = interface_of(&name) else { continue };
+    let mut all = Ok(());
+    for found in named(&mut netlink)?.into_iter().filter(|found| found.is_tun) {
+        let Some(interface) = interface_of(&found.name) else { continue };
         let mut tap = LinkMessage::default();
-        tap.header.index = index;
-        netlink.change(RouteNetlinkMessage::DelLink(tap), 0)?;
-        let removed = netlink.change(RouteNetlinkMessage::DelQueueDiscipline(ingress(interface)), 0);
-        match removed.as_ref().map_err(io::Error::raw_os_error) {
-            // The interface is gone, or never got its qdisc.
-            Err(Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)) => {}
-            _ => removed?,
+        tap.header.index = found.index;
+        for removal in
+            [RouteNetlinkMessage::DelQueueDiscipline(ingress(interface)), RouteNetlinkMessage::DelLink(tap)]
+        {
+            let removed = netlink.change(removal, 0);
+            match removed.as_ref().map_err(io::Error::raw_os_error) {
+                // The interface is gone, or never got its qdisc.
+                Err(Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)) => {}
+                _ => all = all.and(removed),
+            }
         }
     }
-    Ok(())
+    all
 }
 
 #[cfg(test)]
@@ -152,7 +177,7 @@ mod tests {
     #[test]
     fn only_our_own_taps_are_known() {
         assert_eq!(interface_of(&tap_of(12)), Some(12));
-        for foreign in ["krun", "krun-1", "krunx", "eth0", "tap0"] {
+        for foreign in ["krun", "krun-1", "krun+5", "krun007", "krunx", "eth0", "tap0"] {
             assert_eq!(interface_of(foreign), None, "{foreign}");
         }
     }

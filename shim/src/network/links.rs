@@ -26,7 +26,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Joined interfaces. Undone when dropped; the VM must be gone by then.
+/// Joined interfaces. Undone when dropped; the VM must be gone by then, or dying.
 pub struct Links {
     /// The taps of the VM's NICs.
     pub taps: Vec<Tap>,
@@ -52,7 +52,9 @@ impl Links {
             let taps = interfaces.iter().map(|interface| {
                 let name = tap_of(interface.index);
                 tap::make(&name)?;
-                join(&name, interface, rules(&snapshot, interface, anti_spoofing))?;
+                let made = Netlink::open().and_then(|mut netlink| index_of(&mut netlink, &name));
+                let made = made.map_err(|e| Error::internal(format!("find the tap {name}")).because(e))?;
+                join((made, &name), interface, rules(&snapshot, interface, anti_spoofing))?;
                 Ok(Tap { name, mac: interface.mac.unwrap_or_default() })
             });
             let taps: Result<Vec<_>> = taps.collect();
@@ -97,17 +99,16 @@ pub fn rules(snapshot: &Snapshot, interface: &Interface, anti_spoofing: bool) ->
     anti_spoofing.then(|| anti_spoofing::rules(mac, &snapshot.all_addresses_of(interface)))
 }
 
-/// Joins one interface of this thread's namespace to its tap, which is down until then. `rules` say what comes through from there;
+/// Joins one interface of this thread's namespace to its tap, by index and name, which is down until then. `rules` say what comes through from there;
 /// without any, everything does.
 ///
 /// # Errors
 /// What could not be done.
-pub fn join(name: &str, interface: &Interface, rules: Option<Vec<Rule>>) -> Result<()> {
+pub fn join((index, name): (u32, &str), interface: &Interface, rules: Option<Vec<Rule>>) -> Result<()> {
     let failed = |what: &str, e: io::Error| {
-        Error::internal(format!("network = tap: {what} (interface {})", interface.name)).because(e)
+        Error::internal(format!("join the VM's NIC to interface {}: {what}", interface.name)).because(e)
     };
     let mut netlink = Netlink::open().map_err(|e| failed("open netlink", e))?;
-    let index = index_of(&mut netlink, name).map_err(|e| failed("find the tap", e))?;
     keep_silent(name);
     let from_guest = match rules {
         Some(rules) => guarded(rules, interface.index),

@@ -34,10 +34,11 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const NO_INTERFACE: u32 = 0;
 
 /// A spare NIC's tap, or why there is none: the VM has its loopback interface only, then. Undone when dropped; the VM must be gone
-/// by then.
+/// by then, or dying.
 pub struct Spare {
     netns: Netns,
-    hold: std::result::Result<Hold, Error>,
+    /// With the tap's index.
+    hold: std::result::Result<(Hold, u32), Error>,
     state: Mutex<State>,
 }
 
@@ -65,7 +66,11 @@ impl Spare {
     /// # Errors
     /// When there are too many files open.
     pub fn make(netns: &Netns) -> Result<Spare> {
-        let made = Hold::take(netns, || tap::make(&tap_of(NO_INTERFACE))).map(|(hold, ())| hold);
+        let made = Hold::take(netns, || {
+            let name = tap_of(NO_INTERFACE);
+            tap::make(&name)?;
+            Netlink::open().and_then(|mut netlink| index_of(&mut netlink, &name)).map_err(failed)
+        });
         let hold = made.inspect_err(|error| warn!("no NIC for an interface that comes later: {error}"));
         let netns = netns.try_clone().map_err(failed)?;
         Ok(Spare { netns, hold, state: Mutex::new(State::Spare) })
@@ -84,7 +89,7 @@ impl Spare {
             Err(TryLockError::WouldBlock) => return,
         };
         *state = State::Gone;
-        self.hold.iter().for_each(Hold::begin_removal);
+        self.hold.iter().for_each(|(hold, _)| hold.begin_removal());
     }
 
     /// Joins the tap to the first configured interface that the namespace has by now, if it has one. The VM must have opened the
@@ -101,15 +106,27 @@ impl Spare {
         }
         let joined = self.netns.run(|| {
             let snapshot = Snapshot::take().map_err(failed)?;
-            let mut interfaces = links::usable(snapshot.configured());
-            let Some(interface) = interfaces.first() else { return Ok(None) };
-            self.hold.as_ref().map_err(Error::clone)?;
+            let own = self.hold.as_ref().ok().map(|(_, index)| *index);
+            let configured = snapshot.configured();
+            let others = configured.len();
+            let mut interfaces = links::usable(configured);
+            // Somebody may have configured the tap itself.
+            interfaces.retain(|interface| Some(interface.index) != own);
+            let Some(interface) = interfaces.first() else {
+                if others > 0 {
+                    warn!("the network namespace got interfaces that no NIC can stand for: network = tsi reaches them");
+                }
+                return Ok(None);
+            };
+            let (_, tap) = self.hold.as_ref().map_err(Error::clone)?;
             let name = tap_of(interface.index);
-            rename(&tap_of(NO_INTERFACE), &name).map_err(failed)?;
-            join(&name, interface, links::rules(&snapshot, interface, anti_spoofing))?;
+            rename(*tap, &name).map_err(failed)?;
+            join((*tap, &name), interface, links::rules(&snapshot, interface, anti_spoofing))?;
             info!("the VM's NIC is joined to interface {}", interface.name);
-            for other in interfaces.drain(1..) {
-                warn!("interface {}: it came after the VM, which has one NIC for such", other.name);
+            if interfaces.len() > 1 {
+                let more = interfaces.len() - 1;
+                warn!("{more} more interfaces came after the VM, which has one NIC for such");
+                interfaces.truncate(1);
             }
             let mut guest = snapshot.for_guest(&interfaces);
             guest.interfaces.iter_mut().for_each(|interface| interface.nic = MAC.into());
@@ -128,10 +145,10 @@ fn failed(error: io::Error) -> Error {
 }
 
 /// Gives an interface of this thread's namespace, which is down, another name.
-fn rename(from: &str, to: &str) -> io::Result<()> {
+fn rename(index: u32, to: &str) -> io::Result<()> {
     let mut netlink = Netlink::open()?;
     let mut link = LinkMessage::default();
-    link.header.index = index_of(&mut netlink, from)?;
+    link.header.index = index;
     link.attributes = vec![LinkAttribute::IfName(to.to_owned())];
     netlink.change(RouteNetlinkMessage::SetLink(link), 0)
 }
@@ -148,7 +165,7 @@ mod tests {
     /// Names of the interfaces in `netns`, in alphabetical order.
     fn interfaces(netns: &Netns) -> Vec<String> {
         let listed = netns.run(|| named(&mut Netlink::open().unwrap()).unwrap()).unwrap();
-        let mut names: Vec<_> = listed.into_iter().map(|(_, name)| name).collect();
+        let mut names: Vec<_> = listed.into_iter().map(|found| found.name).collect();
         names.sort_unstable();
         names
     }
