@@ -174,8 +174,8 @@ impl Machine<HostCgroup> for KrunMachine {
         self.share.add(container, rootfs, volumes)
     }
 
-    fn watch(&self, container: &str, volumes: &[Volume]) -> Watched {
-        Watched::new(container, volumes, &self.tops)
+    fn watch(&self, container: &str, volumes: &[Volume]) -> Vec<Watched> {
+        Watched::all(container, volumes, &self.tops)
     }
 
     fn vmm(&self) -> Option<u32> {

@@ -120,7 +120,7 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     fn share(&self, container: &str, rootfs: (&Pinned, ReadOnly), volumes: &[Volume]) -> Result<Self::Share>;
 
     /// Watches a container's volumes for what the host changes in them. It may block.
-    fn watch(&self, container: &str, volumes: &[Volume]) -> Watched;
+    fn watch(&self, container: &str, volumes: &[Volume]) -> Vec<Watched>;
 
     /// The pid of a launched VM's process.
     fn vmm(&self) -> Option<u32>;

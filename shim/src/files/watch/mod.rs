@@ -47,8 +47,11 @@ use volume::Volume;
 
 pub use tops::Tops;
 
-/// How many directories of a container are watched. Each keeps an inode of the host in memory.
+/// How many directories a group watches. Each keeps an inode of the host in memory.
 const DIRECTORIES: usize = 8192;
+
+/// How many groups a container has at most: see [`Watched::all`].
+const GROUPS: usize = 4;
 
 /// How long changes gather: what belongs together comes at once, such as a new file and its renaming to an old one's name.
 const GATHER: Duration = Duration::from_millis(10);
@@ -71,7 +74,7 @@ const NAMES: MaskFlags = MaskFlags::FAN_CREATE
 /// Names that came.
 const CAME: MaskFlags = MaskFlags::FAN_CREATE.union(MaskFlags::FAN_MOVED_TO);
 
-/// The watched volumes of a container.
+/// Watched volumes of a container, by one group.
 #[derive(Debug, Default)]
 pub struct Watched {
     container: String,
@@ -87,22 +90,49 @@ pub struct Watched {
 impl Watched {
     /// Watches the tops of those `volumes` that can be watched; the others are named in the log. It may hang with a source's
     /// file system.
-    pub fn new(container: &str, volumes: &[BundleVolume], tops: &Tops) -> Watched {
-        let mut watched =
-            Watched { container: container.to_owned(), left: DIRECTORIES, ..Watched::default() };
+    ///
+    /// One group is enough but for btrfs: each of its subvolumes seems another file system, and a group that has one takes
+    /// nothing else (EXDEV; Linux before 6.8 takes none). Source: `fanotify_set_mark_fsid` in the kernel's fs/notify/fanotify.
+    pub fn all(container: &str, volumes: &[BundleVolume], tops: &Tops) -> Vec<Watched> {
+        let mut all = Vec::new();
         let files = volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
             BundleVolume::Files(volume) => Some((number as u32, volume)),
             BundleVolume::Socket(_) => None,
         });
         for (number, volume) in files {
-            if let Err(error) = watched.add(number, volume, tops) {
+            if let Err(error) = Watched::enter(&mut all, container, (number, volume), tops) {
                 let path = volume.source.path().display();
                 info!(
                     "{container}: what the host changes in {path} is seen late: it cannot be watched: {error}"
                 );
             }
         }
-        watched
+        all
+    }
+
+    /// Watches a volume by the first group that takes it, or a new one.
+    fn enter(
+        all: &mut Vec<Watched>,
+        container: &str,
+        (number, volume): (u32, &crate::bundle::FileVolume),
+        tops: &Tops,
+    ) -> io::Result<()> {
+        for watched in all.iter_mut() {
+            match watched.add(number, volume, tops) {
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+                done => return done,
+            }
+        }
+        if all.len() == GROUPS {
+            return Err(io::Error::other(format!(
+                "it needs a group of fanotify of its own, and {GROUPS} are in use"
+            )));
+        }
+        let mut watched =
+            Watched { container: container.to_owned(), left: DIRECTORIES, ..Watched::default() };
+        watched.add(number, volume, tops)?;
+        all.push(watched);
+        Ok(())
     }
 
     fn add(&mut self, number: u32, volume: &crate::bundle::FileVolume, tops: &Tops) -> io::Result<()> {
@@ -116,13 +146,8 @@ impl Watched {
     }
 
     /// The numbers of the volumes.
-    pub fn numbers(&self) -> Vec<u32> {
-        self.volumes.iter().map(Volume::number).collect()
-    }
-
-    /// Whether none is watched.
-    pub fn is_idle(&self) -> bool {
-        self.volumes.is_empty()
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.volumes.iter().map(Volume::number)
     }
 
     /// Tells `guest` what changes, until it is dropped; but not what the process `vmm` does.

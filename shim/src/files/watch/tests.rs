@@ -50,11 +50,10 @@ fn what_changes_below_a_volume_is_told_and_nothing_else() {
     fs::create_dir_all(top.join("a/b")).unwrap();
     fs::create_dir(&outside).unwrap();
     symlink(&outside, top.join("link")).unwrap();
-    let mut watched = Watched::new("c", &[volume(&top)], &Tops::default());
-    if watched.is_idle() {
+    let Some(mut watched) = Watched::all("c", &[volume(&top)], &Tops::default()).pop() else {
         // A file system that has no events.
         return;
-    }
+    };
     watched.mark_all();
     fs::write(outside.join("secret"), "").unwrap();
     fs::write(top.join("link/secret"), "").unwrap();
@@ -82,10 +81,7 @@ fn a_file_is_told_by_itself_and_not_what_the_guest_does() {
     let file = dir.path().join("file");
     fs::write(&file, "one").unwrap();
     let tops = Tops::default();
-    let mut watched = Watched::new("c", &[volume(&file)], &tops);
-    if watched.is_idle() {
-        return;
-    }
+    let Some(mut watched) = Watched::all("c", &[volume(&file)], &tops).pop() else { return };
     fs::write(&file, "two").unwrap();
     fs::write(dir.path().join("other"), "").unwrap();
     watched.collect(Some(std::process::id()));
@@ -99,7 +95,7 @@ fn a_file_is_told_by_itself_and_not_what_the_guest_does() {
     );
 
     // Another container has it too: what one does is news for the other.
-    let _other = Watched::new("d", &[volume(&file)], &tops);
+    let _other = Watched::all("d", &[volume(&file)], &tops);
     fs::write(&file, "four").unwrap();
     watched.collect(Some(std::process::id()));
     assert!(watched.changes.take().is_some());
@@ -112,10 +108,7 @@ fn directories_that_went_give_their_marks_back() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let mut watched = Watched::new("c", &[volume(dir.path())], &Tops::default());
-    if watched.is_idle() {
-        return;
-    }
+    let Some(mut watched) = Watched::all("c", &[volume(dir.path())], &Tops::default()).pop() else { return };
     watched.mark_all();
     watched.left = 1;
     fs::create_dir(dir.path().join("one")).unwrap();

@@ -73,7 +73,7 @@ pub struct Blueprint {
     /// Unix sockets of the host that the container may dial, by their numbers among its volumes.
     pub sockets: Vec<(usize, Socket)>,
     /// Its volumes, of whose changes the guest is told.
-    pub watched: Watched,
+    pub watched: Vec<Watched>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,7 +201,7 @@ impl<H: Host> Container<H> {
                 .iter()
                 .map(|(number, socket)| forward::describe(*number, socket))
                 .collect(),
-            watched: blueprint.watched.numbers(),
+            watched: blueprint.watched.iter().flat_map(Watched::numbers).collect(),
             ..Default::default()
         };
         failpoint!("guest.making");
@@ -218,8 +218,8 @@ impl<H: Host> Container<H> {
             let forward = Forward { container: id.clone(), number, socket };
             relays.spawn(forward.serve(guest.clone(), vm.numbers()));
         }
-        if !blueprint.watched.is_idle() {
-            relays.spawn(blueprint.watched.keep(guest, vm.machine().vmm()));
+        for watched in blueprint.watched {
+            relays.spawn(watched.keep(guest.clone(), vm.machine().vmm()));
         }
         Ok(())
     }

@@ -183,7 +183,7 @@ impl<H: Host> KrunSandbox<H> {
         (config, policy, users): (&Config, &HostPolicy, Option<IdMaps>),
         anchor: u32,
         (rootfs, volumes): (Pinned, Vec<Volume>),
-    ) -> Result<(Arc<Vm<H>>, Follower, Watched)> {
+    ) -> Result<(Arc<Vm<H>>, Follower, Vec<Watched>)> {
         let mut slot = self.vm.lock().await;
         let vm = match &*slot {
             Some(vm) => {
@@ -212,7 +212,7 @@ impl<H: Host> KrunSandbox<H> {
         let (sharing, id, watches) = (vm.clone(), id.to_owned(), config.watch_volumes);
         let share = blocking("share the files", move || {
             let share = sharing.machine().share(&id, (&rootfs, ReadOnly::Nothing), &volumes)?;
-            Ok((share, if watches { sharing.machine().watch(&id, &volumes) } else { Watched::default() }))
+            Ok((share, if watches { sharing.machine().watch(&id, &volumes) } else { Vec::new() }))
         });
         let (share, watched) = share.await?;
         let follower = share.follower().clone();

@@ -206,8 +206,8 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         Ok(FakeShare(self.made.host.step(what)?, Follower::default()))
     }
 
-    fn watch(&self, _: &str, _: &[Volume]) -> Watched {
-        Watched::default()
+    fn watch(&self, _: &str, _: &[Volume]) -> Vec<Watched> {
+        Vec::new()
     }
 
     fn vmm(&self) -> Option<u32> {
