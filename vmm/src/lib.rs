@@ -8,6 +8,7 @@ mod kernel_files;
 mod krun;
 mod kvm_guest;
 mod reuse_address;
+mod special_files;
 
 use std::{env, process::ExitCode};
 

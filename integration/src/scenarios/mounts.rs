@@ -1,15 +1,19 @@
 //! Mounts below a volume's source: those that are there, and those that come and go while the container runs.
 
 use crate::command::Cmd;
-use crate::ctx::{BUSYBOX, Ctx};
+use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
 use crate::undo;
 use anyhow::{Context, Result, ensure};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use std::fs;
+use std::os::unix::net::UnixListener;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("mounts-below-a-volume", below),
     Scenario::new("mounts-of-the-kernels-files", kernels_files),
+    Scenario::new("mounts-of-pipes-and-sockets", special_files).image(DEBIAN),
 ];
 
 /// A volume that is only read, and the same one that follows the host: what each shows and lets happen.
@@ -86,6 +90,27 @@ fn kernels_files(ctx: &Ctx) -> Result<Outcome> {
     let args = ["sh", "-c", &script, "sh", "/host"];
     let seen = ctx.run(&flags, BUSYBOX, &ctx.id(""), &args).run()?.ok()?.stdout_text();
     ensure!(seen == format!("{hosts}it moves\n"), "the host has {hosts:?}, and the container sees {seen:?}");
+    Ok(Outcome::Passed)
+}
+
+/// Pipes and sockets in a volume: a container may look at them, and who waits at a pipe on the host does not notice.
+fn special_files(ctx: &Ctx) -> Result<Outcome> {
+    let source = ctx.work("source");
+    fs::create_dir(&source).context("make a directory")?;
+    let _server = UnixListener::bind(source.join("socket")).context("listen")?;
+    mkfifo(&source.join("pipe"), Mode::S_IRWXU).context("make a pipe")?;
+    let mut waiting = Cmd::new(&["sh", "-c", &format!("echo text >{}/pipe", source.display())]).spawn()?;
+    let volume = format!("type=bind,src={},dst=/data,options=rbind:rw", source.display());
+    let script =
+        "ls -l /data | cut -c 1; stat -c %F /data/*; chmod 600 /data/pipe; mv /data/pipe /data/moved";
+    let seen =
+        ctx.run(&["--rm", "--mount", &volume], DEBIAN, &ctx.id(""), &["bash", "-c", script]).run()?.ok()?;
+    ensure!(seen.stderr_text().is_empty(), "the container says {}", seen.stderr_text());
+    seen.printed("t\np\ns\nfifo\nsocket\n")?;
+    ensure!(!waiting.is_over()?, "who waited to write into the pipe found a reader");
+    let heard = fs::read_to_string(source.join("moved")).context("read from the pipe")?;
+    ensure!(heard == "text\n", "the pipe gives {heard:?}");
+    waiting.finish()?.ok()?;
     Ok(Outcome::Passed)
 }
 
