@@ -13,9 +13,10 @@ use std::{
 
 use libc::mode_t;
 
-/// Flags that libkrun gives when it opens a name in a directory of the guest's, and not when it opens once more what it has open,
-/// in /proc/self/fd. Source: krun-devices 1.19.7, `virtio/fs/linux/passthrough.rs`, `open_inode`.
-const BY_NAME: c_int = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CREAT;
+/// Flags that libkrun gives when it opens a name in a directory of the guest's. When it opens once more what it has open, in
+/// /proc/self/fd, it takes the second away from what the guest asks for, and the first opens nothing. Source: krun-devices 1.19.7,
+/// `virtio/fs/linux/passthrough.rs`, `open_inode`.
+const BY_NAME: c_int = libc::O_PATH | libc::O_NOFOLLOW;
 
 /// Replaces the C library's `openat`.
 ///
@@ -109,8 +110,10 @@ mod tests {
         for special in [&pipe, &socket] {
             let special = named(special);
             let name = special.as_raw_fd().to_string();
-            let error = open(&descriptors, &name, libc::O_RDONLY | libc::O_NONBLOCK, 0).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+            for flags in [libc::O_RDONLY | libc::O_NONBLOCK, libc::O_RDWR, libc::O_RDWR | libc::O_CREAT] {
+                let error = open(&descriptors, &name, flags, 0).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+            }
         }
         let file = named(&file);
         let opened = open(&descriptors, &file.as_raw_fd().to_string(), libc::O_RDONLY, 0).unwrap();
