@@ -1,8 +1,8 @@
-//! Keeps libkrun's virtiofs from opening sockets and named pipes of the host.
+//! Keeps libkrun's virtiofs from opening what is neither a file nor a directory: named pipes, sockets and devices of the host.
 //!
-//! A guest has pipes of its own in their places, and asks for their extended attributes alone, as `ls -l` does. libkrun opens a
-//! file for these: a socket cannot be opened, and the guest gets an error; a pipe can, and who waits to write into it on the
-//! host takes the vmm for a reader. So this module replaces `openat`: for them it fails as for a symbolic link, and libkrun then asks for the
+//! A guest has pipes and devices of its own in their places, and asks for their extended attributes alone, as `ls -l` does. libkrun
+//! opens a file for these: a socket and a device cannot be opened, and the guest gets an error; a pipe can, and who waits to write
+//! into it on the host takes the vmm for a reader. So this module replaces `openat`: for them it fails as for a symbolic link, and libkrun then asks for the
 //! attributes by a path, which has none. A guest that was taken over and asks for more has no other answer.
 
 use std::{
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn openat(directory: c_int, path: *const c_char, flags: c_
     unsafe { libc::syscall(libc::SYS_openat, directory, path, flags, mode) as c_int }
 }
 
-/// Whether the path names an open socket or pipe in a directory of /proc.
+/// Whether the path names in a directory of /proc what is open, and neither a file nor a directory.
 ///
 /// # Safety
 /// The path must be a C string.
@@ -46,16 +46,15 @@ unsafe fn is_special(directory: c_int, path: *const c_char) -> bool {
     let number = str::from_utf8(name).ok().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     let Some(file) = number.and_then(|number| number.parse().ok()) else { return false };
     let mut found = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the kernel fills what is large enough for it, and zeros are a value of it.
-    let kind = unsafe {
-        libc::fstat(file, found.as_mut_ptr());
-        found.assume_init().st_mode & libc::S_IFMT
-    };
-    if ![libc::S_IFIFO, libc::S_IFSOCK].contains(&kind) {
+    // SAFETY: the kernel fills what is large enough for it.
+    let is_open = unsafe { libc::fstat(file, found.as_mut_ptr()) } == 0;
+    // SAFETY: zeros are a value of it.
+    let kind = unsafe { found.assume_init() }.st_mode & libc::S_IFMT;
+    if !is_open || [libc::S_IFREG, libc::S_IFDIR].contains(&kind) {
         return false;
     }
     let mut found = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: as above.
+    // SAFETY: the kernel fills what is large enough for it, and zeros are a value of it.
     unsafe {
         libc::fstatfs(directory, found.as_mut_ptr());
         found.assume_init().f_type == libc::PROC_SUPER_MAGIC
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn pipes_and_sockets_are_not_opened_once_more() {
+    fn only_files_and_directories_are_opened_once_more() {
         let dir = tempfile::tempdir().unwrap();
         let [pipe, socket, file] = ["pipe", "socket", "file"].map(|name| dir.path().join(name));
         let path = CString::new(pipe.to_str().unwrap()).unwrap();
@@ -107,7 +106,7 @@ mod tests {
         let _server = UnixListener::bind(&socket).unwrap();
         fs::write(&file, "text").unwrap();
         let descriptors = File::open("/proc/self/fd").unwrap();
-        for special in [&pipe, &socket] {
+        for special in [pipe.as_path(), &socket, Path::new("/dev/null")] {
             let special = named(special);
             let name = special.as_raw_fd().to_string();
             for flags in [libc::O_RDONLY | libc::O_NONBLOCK, libc::O_RDWR, libc::O_RDWR | libc::O_CREAT] {

@@ -93,12 +93,13 @@ fn kernels_files(ctx: &Ctx) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Pipes and sockets in a volume: a container may look at them, and who waits at a pipe on the host does not notice.
+/// Pipes, sockets and devices in a volume: a container may look at them, and who waits at a pipe on the host does not notice.
 fn special_files(ctx: &Ctx) -> Result<Outcome> {
     let source = ctx.work("source");
     fs::create_dir(&source).context("make a directory")?;
     let _server = UnixListener::bind(source.join("socket")).context("listen")?;
     mkfifo(&source.join("pipe"), Mode::S_IRWXU).context("make a pipe")?;
+    Cmd::new(&["mknod", &source.join("device").display().to_string(), "c", "1", "3"]).run()?.ok()?;
     let mut waiting = Cmd::new(&["sh", "-c", &format!("echo text >{}/pipe", source.display())]).spawn()?;
     let volume = format!("type=bind,src={},dst=/data,options=rbind:rw", source.display());
     let script =
@@ -106,7 +107,7 @@ fn special_files(ctx: &Ctx) -> Result<Outcome> {
     let seen =
         ctx.run(&["--rm", "--mount", &volume], DEBIAN, &ctx.id(""), &["bash", "-c", script]).run()?.ok()?;
     ensure!(seen.stderr_text().is_empty(), "the container says {}", seen.stderr_text());
-    seen.printed("t\np\ns\nfifo\nsocket\n")?;
+    seen.printed("t\nc\np\ns\ncharacter special file\nfifo\nsocket\n")?;
     ensure!(!waiting.is_over()?, "who waited to write into the pipe found a reader");
     let heard = fs::read_to_string(source.join("moved")).context("read from the pipe")?;
     ensure!(heard == "text\n", "the pipe gives {heard:?}");
