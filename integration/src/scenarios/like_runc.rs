@@ -101,7 +101,7 @@ const COPIED: &str = "type=tmpfs,src=tmpfs,dst=/bin,options=tmpcopyup:size=8m";
 
 /// What is in it.
 const COPY: &str = "for dir in /bin /data/dir; do
-        find $dir | sort | while read it; do stat -c '%n %F %a %u %g' $it; readlink $it; done | md5sum
+        find $dir | sort | xargs stat -c '%N %F %a %u %g' | md5sum
         find $dir -type f | sort | xargs md5sum; touch $dir/new && echo writable; grep -c \" $dir tmpfs\" /proc/mounts
     done";
 
