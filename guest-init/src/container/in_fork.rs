@@ -55,8 +55,7 @@ pub fn run(mut job: Job, reporter: &Reporter) -> i32 {
 
 fn create(job: Job) -> Result<i32, LibcontainerError> {
     // libcontainer sets them in the container's user namespace, where nobody may raise one.
-    limits::allow(&job.rlimits)
-        .map_err(|errno| LibcontainerError::Other(format!("raise a limit: {errno}")))?;
+    limits::allow(&job.rlimits).map_err(|err| LibcontainerError::Other(err.to_string()))?;
     let container = ContainerBuilder::new(job.container_id, SyscallType::default())
         .with_root_path(job.state)?
         .with_console_socket(job.console)

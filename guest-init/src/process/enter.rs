@@ -65,7 +65,7 @@ fn enter(job: &Job) -> Result<()> {
             .with_context(|| format!("set oom_score_adj to {score}"))?;
     }
     cgroup::join(&job.cgroups)?;
-    limits::allow(&job.rlimits).context("allow its limits")?;
+    limits::allow(&job.rlimits)?;
     // SAFETY: takes plain numbers.
     Errno::result(unsafe { libc::setns(INIT_PIDFD, job.namespaces) })
         .context("join the container's namespaces")?;
