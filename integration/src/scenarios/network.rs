@@ -27,7 +27,7 @@ const ALONE: &str = "import os, socket, struct
 print('interfaces', sorted(os.listdir('/sys/class/net')))
 def title(what, work):
     try: print(what, work(), flush=True)
-    except OSError as e: print(what, 'FAILED', e, flush=True)
+    except OSError as e: print(what, 'failed:', e, flush=True)
 def datagrams(address):
     family = socket.AF_INET6 if ':' in address else socket.AF_INET
     server, client = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
@@ -60,8 +60,8 @@ datagrams by IPv6 ksa
 any port ('accepted', True)
 ping True
 look-up 127.0.0.1
-look-up where there is an address FAILED [Errno -2] Name or service not known
-out FAILED [Errno 101] Network is unreachable
+look-up where there is an address failed: [Errno -2] Name or service not known
+out failed: [Errno 101] Network is unreachable
 ",
     )?;
     Ok(Outcome::Passed)
