@@ -20,23 +20,26 @@ const SEEMING: u32 = 4 << 20;
 /// How libkrun asks for what it has open. Source: krun-devices 1.19.7, `virtio/fs/linux/passthrough.rs`, `stat` and `statx`.
 const LIBKRUNS: c_int = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
 
-/// Whether the file system of an open file is the kernel's own.
-fn is_kernels(file: c_int) -> bool {
+/// Of which kind the file system of an open file is (statfs(2)); none when the kernel does not say.
+pub fn file_system(file: c_int) -> Option<libc::__fsword_t> {
     let mut found = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the kernel fills what is large enough for it.
-    let known = unsafe { libc::fstatfs(file, found.as_mut_ptr()) } == 0;
+    let is_known = unsafe { libc::fstatfs(file, found.as_mut_ptr()) } == 0;
     // SAFETY: zeros are a value of it.
-    let kind = unsafe { found.assume_init() }.f_type;
-    known
-        && [
-            libc::PROC_SUPER_MAGIC,
-            libc::CGROUP2_SUPER_MAGIC,
-            libc::SYSFS_MAGIC,
-            libc::SECURITYFS_MAGIC,
-            libc::DEBUGFS_MAGIC,
-            libc::TRACEFS_MAGIC,
-        ]
-        .contains(&kind)
+    is_known.then(|| unsafe { found.assume_init() }.f_type)
+}
+
+/// Whether the file system of an open file is the kernel's own.
+fn is_kernels(file: c_int) -> bool {
+    const OWN: [libc::__fsword_t; 6] = [
+        libc::PROC_SUPER_MAGIC,
+        libc::CGROUP2_SUPER_MAGIC,
+        libc::SYSFS_MAGIC,
+        libc::SECURITYFS_MAGIC,
+        libc::DEBUGFS_MAGIC,
+        libc::TRACEFS_MAGIC,
+    ];
+    file_system(file).is_some_and(|kind| OWN.contains(&kind))
 }
 
 /// Whether a file with this mode and size may be one that only says that it is empty.

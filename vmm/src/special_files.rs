@@ -2,8 +2,9 @@
 //!
 //! A guest has pipes and devices of its own in their places, and asks for their extended attributes alone, as `ls -l` does. libkrun
 //! opens a file for these: a socket and a device cannot be opened, and the guest gets an error; a pipe can, and who waits to write
-//! into it on the host takes the vmm for a reader. So this module replaces `openat`: for them it fails as for a symbolic link, and libkrun then asks for the
-//! attributes by a path, which has none. A guest that was taken over and asks for more has no other answer.
+//! into it on the host takes the vmm for a reader. So this module replaces `openat`: for them it fails as for a symbolic link, and
+//! libkrun then asks for the attributes by a path, which has none. A guest whose kernel was taken over, and that asks for more, has
+//! no other answer. A vmm that was taken over is not bound by it.
 
 use std::{
     ffi::{CStr, c_char, c_int},
@@ -12,6 +13,8 @@ use std::{
 };
 
 use libc::mode_t;
+
+use crate::kernel_files::file_system;
 
 /// Flags that libkrun gives when it opens a name in a directory of the guest's. When it opens once more what it has open, in
 /// /proc/self/fd, it takes the second away from what the guest asks for, and the first opens nothing. Source: krun-devices 1.19.7,
@@ -53,12 +56,7 @@ unsafe fn is_special(directory: c_int, path: *const c_char) -> bool {
     if !is_open || [libc::S_IFREG, libc::S_IFDIR].contains(&kind) {
         return false;
     }
-    let mut found = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the kernel fills what is large enough for it, and zeros are a value of it.
-    unsafe {
-        libc::fstatfs(directory, found.as_mut_ptr());
-        found.assume_init().f_type == libc::PROC_SUPER_MAGIC
-    }
+    file_system(directory) == Some(libc::PROC_SUPER_MAGIC)
 }
 
 #[cfg(test)]

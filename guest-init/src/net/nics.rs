@@ -65,8 +65,8 @@ pub fn give_away(netlink: &mut Netlink, network: &Network, namespace: &impl AsRa
     Ok(())
 }
 
-/// Our index of each interface: that of the NIC with its hardware address, or with the one that it has until it is set up. NICs with the same address come in the order
-/// of their interfaces.
+/// Our index of each interface: that of the NIC with its hardware address, or with the one that it has until it is set up. NICs
+/// with the same address come in the order of their interfaces.
 fn find(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<Vec<u32>> {
     let links =
         netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("list the NICs")?;

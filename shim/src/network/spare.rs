@@ -107,13 +107,13 @@ impl Spare {
         let joined = self.netns.run(|| {
             let snapshot = Snapshot::take().map_err(failed)?;
             let own = self.hold.as_ref().ok().map(|(_, index)| *index);
-            let configured = snapshot.configured();
-            let others = configured.len();
-            let mut interfaces = links::usable(configured);
+            let mut configured = snapshot.configured();
             // Somebody may have configured the tap itself.
-            interfaces.retain(|interface| Some(interface.index) != own);
+            configured.retain(|interface| Some(interface.index) != own);
+            let is_empty = configured.is_empty();
+            let mut interfaces = links::usable(configured);
             let Some(interface) = interfaces.first() else {
-                if others > 0 {
+                if !is_empty {
                     warn!("the network namespace got interfaces that no NIC can stand for: network = tsi reaches them");
                 }
                 return Ok(None);
