@@ -23,7 +23,7 @@ use vm_launcher::{
     parts,
 };
 
-use crate::{guest_memory, jail, krun};
+use crate::{disks::Disks, guest_memory, jail, krun};
 
 /// A process that has its order and has done all that needs the host.
 pub struct Prepared {
@@ -33,6 +33,7 @@ pub struct Prepared {
     init: &'static [u8],
     /// A kernel that libkrun reads from its file; without, libkrunfw's or one like it was loaded.
     kernel: Option<BareKernel>,
+    disks: Disks,
     /// Whether the network namespace is the host's.
     on_host: bool,
 }
@@ -53,7 +54,7 @@ impl Prepared {
     /// # Errors
     /// The failing step's; the jail may be half closed, and the process must end.
     pub fn enter_jail(&self) -> Result<()> {
-        jail::enter(self.config(), self.kernel.is_some(), self.on_host).context("entering the jail")
+        jail::enter(self.config(), &self.files(), self.on_host).context("entering the jail")
     }
 
     /// As [`Prepared::enter_jail`], without its last part: for `hostile-vmm`, which has children that each add it.
@@ -61,8 +62,13 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::enter_jail`].
     pub fn enter_unfiltered_jail(&self) -> Result<()> {
-        jail::enter_unfiltered(self.config(), self.kernel.is_some(), self.on_host)
-            .context("entering the jail")
+        jail::enter_unfiltered(self.config(), &self.files(), self.on_host).context("entering the jail")
+    }
+
+    /// The files that libkrun opens once more, and whether it writes to them.
+    fn files(&self) -> Vec<(String, bool)> {
+        let kernel = self.kernel.as_ref().map(|_| (BareKernel::PATH.to_string_lossy().into_owned(), false));
+        kernel.into_iter().chain(self.disks.paths()).collect()
     }
 
     /// The last part of [`Prepared::enter_jail`].
@@ -80,7 +86,13 @@ impl Prepared {
     pub fn run(self) -> Result<Infallible> {
         end_with_parent(self.life).context("starting the thread that watches for the parent's end")?;
         let boot = BootConfig { nonce: self.order.nonce, debug: self.order.config.debug };
-        krun::run(&self.order.config, self.init, &boot, self.kernel.as_ref(), self.console)
+        krun::run(
+            &self.order.config,
+            self.init,
+            &boot,
+            (self.kernel.as_ref(), self.disks.kinds()),
+            self.console,
+        )
     }
 }
 
@@ -129,9 +141,11 @@ fn prepare() -> Result<Prepared> {
             own_kernel(kernel, file).with_context(|| format!("kernel = {}", kernel.path.display()))?
         }
     };
+    // SAFETY: as above; there are as many as the order says.
+    let disks = unsafe { Disks::of(&order) };
     let init = guest_init(&config.guest_init)
         .with_context(|| format!("guest-init at {}", config.guest_init.display()))?;
-    Ok(Prepared { life, console, init, kernel, on_host: !own_network, order })
+    Ok(Prepared { life, console, init, kernel, disks, on_host: !own_network, order })
 }
 
 /// A kernel that libkrun reads from its file, and which stays open: libkrun opens it once more, by [`BareKernel::PATH`].
@@ -171,7 +185,7 @@ fn guest_init(path: &Path) -> Result<&'static [u8]> {
 
 /// # Safety
 /// The descriptor must be open, and owned by nobody else.
-unsafe fn inherited(number: RawFd) -> OwnedFd {
+pub unsafe fn inherited(number: RawFd) -> OwnedFd {
     // SAFETY: the caller's promise.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

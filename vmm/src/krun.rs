@@ -15,9 +15,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use guest_protocol::boot::{self, BootConfig};
 use krun as ffi;
-use vm_launcher::{Network, Tap, VmConfig, config::SOCKET_NAME, kernel::Format};
+use vm_launcher::{Network, Tap, VmConfig, config::SOCKET_NAME, disk, kernel::Format};
 
-use crate::{become_vm::BareKernel, jail};
+use crate::{become_vm::BareKernel, disks, jail};
 
 /// Tag of the virtiofs device that the guest's kernel mounts as its root (libkrun's own name).
 const ROOT_TAG: &CStr = c"/dev/root";
@@ -52,6 +52,13 @@ const TSI_INET: u32 = 1;
 /// Source: `NET_FEATURE_*` of libkrun.h: CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6.
 const NIC_FEATURES: u32 = 1 | 1 << 1 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
 
+/// A disk's file is the disk, byte by byte. Source: `KRUN_DISK_FORMAT_RAW` of libkrun.h.
+const DISK_RAW: u32 = 0;
+
+/// Whether a guest's flushes of a disk end in fsync(2), or are not offered. Source: `KRUN_SYNC_*` of libkrun.h.
+const SYNC_NONE: u32 = 0;
+const SYNC_FULL: u32 = 2;
+
 /// Log levels, targets and options of libkrun.h (`KRUN_LOG_*`).
 const LOG_TARGET_STDERR: RawFd = 2;
 const LOG_LEVEL_WARN: u32 = 2;
@@ -64,7 +71,7 @@ pub fn run(
     config: &VmConfig,
     init: &'static [u8],
     boot: &BootConfig,
-    kernel: Option<&BareKernel>,
+    (kernel, disks): (Option<&BareKernel>, &[disk::Kind]),
     console: Option<OwnedFd>,
 ) -> Result<Infallible> {
     let level = if config.debug { LOG_LEVEL_INFO } else { LOG_LEVEL_WARN };
@@ -83,6 +90,9 @@ pub fn run(
     add_vsock(ctx, &config.network)?;
     if let Network::Tap(taps) = &config.network {
         taps.iter().try_for_each(|tap| add_nic(ctx, tap))?;
+    }
+    for (number, disk) in disks.iter().enumerate() {
+        add_disk(ctx, number, disk)?;
     }
     if config.nested_virt {
         // SAFETY: plain values.
@@ -154,6 +164,18 @@ fn add_nic(ctx: u32, tap: &Tap) -> Result<()> {
     // SAFETY: a string, an address of six bytes, and numbers.
     let result = unsafe { ffi::krun_add_net_tap(ctx, name.as_ptr(), tap.mac.as_ptr(), NIC_FEATURES, 0) };
     call("krun_add_net_tap", result).with_context(|| format!("adding {}", tap.name))?;
+    Ok(())
+}
+
+/// Adds a disk, which libkrun opens once more, by a link to what is open.
+fn add_disk(ctx: u32, number: usize, disk: &disk::Kind) -> Result<()> {
+    let (name, path) = (CString::new(disk.name.as_str())?, CString::new(disks::path(number))?);
+    let sync = if disk.durable { SYNC_FULL } else { SYNC_NONE };
+    // SAFETY: strings, numbers, and no direct I/O.
+    let result = unsafe {
+        ffi::krun_add_disk3(ctx, name.as_ptr(), path.as_ptr(), DISK_RAW, disk.read_only, false, sync)
+    };
+    call("krun_add_disk3", result).with_context(|| format!("adding the disk {}", disk.name))?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! (`integration/hostile-vmm`) is launched and jailed by the same code; nobody else uses it.
 
 pub mod become_vm;
+mod disks;
 mod guest_memory;
 mod jail;
 mod kernel_files;

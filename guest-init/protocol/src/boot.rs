@@ -28,6 +28,9 @@ pub fn volume_path(container_id: &str, number: usize) -> String {
     format!("containers/{container_id}/mounts/{number}")
 }
 
+/// The name of the disk that takes what containers write to their roots: its serial number.
+pub const UPPER_DISK: &str = "upper";
+
 /// An owner and group that no file has. A change of both to this does nothing on the host, and succeeds: the guest's kernel
 /// then asks for the file's attributes, and tells whoever watches the file. The largest id; the next is "unchanged" (chown(2)).
 pub const UNCHANGED_OWNER: u32 = u32::MAX - 1;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::held_mounts::HeldMounts;
 use super::hook::Task;
+use super::upper::Upper;
 use super::volumes::{self, Volumes};
 use super::{Container, copy_up, delete, dev, hook, in_fork, namespaces, run_dir, spec, state_dir, sysctl};
 use crate::cgroup::Cgroup;
@@ -42,6 +43,7 @@ pub async fn create(
     namespaces::join(&mut spec, pid_of)?;
     let sysctls = sysctl::take_shared(&mut spec)?;
     check_rootfs(&spec)?;
+    let upper = Upper::of(&id, request.upper.enum_value_or_default())?;
     sysctl::apply(&sysctls)?;
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::new(path.unwrap_or(Path::new("")));
@@ -51,7 +53,7 @@ pub async fn create(
     let volumes = Volumes::default();
     let made = async {
         let sockets = Sockets::listen(&id, &request.sockets)?;
-        let plan = Plan { id: &id, spec: &spec, watched, volumes: &volumes, tasks };
+        let plan = Plan { id: &id, spec: &spec, watched, volumes: &volumes, upper: &upper, tasks };
         let init = make(supervisor, &plan, wiring, &cgroup).await?;
         Ok::<_, anyhow::Error>((init, sockets))
     };
@@ -63,6 +65,7 @@ pub async fn create(
             init,
             sockets,
             volumes,
+            upper,
             started: Mutex::default(),
             execs: Mutex::default(),
         }),
@@ -70,6 +73,7 @@ pub async fn create(
             if let Err(err) = delete::remains(&id, &cgroup).await {
                 log::warn!("clean up after container {id} failed to be made: {err:#}");
             }
+            delete::forget(upper.as_ref(), &supervisor.reaper);
             Err(Fault::of_process(&err))
         }
     }
@@ -109,6 +113,7 @@ struct Plan<'a> {
     spec: &'a Spec,
     watched: Vec<(u32, PathBuf)>,
     volumes: &'a Volumes,
+    upper: &'a Option<Upper>,
     /// What hooks do.
     tasks: Vec<Task>,
 }
@@ -116,9 +121,10 @@ struct Plan<'a> {
 /// Has libcontainer make it.
 async fn init(supervisor: &Supervisor, plan: &Plan<'_>, wiring: &Wiring, tasks: &[Task]) -> Result<Init> {
     let Plan { id, spec, volumes, .. } = plan;
+    let rootfs = spec.root().as_ref().context("no root")?.path();
     let (bundle, state) = (run_dir(id), state_dir(id));
     fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
-    let hooks = hook::hooks(spec.root().as_ref().context("no root")?.path(), tasks)?;
+    let hooks = hook::hooks(rootfs, tasks)?;
     let config = bundle.join("config.json");
     fs::write(&config, serde_json::to_vec(&for_libcontainer(spec, hooks))?)
         .with_context(|| format!("write {}", config.display()))?;
@@ -133,6 +139,7 @@ async fn init(supervisor: &Supervisor, plan: &Plan<'_>, wiring: &Wiring, tasks: 
         state,
         cwd: process.cwd().clone(),
         console: console.as_ref().map(|(_, path)| path.clone()),
+        upper: plan.upper.clone().map(|upper| (upper, rootfs.clone())),
         watched: plan.watched.clone(),
         rlimits: process.rlimits().clone().unwrap_or_default(),
     };
@@ -192,6 +199,7 @@ async fn make(supervisor: &Supervisor, plan: &Plan<'_>, wiring: Wiring, cgroup: 
     let mounts = HeldMounts::of(pid).context("hold the container's mounts")?;
     let finish = {
         let (cgroup, volumes) = (cgroup.clone(), (*volumes).clone());
+        let (upper, reaper) = (plan.upper.clone(), supervisor.reaper.clone());
         let own_pids = has_own_pids(spec);
         move || async move {
             drop(held);
@@ -202,6 +210,11 @@ async fn make(supervisor: &Supervisor, plan: &Plan<'_>, wiring: Wiring, cgroup: 
             let volumes = volumes.end().await;
             mounts.release();
             drop(volumes);
+            if let Some(upper) = upper
+                && let Err(err) = upper.keep(&reaper).await
+            {
+                log::warn!("keep what a container wrote: {err:#}");
+            }
             cgroup.oom_kills() > 0
         }
     };

@@ -10,14 +10,25 @@ use linux::mountinfo::{self, Mount};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
+use super::upper::Upper;
 use super::{Container, run_dir, state_dir};
 use crate::cgroup::Cgroup;
+use crate::process::reaper::Reaper;
 
 /// Kills what still runs of a container, and removes it.
-pub async fn container(container: &Container) -> Result<()> {
+pub async fn container(container: &Container, reaper: &Reaper) -> Result<()> {
     container.cgroup.kill()?;
     container.init.record().await.map_err(|fault| anyhow::anyhow!(fault.text))?;
-    remains(&container.id, &container.cgroup).await
+    remains(&container.id, &container.cgroup).await?;
+    forget(container.upper.as_ref(), reaper);
+    Ok(())
+}
+
+/// Has what it wrote to the VM's disk removed, which nobody waits for.
+pub fn forget(upper: Option<&Upper>, reaper: &Reaper) {
+    if let Some(Err(err)) = upper.map(|upper| upper.forget(reaper)) {
+        log::warn!("remove what a container wrote: {err}");
+    }
 }
 
 /// Removes all that container `id` may have left, whether or not it came to exist.

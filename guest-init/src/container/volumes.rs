@@ -29,7 +29,7 @@ use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 use super::look_again;
 use super::look_cgroup::LookCgroup;
 use crate::cgroup::Cgroup;
-use crate::process::fork::{EXTRA_FD, fork};
+use crate::process::fork::{EXTRA_FD, fork_quietly};
 use crate::process::reaper::Reaper;
 
 /// How many volumes of a container are watched: one message takes two descriptors of each. Source: unix(7), SCM_MAX_FD (253).
@@ -136,12 +136,10 @@ impl Volumes {
             if volumes.is_empty() {
                 return Ok(());
             }
-            let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
             let extra: Vec<BorrowedFd<'_>> =
                 volumes.iter().flat_map(|volume| [volume.mount.as_fd(), volume.read_only.as_fd()]).collect();
             let numbers: Vec<u32> = volumes.iter().map(|volume| volume.number).collect();
-            let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-            fork(reaper, stdio, &extra, |_| look_again::run(&request, &numbers, (cgroup, &own)))
+            fork_quietly(reaper, &extra, |_| look_again::run(&request, &numbers, (cgroup, &own)))
                 .context("fork PID 1")?
         };
         // It is ended when this is, and counts until it has gone: who hangs has no second one beside it.

@@ -88,6 +88,16 @@ pub fn fork(
     }
 }
 
+/// As [`fork`], where fds 0-2 are /dev/null.
+pub fn fork_quietly(
+    reaper: &Reaper,
+    extra: &[BorrowedFd<'_>],
+    child: impl FnOnce(Reporter) -> i32,
+) -> io::Result<Fork> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    fork(reaper, [null.as_fd(), null.as_fd(), null.as_fd()], extra, child)
+}
+
 /// Detaches a fork from what it copied of PID 1: the logger, the signal mask, the descriptors.
 fn settle(descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
     log::set_max_level(log::LevelFilter::Off);

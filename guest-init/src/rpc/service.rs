@@ -98,7 +98,7 @@ impl GuestService {
     async fn delete(self, id: String) -> Result<Empty, Fault> {
         let container = self.find(&id)?;
         self.containers().insert(id.clone(), Slot::Busy);
-        let deleted = delete::container(&container).await;
+        let deleted = delete::container(&container, &self.0.supervisor.reaper).await;
         let mut containers = self.containers();
         match deleted {
             Ok(()) => {

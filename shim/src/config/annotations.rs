@@ -47,7 +47,7 @@ struct Annotation {
 }
 
 /// Every annotation that exists.
-const ANNOTATIONS: [Annotation; 7] = [
+const ANNOTATIONS: [Annotation; 9] = [
     Annotation {
         name: "cpus",
         in_pods: InPods::ByDefault,
@@ -86,6 +86,13 @@ const ANNOTATIONS: [Annotation; 7] = [
         },
     },
     Annotation { name: "network", in_pods: InPods::ByDefault, set: Config::set_network },
+    Annotation { name: "rootfs", in_pods: InPods::ByDefault, set: Config::set_rootfs },
+    // It is room on the host's disk: a pod may ask for less than the administrator's files give, and not for more.
+    Annotation {
+        name: "rootfs_size_mib",
+        in_pods: InPods::ByDefault,
+        set: |config, value| config.set_rootfs_size_mib(number("rootfs_size_mib", value)?),
+    },
     Annotation {
         name: "ports",
         in_pods: InPods::Never,
@@ -148,8 +155,13 @@ fn set(config: &mut Config, name: &str, value: &str, author: Author) -> Result<(
             (Author::Host, _) => format!("{shown}: not allowed by enable_annotations, which has: {allowed}"),
         }));
     }
+    let room = config.rootfs_size_mib;
     (annotation.set)(config, value)?;
     match author {
+        Author::Pod(_) if config.rootfs_size_mib > room => Err(Error::invalid(format!(
+            "rootfs_size_mib = {} in a pod: at most {room}, which the configuration gives",
+            config.rootfs_size_mib
+        ))),
         Author::Pod(most) => check_size(config, most),
         Author::Host => Ok(()),
     }
@@ -248,7 +260,7 @@ mod tests {
             (
                 "io.containerd.krun.nonsense",
                 "1",
-                "there are cpus, memory_mib, max_cpus, max_memory_mib, nested_virt, network, ports",
+                "there are cpus, memory_mib, max_cpus, max_memory_mib, nested_virt, network, rootfs, rootfs_size_mib, ports",
             ),
             ("io.containerd.krun.cpus", "0", "must be 1 to 16"),
             ("krun.cpus", "many", "must be a whole number"),

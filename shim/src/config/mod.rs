@@ -10,6 +10,7 @@
 
 pub mod annotations;
 mod options;
+mod roots;
 mod sizing;
 
 use std::{
@@ -22,6 +23,7 @@ use vm_launcher::config::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 
 use annotations::Author;
 pub use options::{Author as OptionsAuthor, RuntimeOptions};
+pub use roots::Roots;
 pub use sizing::{Limits, Size, host_memory_mib};
 
 use crate::{
@@ -56,6 +58,10 @@ pub struct Config {
     pub anti_spoofing: bool,
     /// Whether the guest is told what the host changes in volumes.
     pub watch_volumes: bool,
+    /// Where containers' root file systems are.
+    pub rootfs: Roots,
+    /// MiB that a sandbox's containers may write to their root file systems, where these are on a disk.
+    pub rootfs_size_mib: u32,
     /// Published ports.
     pub ports: Vec<network::ports::Port>,
     /// The path of libkrunfw; searched in the usual places when it is not set.
@@ -92,6 +98,8 @@ impl Default for Config {
             network: network::Mode::Auto,
             anti_spoofing: true,
             watch_volumes: true,
+            rootfs: Roots::Virtiofs,
+            rootfs_size_mib: roots::DEFAULT_SIZE_MIB,
             ports: Vec::new(),
             libkrunfw: None,
             kernel: None,
@@ -118,6 +126,8 @@ struct Layer {
     network: Option<String>,
     anti_spoofing: Option<bool>,
     watch_volumes: Option<bool>,
+    rootfs: Option<String>,
+    rootfs_size_mib: Option<i64>,
     libkrunfw: Option<PathBuf>,
     kernel: Option<PathBuf>,
     nested_virt: Option<bool>,
@@ -230,6 +240,12 @@ impl Config {
         }
         self.anti_spoofing = layer.anti_spoofing.unwrap_or(self.anti_spoofing);
         self.watch_volumes = layer.watch_volumes.unwrap_or(self.watch_volumes);
+        if let Some(rootfs) = layer.rootfs {
+            within(origin, self.set_rootfs(&rootfs))?;
+        }
+        if let Some(size) = layer.rootfs_size_mib {
+            within(origin, self.set_rootfs_size_mib(size))?;
+        }
         self.libkrunfw = layer.libkrunfw.or(self.libkrunfw.take());
         self.kernel = layer.kernel.or(self.kernel.take());
         self.nested_virt = layer.nested_virt.unwrap_or(self.nested_virt);
@@ -269,6 +285,16 @@ impl Config {
 
     fn set_max_memory_mib(&mut self, memory: i64) -> Result<()> {
         self.max_memory_mib = memory_in_range("max_memory_mib", memory)?;
+        Ok(())
+    }
+
+    fn set_rootfs(&mut self, rootfs: &str) -> Result<()> {
+        self.rootfs = rootfs.parse()?;
+        Ok(())
+    }
+
+    fn set_rootfs_size_mib(&mut self, size: i64) -> Result<()> {
+        self.rootfs_size_mib = roots::size_in_range("rootfs_size_mib", size)?;
         Ok(())
     }
 

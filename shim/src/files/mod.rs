@@ -6,4 +6,5 @@ pub mod mount;
 pub mod pin;
 pub mod share;
 pub mod state_dir;
+pub mod upper;
 pub mod watch;

@@ -8,10 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use guest_protocol::api;
+use guest_protocol::{api, boot::UPPER_DISK};
 use log::{info, warn};
 use tokio::task::spawn_blocking;
-use vm_launcher::{Guest, Kernel, Vm, VmConfig, VmEnd, find, probe};
+use vm_launcher::{Disk, Guest, Kernel, Vm, VmConfig, VmEnd, disk, find, probe};
 
 use super::apparmor;
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
         pin::Pinned,
         share::{ContainerShare, Share},
         state_dir::{self, StateDir},
+        upper::UpperDisk,
         watch::{Tops, Watched},
     },
     network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Spare},
@@ -59,7 +60,7 @@ pub struct KrunMachine {
 
 impl KrunMachine {
     /// Makes what a VM of `sandbox` in containerd's `namespace` needs, without launching it. `anchor` is a pid in the task's
-    /// network namespace; `apparmor_profile` is that of the vmm.
+    /// network namespace; `apparmor_profile` is that of the vmm, and `upper` its disk for what containers write.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
@@ -68,6 +69,7 @@ impl KrunMachine {
         config: &Config,
         anchor: u32,
         apparmor_profile: Option<&str>,
+        upper: Option<UpperDisk>,
     ) -> Result<KrunMachine> {
         apparmor_profile.map_or(Ok(()), apparmor::check)?;
         let network = network::choose(config.network, &Netns::of(anchor)?)?;
@@ -93,6 +95,7 @@ impl KrunMachine {
             memory_mib: config.memory_mib,
             kernel,
             nested_virt: config.nested_virt,
+            disks: upper.into_iter().map(disk).collect(),
             mount_namespace: Some(share.namespace().path()),
             apparmor_profile: apparmor_profile.map(str::to_owned),
             debug: log::max_level() >= log::LevelFilter::Debug,
@@ -163,6 +166,10 @@ impl Machine<HostCgroup> for KrunMachine {
 
     fn network(&self) -> Choice {
         self.network
+    }
+
+    fn has_upper(&self) -> bool {
+        self.plan.disks.iter().any(|disk| disk.kind().name == UPPER_DISK)
     }
 
     fn share(
@@ -289,6 +296,11 @@ impl Machine<HostCgroup> for KrunMachine {
             Err(error) => Ended { exit: Exit::UNKNOWN, reason: error.to_string() },
         }
     }
+}
+
+fn disk(upper: UpperDisk) -> Disk {
+    let kind = disk::Kind { name: UPPER_DISK.to_owned(), read_only: false, durable: upper.durable };
+    Disk::new(upper.file, kind)
 }
 
 /// Takes what dials localhost in `netns` to the guest, where the kernel lets it.

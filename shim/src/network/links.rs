@@ -85,10 +85,10 @@ fn few(interfaces: Vec<Interface>) -> Result<Vec<Interface>> {
         0 => Err(Error::precondition(
             "network = tap: the network namespace holds no configured interface like Ethernet; tsi needs none",
         )),
-        1..=vm_launcher::config::MAX_NICS => Ok(interfaces),
+        1..=vm_launcher::config::MAX_DEVICES => Ok(interfaces),
         count => Err(Error::precondition(format!(
             "network = tap: the network namespace holds {count} configured interfaces: a VM has at most {}",
-            vm_launcher::config::MAX_NICS
+            vm_launcher::config::MAX_DEVICES
         ))),
     }
 }

@@ -15,9 +15,35 @@ use crate::{
     bundle::{NetworkNamespace, Role, Root, Volume},
     config::{Config, Size},
     error::Result,
-    files::{follow::Follower, mount::ReadOnly, pin::Pinned, watch::Watched},
+    files::{follow::Follower, mount::ReadOnly, pin::Pinned, upper::UpperDisk, watch::Watched},
     network::{Backend, Choice, Dialer},
 };
+
+/// Where a container writes what it writes to its rootfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// To its snapshot on the host.
+    Snapshot,
+    /// To a disk in its snapshot, which becomes its VM's.
+    Disk {
+        /// How large it is made, in MiB.
+        size_mib: u32,
+        /// Whether what it syncs is to outlive a crash of the host.
+        durable: bool,
+    },
+    /// To the disk that the VM has.
+    VmsDisk,
+}
+
+/// A container's rootfs on the host.
+pub struct Snapshot<Mounts> {
+    /// What is undone at its end.
+    pub mounts: Mounts,
+    /// Its files, as far as the host has them.
+    pub root: Pinned,
+    /// Its disk for a VM.
+    pub upper: Option<UpperDisk>,
+}
 
 /// The host.
 #[async_trait]
@@ -40,8 +66,8 @@ pub trait Host: Send + Sync + 'static {
     /// Mounts a container's rootfs where it is to be and resolves it; without mounts it is there already. It may block.
     ///
     /// # Errors
-    /// What could not be mounted; `INVALID_ARGUMENT` when it is no directory.
-    fn rootfs(&self, mounts: &[Mount], root: &Root) -> Result<(Self::Rootfs, Pinned)>;
+    /// What could not be mounted or made; `INVALID_ARGUMENT` when it is no directory, or has no place for a disk.
+    fn rootfs(&self, mounts: &[Mount], root: &Root, writes: Writes) -> Result<Snapshot<Self::Rootfs>>;
 
     /// Starts the process that stands for a container on the host.
     ///
@@ -56,7 +82,7 @@ pub trait Host: Send + Sync + 'static {
     ) -> Result<Self::Anchor>;
 
     /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `anchor` the
-    /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm. It may block.
+    /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm, `upper` its disk for what containers write. It may block.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
@@ -66,6 +92,7 @@ pub trait Host: Send + Sync + 'static {
         config: &Config,
         anchor: u32,
         apparmor_profile: Option<&str>,
+        upper: Option<UpperDisk>,
     ) -> Result<Self::Machine>;
 }
 
@@ -111,6 +138,9 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
 
     /// How it reaches the network.
     fn network(&self) -> Choice;
+
+    /// Whether it has a disk for what containers write to their roots.
+    fn has_upper(&self) -> bool;
 
     /// Shows a container's rootfs and volumes to the guest. With the rootfs comes what of it the host makes read-only. It may
     /// block.

@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    disk::{self, Disk},
     kernel::Kernel,
     probe::{self, NoNested},
 };
@@ -36,9 +37,9 @@ pub const MAX_SOCKET_PATH: usize = 107;
 /// Maximum length of an AppArmor profile's name: a page, in which the kernel takes it, without the command before it.
 pub const MAX_APPARMOR_PROFILE: usize = 4096 - "changeprofile ".len();
 
-/// Maximum number of NICs of a VM: libkrun 1.19 has interrupts for eleven devices; balloon, rng, console, root and
+/// Maximum number of NICs and disks of a VM: libkrun 1.19 has interrupts for eleven devices; balloon, rng, console, root and
 /// vsock take five.
-pub const MAX_NICS: usize = 6;
+pub const MAX_DEVICES: usize = 6;
 
 /// Maximum length of an interface's name: `IFNAMSIZ` of net/if.h without its final zero byte.
 const MAX_INTERFACE_NAME: usize = 15;
@@ -49,7 +50,7 @@ const MAX_INTERFACE_NAME: usize = 15;
 pub enum Network {
     /// The vmm opens a socket in its network namespace for each IP socket of the guest.
     Tsi,
-    /// The guest has one NIC per tap: 1 to [`MAX_NICS`].
+    /// The guest has one NIC per tap: 1 to [`MAX_DEVICES`], less one for each disk.
     Tap(Vec<Tap>),
     /// The guest has only a loopback interface.
     None,
@@ -96,6 +97,9 @@ pub struct VmConfig {
     /// A kernel in the place of `libkrunfw`, which is not used then. It is passed as a descriptor, and is no part of what is serialized.
     #[serde(skip)]
     pub kernel: Option<Kernel>,
+    /// Its disks, at most [`MAX_DEVICES`]. They are passed as descriptors, and are no part of what is serialized.
+    #[serde(skip)]
+    pub disks: Vec<Disk>,
     /// Offer the host's CPU extensions for virtual machines to the guest: see [`crate::probe::nested`].
     pub nested_virt: bool,
     /// The static executable that becomes PID 1: see [`crate::find::guest_init`].
@@ -136,9 +140,15 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: PathProblem,
     },
-    /// A VM cannot have as many NICs as there are taps.
-    #[error("network = tap: {0} interfaces: must be 1 to {MAX_NICS}")]
-    Taps(usize),
+    /// A VM cannot have as many NICs as there are taps, beside its disks.
+    #[error("network = tap: {0} interfaces: must be 1 to {1}")]
+    Taps(usize, usize),
+    /// A VM cannot have as many disks.
+    #[error("disks: {0}: at most {MAX_DEVICES} are allowed")]
+    Disks(usize),
+    /// No disk can have this name.
+    #[error("disks: {0:?}: a name has 1 to {max} of A-Z a-z 0-9 - and _", max = disk::MAX_NAME)]
+    DiskName(String),
     /// No interface can have the name of this tap.
     #[error("network = tap: interface {0:?}: a name has 1 to {MAX_INTERFACE_NAME} bytes")]
     TapName(String),
@@ -192,6 +202,7 @@ impl VmConfig {
             network: Network::None,
             libkrunfw: libkrunfw.into(),
             kernel: None,
+            disks: Vec::new(),
             nested_virt: false,
             guest_init: guest_init.into(),
             apparmor_profile: None,
@@ -215,8 +226,9 @@ impl VmConfig {
             " (this host's memory)",
         )?;
         if let Network::Tap(taps) = &self.network {
-            check_taps(taps)?;
+            check_taps(taps, MAX_DEVICES.saturating_sub(self.disks.len()))?;
         }
+        check_disks(&self.disks)?;
         path("share", &self.share, Kind::Directory)?;
         path("socket_dir", &self.socket_dir, Kind::Directory)?;
         if self.kernel.is_none() {
@@ -262,12 +274,22 @@ fn range(name: &'static str, value: u64, min: u64, max: u64, why: &'static str) 
     Err(ConfigError::Range { name, value, min, max, why })
 }
 
-fn check_taps(taps: &[Tap]) -> Result<(), ConfigError> {
-    if !(1..=MAX_NICS).contains(&taps.len()) {
-        return Err(ConfigError::Taps(taps.len()));
+fn check_taps(taps: &[Tap], most: usize) -> Result<(), ConfigError> {
+    if !(1..=most).contains(&taps.len()) {
+        return Err(ConfigError::Taps(taps.len(), most));
     }
     match taps.iter().find(|tap| !(1..=MAX_INTERFACE_NAME).contains(&tap.name.len())) {
         Some(tap) => Err(ConfigError::TapName(tap.name.clone())),
+        None => Ok(()),
+    }
+}
+
+fn check_disks(disks: &[Disk]) -> Result<(), ConfigError> {
+    if disks.len() > MAX_DEVICES {
+        return Err(ConfigError::Disks(disks.len()));
+    }
+    match disks.iter().find(|disk| !disk.kind().has_name()) {
+        Some(disk) => Err(ConfigError::DiskName(disk.kind().name.clone())),
         None => Ok(()),
     }
 }
@@ -330,6 +352,26 @@ mod tests {
         taps(6, "krun2").validate().unwrap();
         assert_eq!(message(taps(7, "krun2")), "network = tap: 7 interfaces: must be 1 to 6");
         assert!(message(taps(1, "krun567890123456")).contains("1 to 15 bytes"));
+    }
+
+    #[test]
+    fn disks_have_names_and_take_the_places_of_nics() {
+        let disk = |name: &str| {
+            let file = fs::File::open("/dev/null").unwrap().into();
+            Disk::new(file, disk::Kind { name: name.to_owned(), read_only: true, durable: false })
+        };
+        let of = |disks| VmConfig { disks, ..valid() };
+        of(vec![disk("upper"); 6]).validate().unwrap();
+        assert_eq!(message(of(vec![disk("upper"); 7])), "disks: 7: at most 6 are allowed");
+        for name in ["", "a/b", "123456789012345678901"] {
+            assert!(message(of(vec![disk(name)])).contains("1 to 20 of"), "{name}");
+        }
+        let tap = Tap { name: "krun2".to_owned(), mac: [2; 6] };
+        let network = Network::Tap(vec![tap; 6]);
+        assert_eq!(
+            message(VmConfig { network, ..of(vec![disk("upper")]) }),
+            "network = tap: 6 interfaces: must be 1 to 5"
+        );
     }
 
     #[test]

@@ -62,6 +62,7 @@
 pub mod config;
 mod console;
 mod control;
+pub mod disk;
 mod end;
 #[cfg(doc)]
 pub mod examples;
@@ -78,6 +79,7 @@ mod refused;
 mod vm;
 
 pub use config::{ConfigError, Network, PathProblem, Tap, VmConfig};
+pub use disk::Disk;
 pub use end::VmEnd;
 pub use guest::{Guest, GuestError, Refusal};
 pub use guest_protocol;

@@ -5,7 +5,7 @@ use std::{os::fd::RawFd, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{VmConfig, kernel::Format};
+use crate::{VmConfig, disk, kernel::Format};
 
 /// Pipe from which the vmm reads its [`Order`], until the end of file.
 pub const ORDER_FD: RawFd = 3;
@@ -22,6 +22,9 @@ pub const CONSOLE_FD: RawFd = 6;
 /// The guest's kernel, if the order has one: see [`Kernel`].
 pub const KERNEL_FD: RawFd = 7;
 
+/// The first disk, if the order has disks; the next has the next number.
+pub const DISK_FD: RawFd = 8;
+
 /// Exit status of a vmm that failed before the VM started; its stderr says why.
 pub const SETUP_FAILED: i32 = 251;
 
@@ -36,6 +39,8 @@ pub struct Order {
     pub config: VmConfig,
     /// The kernel in libkrunfw's place, at [`KERNEL_FD`].
     pub kernel: Option<Kernel>,
+    /// The disks, from [`DISK_FD`] on.
+    pub disks: Vec<disk::Kind>,
     /// The secret that proves that a connection comes from PID 1.
     pub nonce: String,
 }

@@ -169,6 +169,12 @@ impl Vm {
             spawn = spawn.fd(inherited, order::KERNEL_FD);
             kernel = Some(order::Kernel { format: file.format(), path: file.path().to_owned() });
         }
+        let mut disks = Vec::new();
+        for (number, disk) in (order::DISK_FD..).zip(&config.disks) {
+            let inherited = disk.inherited().map_err(|error| LaunchError::Prepare("a disk", error))?;
+            spawn = spawn.fd(inherited, number);
+            disks.push(disk.kind().clone());
+        }
         let socket = config.socket();
         let listener = Listener::bind(&socket, nonce.clone())
             .map_err(|error| LaunchError::Listen(socket.clone(), error))?;
@@ -186,7 +192,7 @@ impl Vm {
             listener: Mutex::new(Some(listener)),
             _life: life_write,
         };
-        if vm.send(order::Order { config, kernel, nonce }, order_write).is_err() {
+        if vm.send(order::Order { config, kernel, disks, nonce }, order_write).is_err() {
             vm.kill();
             return Err(LaunchError::Order(vm.ended().await));
         }

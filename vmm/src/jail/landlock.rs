@@ -11,7 +11,6 @@ use linux::landlock::available;
 use vm_launcher::{Network, probe::DEV_KVM};
 
 use super::{SHARE, root::DEV_TUN};
-use crate::become_vm::BareKernel;
 
 /// The newest version of Landlock that this uses; older kernels enforce what they know of it.
 const NEWEST: ABI = ABI::V6;
@@ -19,16 +18,18 @@ const NEWEST: ABI = ABI::V6;
 /// This process.
 const PROC_SELF: &str = "/proc/self";
 
-/// Restricts this thread and those that it will make. Says whether the kernel can do that.
-pub fn restrict(network: &Network, reads_kernel: bool) -> Result<bool> {
+/// Restricts this thread and those that it will make. They may still read `more` files, and write to those that say so. Says whether
+/// the kernel can do that.
+pub fn restrict(network: &Network, more: &[(String, bool)]) -> Result<bool> {
     let devices = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     let mut rules =
         vec![(SHARE, files()), (PROC_SELF, AccessFs::ReadFile | AccessFs::ReadDir), (DEV_KVM, devices)];
     if let Network::Tap(_) = network {
         rules.push((DEV_TUN, devices));
     }
-    if reads_kernel {
-        rules.push((BareKernel::PATH.to_str()?, AccessFs::ReadFile.into()));
+    for (path, is_written) in more {
+        let access = AccessFs::ReadFile.into();
+        rules.push((path, if *is_written { access | AccessFs::WriteFile } else { access }));
     }
     enforce(&rules)
 }

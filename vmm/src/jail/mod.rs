@@ -23,15 +23,15 @@ pub const SHARE: &str = "/share";
 /// The directory of the socket that the guest connects to, in the jail.
 pub const SOCKETS: &str = "/sock";
 
-/// Closes the jail around this process. `reads_kernel` says that libkrun will read a kernel from its file, `on_host` that the
-/// process is in the host's network namespace.
-pub fn enter(config: &VmConfig, reads_kernel: bool, on_host: bool) -> Result<()> {
-    enter_unfiltered(config, reads_kernel, on_host)?;
+/// Closes the jail around this process. libkrun will open `files`, and write to some. `on_host` says that the process is in the
+/// host's network namespace.
+pub fn enter(config: &VmConfig, files: &[(String, bool)], on_host: bool) -> Result<()> {
+    enter_unfiltered(config, files, on_host)?;
     filter(config)
 }
 
 /// All of the jail but its last part, the [`filter`].
-pub fn enter_unfiltered(config: &VmConfig, reads_kernel: bool, on_host: bool) -> Result<()> {
+pub fn enter_unfiltered(config: &VmConfig, files: &[(String, bool)], on_host: bool) -> Result<()> {
     let proc = user::Proc::open()?;
     root::change(config).context("changing the root")?;
     limits::set(config.memory_mib).context("setting limits")?;
@@ -51,7 +51,7 @@ pub fn enter_unfiltered(config: &VmConfig, reads_kernel: bool, on_host: bool) ->
     // Not before: under no_new_privs a vmm whose shim is confined could not change to a profile that is not part of the shim's.
     prctl::set_no_new_privs().context("PR_SET_NO_NEW_PRIVS")?;
     drop(proc);
-    landlock::restrict(&config.network, reads_kernel).context("restricting files with Landlock")?;
+    landlock::restrict(&config.network, files).context("restricting files with Landlock")?;
     Ok(())
 }
 

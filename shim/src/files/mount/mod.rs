@@ -1,6 +1,7 @@
 //! Mounts that undo themselves.
 
 mod held;
+mod lower;
 mod model;
 mod namespace;
 mod remapped;
@@ -21,6 +22,7 @@ use super::pin;
 
 pub use held::{Held, Place};
 pub use linux::mountinfo::MountId;
+pub use lower::lower_of;
 pub use model::Model;
 pub use namespace::Namespace;
 pub use remapped::LAYERS;

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
+    fcntl::{AT_FDCWD, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2},
     sys::stat::{Mode, SFlag, fstat, mkdirat},
     unistd::{UnlinkatFlags, unlinkat},
 };
@@ -53,11 +53,31 @@ pub fn make_file(top: impl AsFd, path: &Path, mode: u32) -> io::Result<()> {
 /// # Errors
 /// When it is something else; and the file system's.
 pub fn open_regular(top: impl AsFd, path: &Path) -> io::Result<File> {
+    open_regular_for(top, path, OFlag::O_RDONLY)
+}
+
+/// As [`open_regular`], for writing as well.
+///
+/// # Errors
+/// As there.
+pub fn open_regular_to_write(top: impl AsFd, path: &Path) -> io::Result<File> {
+    open_regular_for(top, path, OFlag::O_RDWR)
+}
+
+fn open_regular_for(top: impl AsFd, path: &Path, access: OFlag) -> io::Result<File> {
     let file = beneath(top, path)?;
     match kind(&fstat(&file)?) {
-        SFlag::S_IFREG => reopen(file, OFlag::O_RDONLY),
+        SFlag::S_IFREG => reopen(file, access),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")),
     }
+}
+
+/// Gives the file `from` in the directory `top` the name `to`, which nothing has.
+///
+/// # Errors
+/// When something has that name; and the file system's.
+pub fn rename(top: impl AsFd, from: &str, to: &str) -> io::Result<()> {
+    Ok(renameat2(&top, from, &top, to, RenameFlags::RENAME_NOREPLACE)?)
 }
 
 /// Removes `path` below `top` with all that is below it, but nothing that is mounted there, which may be somebody's data: it

@@ -37,7 +37,9 @@ use nix::{
 use super::mount;
 use crate::error::{Error, Result};
 
-pub use below::{directory_for, make_directory, make_file, open_regular, remove};
+pub use below::{
+    directory_for, make_directory, make_file, open_regular, open_regular_to_write, remove, rename,
+};
 pub use inside::{Found, Inside, Mounted};
 pub use named::{fifo, log_file, namespace};
 pub use socket::Socket;

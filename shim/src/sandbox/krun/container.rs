@@ -74,6 +74,8 @@ pub struct Blueprint {
     pub sockets: Vec<(usize, Socket)>,
     /// Its volumes, of whose changes the guest is told.
     pub watched: Vec<Watched>,
+    /// Where it writes what it writes to its rootfs.
+    pub upper: api::Upper,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -202,6 +204,7 @@ impl<H: Host> Container<H> {
                 .map(|(number, socket)| forward::describe(*number, socket))
                 .collect(),
             watched: blueprint.watched.iter().flat_map(Watched::numbers).collect(),
+            upper: blueprint.upper.into(),
             ..Default::default()
         };
         failpoint!("guest.making");

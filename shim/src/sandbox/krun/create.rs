@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use guest_protocol::api;
 use linux::user_namespace::IdMaps;
 use log::info;
 use tokio::task::spawn_blocking;
@@ -15,14 +16,14 @@ use super::{
 };
 use crate::{
     bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume, executable, view},
-    config::Config,
+    config::{Config, Roots},
     error::{Error, Result},
-    files::{follow::Follower, mount::ReadOnly, pin::Pinned, watch::Watched},
+    files::{follow::Follower, mount::ReadOnly, pin::Pinned, upper::UpperDisk, watch::Watched},
     hooks::ContainerHooks,
     network::{self, Bound, Choice},
     sandbox::{
         NewContainer, ProcessId,
-        host::{Anchor, Cgroup, Host, Machine, Share},
+        host::{Anchor, Cgroup, Host, Machine, Share, Snapshot, Writes},
     },
     stdio::Endpoints,
 };
@@ -81,6 +82,7 @@ impl<H: Host> KrunSandbox<H> {
         failpoint!("create.stdio");
         let published = Bound::bind(&plan.config.ports)?;
         let Plan { config, network, users, cgroup, root, hooks, policy, mut guest } = plan;
+        let writes = self.writes(&config, policy.role).await;
         let sockets = guest.volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
             Volume::Socket(socket) => Some((number, socket.clone())),
             Volume::Files(_) => None,
@@ -89,12 +91,14 @@ impl<H: Host> KrunSandbox<H> {
 
         let mut side = HostSide::new(Arc::new(hooks));
         let built = async {
-            let (rootfs, anchor) =
-                self.take_place(&mut side, &new, (cgroup, root), &network, &policy).await?;
+            let (rootfs, upper, anchor) =
+                self.take_place(&mut side, &new, (cgroup, root, writes), &network, &policy).await?;
             let (checked, id) = (rootfs.clone(), new.id.clone());
+            // What an earlier VM wrote to the disk, only the guest knows.
+            let is_known = upper.as_ref().is_none_or(|upper| upper.is_new);
             let looked = blocking("look at the files", move || {
                 let files = view::files(&mut guest, &id, checked);
-                if let Some(process) = guest.spec.process() {
+                if let Some(process) = guest.spec.process().as_ref().filter(|_| is_known) {
                     executable::check(process, &files)?;
                 }
                 let spec = serde_json::to_vec(&guest.spec);
@@ -103,7 +107,13 @@ impl<H: Host> KrunSandbox<H> {
             });
             let (volumes, spec) = looked.await?;
             let (vm, follower, watched) = self
-                .join(&mut side, &new.id, (&config, &policy, users), anchor.pid(), (rootfs, volumes))
+                .join(
+                    &mut side,
+                    &new.id,
+                    (&config, &policy, users),
+                    anchor.pid(),
+                    (rootfs, writes, upper, volumes),
+                )
                 .await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
                 published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
@@ -128,10 +138,29 @@ impl<H: Host> KrunSandbox<H> {
         let container = Container::new((policy, new.options), relays, anchor, follower, side);
         self.lock().insert(new.id.clone(), container.clone());
         self.set_oom_score_adj(&vm);
-        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets, watched };
+        let upper = match writes {
+            Writes::Snapshot => api::Upper::UPPER_SHARE,
+            Writes::Disk { .. } => api::Upper::UPPER_KEPT,
+            Writes::VmsDisk => api::Upper::UPPER_SCRATCH,
+        };
+        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets, watched, upper };
         tokio::spawn(container.supervise(vm, blueprint));
         failpoint!("create.supervised");
         Ok(pid)
+    }
+
+    /// Where a container writes what it writes to its rootfs: the first of a VM decides.
+    async fn writes(&self, config: &Config, role: Role) -> Writes {
+        let on_disk = match &*self.vm.lock().await {
+            Some(vm) => vm.machine().has_upper(),
+            None => config.rootfs == Roots::Block,
+        };
+        match (on_disk, role) {
+            (false, _) => Writes::Snapshot,
+            (true, Role::Member) => Writes::VmsDisk,
+            // A pod's containers find nothing again: the pod is made anew.
+            (true, role) => Writes::Disk { size_mib: config.rootfs_size_mib, durable: role == Role::Lone },
+        }
     }
 
     /// Makes the container's cgroup, rootfs and anchor, and runs its hooks.
@@ -139,10 +168,10 @@ impl<H: Host> KrunSandbox<H> {
         &self,
         side: &mut HostSide<H>,
         new: &NewContainer,
-        (cgroup, root): (Option<PathBuf>, Root),
+        (cgroup, root, writes): (Option<PathBuf>, Root, Writes),
         network: &NetworkNamespace,
         policy: &HostPolicy,
-    ) -> Result<(Pinned, Arc<H::Anchor>)> {
+    ) -> Result<(Pinned, Option<UpperDisk>, Arc<H::Anchor>)> {
         if let Some(path) = cgroup {
             let (host, bundle, role) = (self.host.clone(), new.bundle.clone(), policy.role);
             let made = blocking("make the cgroup", move || host.cgroup(&path, &bundle, role)).await?;
@@ -150,8 +179,9 @@ impl<H: Host> KrunSandbox<H> {
             failpoint!("create.cgroup");
         }
         let (host, mounts) = (self.host.clone(), new.rootfs.clone());
-        let (mounted, rootfs) = blocking("mount the rootfs", move || host.rootfs(&mounts, &root)).await?;
-        side.rootfs = Some(mounted);
+        let mounted = blocking("mount the rootfs", move || host.rootfs(&mounts, &root, writes));
+        let Snapshot { mounts, root: rootfs, upper } = mounted.await?;
+        side.rootfs = Some(mounts);
         failpoint!("create.rootfs");
         let anchor = self.host.anchor(&new.id, &rootfs, network, side.cgroup.clone()).await?;
         let anchor = Arc::new(anchor);
@@ -172,7 +202,7 @@ impl<H: Host> KrunSandbox<H> {
         failpoint!("create.limited");
         side.hooked = true;
         side.hooks.create_runtime(anchor.pid()).await?;
-        Ok((rootfs, anchor))
+        Ok((rootfs, upper, anchor))
     }
 
     /// Shows a container to the VM, which is made now for the first of them, and launched unless that waits for its start.
@@ -182,7 +212,7 @@ impl<H: Host> KrunSandbox<H> {
         id: &str,
         (config, policy, users): (&Config, &HostPolicy, Option<IdMaps>),
         anchor: u32,
-        (rootfs, volumes): (Pinned, Vec<Volume>),
+        (rootfs, writes, upper, volumes): (Pinned, Writes, Option<UpperDisk>, Vec<Volume>),
     ) -> Result<(Arc<Vm<H>>, Follower, Vec<Watched>)> {
         let mut slot = self.vm.lock().await;
         let vm = match &*slot {
@@ -196,7 +226,7 @@ impl<H: Host> KrunSandbox<H> {
                 let names = (self.namespace.clone(), self.sandbox.clone());
                 let profile = policy.apparmor_profile.clone();
                 let machine = blocking("prepare the VM", move || {
-                    host.machine((&names.0, &names.1), &config, anchor, profile.as_deref())
+                    host.machine((&names.0, &names.1), &config, anchor, profile.as_deref(), upper)
                 });
                 let vm = Arc::new(Vm::new(&self.sandbox, machine.await?, users));
                 // From here on the VM is undone with the container.
@@ -210,8 +240,9 @@ impl<H: Host> KrunSandbox<H> {
         };
         drop(slot);
         let (sharing, id, watches) = (vm.clone(), id.to_owned(), config.watch_volumes);
+        let read_only = if writes == Writes::Snapshot { ReadOnly::Nothing } else { ReadOnly::All };
         let share = blocking("share the files", move || {
-            let share = sharing.machine().share(&id, (&rootfs, ReadOnly::Nothing), &volumes)?;
+            let share = sharing.machine().share(&id, (&rootfs, read_only), &volumes)?;
             Ok((share, if watches { sharing.machine().watch(&id, &volumes) } else { Vec::new() }))
         });
         let (share, watched) = share.await?;

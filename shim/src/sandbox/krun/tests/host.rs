@@ -1,6 +1,7 @@
 //! A host that makes nothing and keeps a diary of it.
 
 use std::{
+    os::fd::AsFd,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -25,12 +26,13 @@ use crate::{
         follow::Follower,
         mount::ReadOnly,
         pin::{Pinned, fake},
+        upper::UpperDisk,
         watch::Watched,
     },
     network::{Backend, Choice, Dialer},
     sandbox::{
         Exit,
-        host::{self, Ended, Host},
+        host::{self, Ended, Host, Snapshot, Writes},
     },
 };
 
@@ -187,6 +189,7 @@ pub struct FakeMachine {
     made: Made,
     launched: Mutex<Option<Made>>,
     network: Choice,
+    has_upper: bool,
 }
 
 #[async_trait]
@@ -199,6 +202,10 @@ impl host::Machine<FakeCgroup> for FakeMachine {
 
     fn network(&self) -> Choice {
         self.network
+    }
+
+    fn has_upper(&self) -> bool {
+        self.has_upper
     }
 
     fn share(&self, _: &str, (_, read_only): (&Pinned, ReadOnly), _: &[Volume]) -> Result<FakeShare> {
@@ -285,8 +292,15 @@ impl Host for FakeHost {
         Ok(FakeCgroup(self.step("cgroup")?))
     }
 
-    fn rootfs(&self, _: &[Mount], root: &Root) -> Result<(Made, Pinned)> {
-        Ok((self.step("rootfs")?, fake::file(&root.path.display().to_string())))
+    fn rootfs(&self, _: &[Mount], root: &Root, writes: Writes) -> Result<Snapshot<Made>> {
+        let (mounts, root) = (self.step("rootfs")?, fake::file(&root.path.display().to_string()));
+        let upper = match writes {
+            Writes::Disk { durable, .. } => {
+                Some(UpperDisk { file: root.as_fd().try_clone_to_owned().unwrap(), is_new: true, durable })
+            }
+            Writes::Snapshot | Writes::VmsDisk => None,
+        };
+        Ok(Snapshot { mounts, root, upper })
     }
 
     async fn anchor(
@@ -300,9 +314,17 @@ impl Host for FakeHost {
         Ok(FakeAnchor { made: self.step("anchor")?, container: container.to_owned() })
     }
 
-    fn machine(&self, _: (&str, &str), _: &Config, _: u32, _: Option<&str>) -> Result<FakeMachine> {
+    fn machine(
+        &self,
+        _: (&str, &str),
+        _: &Config,
+        _: u32,
+        _: Option<&str>,
+        upper: Option<UpperDisk>,
+    ) -> Result<FakeMachine> {
         let made = self.step("machine")?;
         self.0.ended.send_replace(None);
-        Ok(FakeMachine { made, launched: Mutex::default(), network: *self.0.network.lock().unwrap() })
+        let network = *self.0.network.lock().unwrap();
+        Ok(FakeMachine { made, launched: Mutex::default(), network, has_upper: upper.is_some() })
     }
 }

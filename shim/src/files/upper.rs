@@ -1,0 +1,168 @@
+//! The disk that takes what containers write to their roots: a sparse file beside the upper layer of a snapshot, which goes with
+//! the snapshot.
+//!
+//! The host formats it once, when it is empty. From then on its contents are the guest's: the host never reads or mounts them.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use super::pin::{self, Pinned};
+use crate::error::{Error, Result};
+
+/// Its name.
+const NAME: &str = "krun-upper.img";
+
+/// Its name until it is formatted.
+const UNFINISHED: &str = "krun-upper.img.new";
+
+/// What formats it, of Debian's package e2fsprogs, and where the host's root has such programs.
+const FORMAT: &str = "mke2fs";
+const PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What it is told: a journal, no blocks for root alone, and nothing to be written that is zero in a new file anyway. Its input is
+/// the file. Source: mke2fs(8).
+const OPTIONS: [&str; 11] = [
+    "-q",
+    "-F",
+    "-t",
+    "ext4",
+    "-b",
+    "4096",
+    "-m",
+    "0",
+    "-E",
+    "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+    "/proc/self/fd/0",
+];
+
+/// The most bytes of what it says that an error repeats.
+const SAID: u64 = 1024;
+
+/// A VM's disk for what its containers write.
+#[derive(Debug)]
+pub struct UpperDisk {
+    /// Its file, open for reading and writing.
+    pub file: OwnedFd,
+    /// No container has written to it yet.
+    pub is_new: bool,
+    /// What containers sync is to outlive a crash of the host.
+    pub durable: bool,
+}
+
+impl UpperDisk {
+    /// Opens the disk in the directory `snapshot`, which is made with `size` MiB unless it is there. It blocks.
+    ///
+    /// # Errors
+    /// The failing step's, naming the path. No disk that is not whole stays behind.
+    pub fn open(snapshot: &Pinned, size: u32, durable: bool) -> Result<UpperDisk> {
+        let failed = |what: &str, e: io::Error| {
+            let path = snapshot.path().join(NAME);
+            Error::internal(format!("rootfs = block: {what} {}", path.display())).because(e)
+        };
+        match pin::open_regular_to_write(snapshot, Path::new(NAME)) {
+            Ok(file) => return Ok(UpperDisk { file: file.into(), is_new: false, durable }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("open", error)),
+            Err(_) => {}
+        }
+        let made = make(snapshot, size).map_err(|e| failed("make", e));
+        if made.is_err() {
+            let _ = pin::remove(snapshot, Path::new(UNFINISHED));
+        }
+        Ok(UpperDisk { file: made?.into(), is_new: true, durable })
+    }
+}
+
+fn make(snapshot: &Pinned, size: u32) -> io::Result<File> {
+    // What a shim left that was killed here.
+    pin::remove(snapshot, Path::new(UNFINISHED))?;
+    pin::make_file(snapshot, Path::new(UNFINISHED), 0o600)?;
+    let file = pin::open_regular_to_write(snapshot, Path::new(UNFINISHED))?;
+    file.set_len(u64::from(size) << 20)?;
+    format(&file)?;
+    failpoint!(blocking "create.upper");
+    pin::rename(snapshot, UNFINISHED, NAME)?;
+    Ok(file)
+}
+
+/// Makes an empty file system in `file`.
+#[expect(clippy::disallowed_methods, reason = "a program of the host's root, by directories that are root's")]
+fn format(file: &File) -> io::Result<()> {
+    let mut command = Command::new(FORMAT);
+    command.args(OPTIONS).env_clear().env("PATH", PROGRAMS);
+    command.stdin(file.try_clone()?).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::other(format!("{FORMAT} is in none of {PROGRAMS}: install e2fsprogs"))
+        }
+        _ => e,
+    })?;
+    let mut said = String::new();
+    // What it says beyond that fills no pipe: reading goes on.
+    if let Some(mut stderr) = child.stderr.take() {
+        let _ = stderr.by_ref().take(SAID).read_to_string(&mut said);
+        let _ = io::copy(&mut stderr, &mut io::sink());
+    }
+    let status = child.wait()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{FORMAT}: {status}: {}", said.trim()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use super::*;
+
+    fn snapshot() -> (tempfile::TempDir, Pinned) {
+        let dir = tempfile::tempdir().unwrap();
+        let pinned = Pinned::open(dir.path()).unwrap();
+        (dir, pinned)
+    }
+
+    #[test]
+    fn a_disk_is_made_once_and_takes_no_room() {
+        let (dir, snapshot) = snapshot();
+        std::fs::write(dir.path().join(UNFINISHED), "half").unwrap();
+        let disk = match UpperDisk::open(&snapshot, 1024, true) {
+            Err(error) if error.to_string().contains("install e2fsprogs") => {
+                println!("skipped: {error}");
+                return;
+            }
+            disk => disk.unwrap(),
+        };
+        assert!(disk.is_new);
+        let metadata = std::fs::metadata(dir.path().join(NAME)).unwrap();
+        assert_eq!((metadata.len(), metadata.mode() & 0o777), (1 << 30, 0o600));
+        assert!(metadata.blocks() < 8192, "{} blocks of 512 bytes", metadata.blocks());
+        // The magic number of ext4. Source: Documentation/filesystems/ext4/super.rst.
+        let file = File::from(disk.file);
+        let mut magic = [0; 2];
+        file.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
+        assert_eq!(u16::from_le_bytes(magic), 0xef53);
+        file.write_all_at(b"guest's", 0).unwrap();
+
+        let again = UpperDisk::open(&snapshot, 64, true).unwrap();
+        let mut first = [0; 7];
+        File::from(again.file).read_exact_at(&mut first, 0).unwrap();
+        assert_eq!((again.is_new, &first), (false, b"guest's"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_disk() {
+        let (dir, snapshot) = snapshot();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(NAME)).unwrap();
+        let error = UpperDisk::open(&snapshot, 64, true).unwrap_err().to_string();
+        assert!(error.contains(NAME), "{error}");
+        std::fs::remove_file(dir.path().join(NAME)).unwrap();
+        std::fs::create_dir(dir.path().join(NAME)).unwrap();
+        UpperDisk::open(&snapshot, 64, true).unwrap_err();
+    }
+}
