@@ -27,6 +27,41 @@ pub fn read() -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read(PATH)?).collect())
 }
 
+/// The text of the list of this process's namespace.
+///
+/// # Errors
+/// The file's.
+pub fn table() -> io::Result<Vec<u8>> {
+    fs::read(PATH)
+}
+
+/// What is mounted by a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its type.
+    pub kind: String,
+    /// What it was mounted from: a device, a file, or anything.
+    pub source: PathBuf,
+    /// The directory of it that is the mount's root.
+    pub root: PathBuf,
+    /// The mount point, seen from the root of the process.
+    pub target: PathBuf,
+}
+
+/// What the mount `id` of `table`, a mountinfo file, has mounted.
+pub fn file_system(table: &[u8], id: MountId) -> Option<FileSystem> {
+    let line = table.split(|byte| *byte == b'\n').find(|line| {
+        let first = line.split(|byte| *byte == b' ').next().and_then(|text| std::str::from_utf8(text).ok());
+        first.and_then(|text| text.parse().ok()) == Some(id)
+    })?;
+    let mut fields = line.split(|byte| *byte == b' ');
+    let (root, target) = (unescape(fields.nth(3)?), unescape(fields.next()?));
+    // Options of no fixed number, then a dash.
+    fields.find(|field| *field == b"-")?;
+    let kind = String::from_utf8(fields.next()?.to_vec()).ok()?;
+    Some(FileSystem { kind, source: unescape(fields.next()?), root, target })
+}
+
 /// The mounts that `table`, a mountinfo file, lists. A line that is not understood is skipped.
 pub fn parse(table: &[u8]) -> impl Iterator<Item = Mount> + '_ {
     table.split(|byte| *byte == b'\n').filter_map(|line| {
@@ -75,6 +110,16 @@ mod tests {
         let expected = [(22, 1, "/"), (23, 22, "/mnt/a b")];
         let expected = expected.map(|(id, parent, path)| Mount { id, parent, target: path.into() });
         assert_eq!(mounts, expected);
+    }
+
+    #[test]
+    fn a_file_system_is_found_by_its_mount() {
+        let table = b"122 1 0:1 / / rw - virtiofs x rw\n\
+            22 1 7:1 /sub /a\\040b ro,relatime shared:7 master:1 - erofs /dev/loop1 ro,user_xattr\n";
+        let found = file_system(table, 22).unwrap();
+        let [source, root, target] = ["/dev/loop1", "/sub", "/a b"].map(PathBuf::from);
+        assert_eq!(found, FileSystem { kind: "erofs".to_owned(), source, root, target });
+        assert_eq!(file_system(table, 2), None);
     }
 
     #[test]

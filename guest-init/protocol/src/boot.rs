@@ -28,6 +28,19 @@ pub fn volume_path(container_id: &str, number: usize) -> String {
     format!("containers/{container_id}/mounts/{number}")
 }
 
+/// The path of layer `number` of a container's image in the share, where the guest mounts them itself.
+pub fn layer_path(container_id: &str, number: usize) -> String {
+    format!("containers/{container_id}/layers/{number}")
+}
+
+/// The path in the share of a file with the file system that is a container's rootfs.
+pub fn image_path(container_id: &str) -> String {
+    format!("containers/{container_id}/image")
+}
+
+/// The name of the disk with the file system that is a container's rootfs: its serial number.
+pub const ROOT_DISK: &str = "root";
+
 /// The name of the disk that takes what containers write to their roots: its serial number.
 pub const UPPER_DISK: &str = "upper";
 

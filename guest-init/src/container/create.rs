@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::held_mounts::HeldMounts;
 use super::hook::Task;
-use super::upper::Upper;
+use super::root::OwnRoot;
 use super::volumes::{self, Volumes};
 use super::{Container, copy_up, delete, dev, hook, in_fork, namespaces, run_dir, spec, state_dir, sysctl};
 use crate::cgroup::Cgroup;
@@ -35,7 +35,7 @@ pub async fn create(
     request: CreateContainerRequest,
     pid_of: impl Fn(&str) -> Result<i32, Fault>,
 ) -> Result<Container, Fault> {
-    let id = request.container_id;
+    let id = request.container_id.clone();
     let spec: Spec = serde_json::from_slice(&request.spec)
         .map_err(|err| Fault::invalid(format!("parse the spec of container {id}: {err}")))?;
     let mut spec = spec::prepare(spec, &id, request.stdio.terminal)?;
@@ -43,7 +43,7 @@ pub async fn create(
     namespaces::join(&mut spec, pid_of)?;
     let sysctls = sysctl::take_shared(&mut spec)?;
     check_rootfs(&spec)?;
-    let upper = Upper::of(&id, request.upper.enum_value_or_default())?;
+    let own_root = OwnRoot::of(&request).context("prepare the rootfs")?;
     sysctl::apply(&sysctls)?;
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::new(path.unwrap_or(Path::new("")));
@@ -53,7 +53,7 @@ pub async fn create(
     let volumes = Volumes::default();
     let made = async {
         let sockets = Sockets::listen(&id, &request.sockets)?;
-        let plan = Plan { id: &id, spec: &spec, watched, volumes: &volumes, upper: &upper, tasks };
+        let plan = Plan { id: &id, spec: &spec, watched, volumes: &volumes, own_root: &own_root, tasks };
         let init = make(supervisor, &plan, wiring, &cgroup).await?;
         Ok::<_, anyhow::Error>((init, sockets))
     };
@@ -65,7 +65,7 @@ pub async fn create(
             init,
             sockets,
             volumes,
-            upper,
+            own_root,
             started: Mutex::default(),
             execs: Mutex::default(),
         }),
@@ -73,7 +73,7 @@ pub async fn create(
             if let Err(err) = delete::remains(&id, &cgroup).await {
                 log::warn!("clean up after container {id} failed to be made: {err:#}");
             }
-            delete::forget(upper.as_ref(), &supervisor.reaper);
+            delete::forget(own_root.as_ref(), &supervisor.reaper);
             Err(Fault::of_process(&err))
         }
     }
@@ -113,7 +113,7 @@ struct Plan<'a> {
     spec: &'a Spec,
     watched: Vec<(u32, PathBuf)>,
     volumes: &'a Volumes,
-    upper: &'a Option<Upper>,
+    own_root: &'a Option<OwnRoot>,
     /// What hooks do.
     tasks: Vec<Task>,
 }
@@ -139,7 +139,7 @@ async fn init(supervisor: &Supervisor, plan: &Plan<'_>, wiring: &Wiring, tasks: 
         state,
         cwd: process.cwd().clone(),
         console: console.as_ref().map(|(_, path)| path.clone()),
-        upper: plan.upper.clone().map(|upper| (upper, rootfs.clone())),
+        own_root: plan.own_root.clone().map(|root| (root, rootfs.clone())),
         watched: plan.watched.clone(),
         rlimits: process.rlimits().clone().unwrap_or_default(),
     };
@@ -199,7 +199,9 @@ async fn make(supervisor: &Supervisor, plan: &Plan<'_>, wiring: Wiring, cgroup: 
     let mounts = HeldMounts::of(pid).context("hold the container's mounts")?;
     let finish = {
         let (cgroup, volumes) = (cgroup.clone(), (*volumes).clone());
-        let (upper, reaper) = (plan.upper.clone(), supervisor.reaper.clone());
+        let written = plan.own_root.as_ref().map(|root| root.hold(pid)).transpose();
+        let written = written.context("hold the container's root")?.flatten();
+        let reaper = supervisor.reaper.clone();
         let own_pids = has_own_pids(spec);
         move || async move {
             drop(held);
@@ -207,14 +209,14 @@ async fn make(supervisor: &Supervisor, plan: &Plan<'_>, wiring: Wiring, cgroup: 
             if !own_pids && let Err(err) = cgroup.clear().await {
                 log::warn!("{err:#}");
             }
+            if let Some(written) = written
+                && let Err(err) = written.write(&reaper).await
+            {
+                log::warn!("write what a container wrote to its root: {err:#}");
+            }
             let volumes = volumes.end().await;
             mounts.release();
             drop(volumes);
-            if let Some(upper) = upper
-                && let Err(err) = upper.keep(&reaper).await
-            {
-                log::warn!("keep what a container wrote: {err:#}");
-            }
             cgroup.oom_kills() > 0
         }
     };

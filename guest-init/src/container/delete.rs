@@ -10,7 +10,7 @@ use linux::mountinfo::{self, Mount};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use super::upper::Upper;
+use super::root::OwnRoot;
 use super::{Container, run_dir, state_dir};
 use crate::cgroup::Cgroup;
 use crate::process::reaper::Reaper;
@@ -20,13 +20,13 @@ pub async fn container(container: &Container, reaper: &Reaper) -> Result<()> {
     container.cgroup.kill()?;
     container.init.record().await.map_err(|fault| anyhow::anyhow!(fault.text))?;
     remains(&container.id, &container.cgroup).await?;
-    forget(container.upper.as_ref(), reaper);
+    forget(container.own_root.as_ref(), reaper);
     Ok(())
 }
 
-/// Has what it wrote to the VM's disk removed, which nobody waits for.
-pub fn forget(upper: Option<&Upper>, reaper: &Reaper) {
-    if let Some(Err(err)) = upper.map(|upper| upper.forget(reaper)) {
+/// Has what it wrote to a root of the guest's own removed, which nobody waits for.
+pub fn forget(root: Option<&OwnRoot>, reaper: &Reaper) {
+    if let Some(Err(err)) = root.map(|root| root.forget(reaper)) {
         log::warn!("remove what a container wrote: {err}");
     }
 }

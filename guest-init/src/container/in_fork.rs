@@ -8,7 +8,7 @@ use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::PosixRlimit;
 use libcontainer::syscall::syscall::SyscallType;
 
-use super::upper::Upper;
+use super::root::OwnRoot;
 use super::volumes;
 use crate::process::{
     executor::GuestExecutor,
@@ -30,8 +30,8 @@ pub struct Job {
     pub console: Option<PathBuf>,
     /// Its limits.
     pub rlimits: Vec<PosixRlimit>,
-    /// Where it writes what it writes to its rootfs, with the rootfs, if that is not the share.
-    pub upper: Option<(Upper, PathBuf)>,
+    /// Its root and where it is to be, where it is no part of the share.
+    pub own_root: Option<(OwnRoot, PathBuf)>,
     /// Volumes to send, by their numbers, with their places in the container.
     pub watched: Vec<(u32, PathBuf)>,
 }
@@ -39,11 +39,10 @@ pub struct Job {
 /// Runs in the fork; its fds 0-2 are the container's, and its first extra one takes the volumes.
 pub fn run(mut job: Job, reporter: &Reporter) -> i32 {
     let watched = std::mem::take(&mut job.watched);
-    if let Some((upper, rootfs)) = job.upper.take()
-        && let Err(err) = upper.mount(&rootfs)
+    if let Some((root, rootfs)) = job.own_root.take()
+        && let Err(err) = root.mount(&rootfs)
     {
-        let text = format!("mount an overlay on {}: {err}", rootfs.display());
-        reporter.send(&Report::Failed(Refusal::other(text)));
+        reporter.send(&Report::Failed(Refusal::other(format!("mount the rootfs: {err}"))));
         return 1;
     }
     let report = match trace::start(job.cwd.clone()) {

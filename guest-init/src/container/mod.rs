@@ -11,9 +11,9 @@ pub mod in_fork;
 pub mod look_again;
 pub mod look_cgroup;
 pub mod namespaces;
+pub mod root;
 pub mod spec;
 pub mod sysctl;
-pub mod upper;
 pub mod volumes;
 pub mod watches;
 pub mod workdir;
@@ -30,7 +30,7 @@ use anyhow::{Context, Result};
 use guest_protocol::boot::RUN_DIR;
 use libcontainer::oci_spec::runtime::Spec;
 
-use self::upper::Upper;
+use self::root::OwnRoot;
 use self::volumes::Volumes;
 use crate::cgroup::Cgroup;
 use crate::net::sockets::Sockets;
@@ -48,8 +48,8 @@ pub struct Container {
     pub sockets: Sockets,
     /// Its volumes that the host watches.
     pub volumes: Volumes,
-    /// Where it writes what it writes to its rootfs, if that is not the share.
-    pub upper: Option<Upper>,
+    /// Its root, where that is no part of the share.
+    pub own_root: Option<OwnRoot>,
     started: Mutex<bool>,
     execs: Mutex<HashMap<String, Exec>>,
 }

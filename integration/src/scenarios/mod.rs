@@ -4,6 +4,7 @@ mod annotations;
 mod bad_bundle;
 mod bad_host;
 mod bad_process;
+mod block_root;
 mod concurrency;
 mod control;
 mod crash;
@@ -85,6 +86,7 @@ pub const ALL: &[&[Scenario]] = &[
     bad_process::SCENARIOS,
     bad_bundle::SCENARIOS,
     bad_host::SCENARIOS,
+    block_root::SCENARIOS,
     enforcement::SCENARIOS,
     host_apparmor::SCENARIOS,
     fidelity::SCENARIOS,

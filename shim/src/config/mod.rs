@@ -98,7 +98,7 @@ impl Default for Config {
             network: network::Mode::Auto,
             anti_spoofing: true,
             watch_volumes: true,
-            rootfs: Roots::Virtiofs,
+            rootfs: Roots::Auto,
             rootfs_size_mib: roots::DEFAULT_SIZE_MIB,
             ports: Vec::new(),
             libkrunfw: None,

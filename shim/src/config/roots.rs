@@ -8,9 +8,11 @@ use crate::error::{Error, Result};
 /// What a container's rootfs is for the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roots {
+    /// [`Roots::Block`] where the snapshotter gives file systems that nobody has to mount on the host, else [`Roots::Virtiofs`].
+    Auto,
     /// The host's snapshot, which the guest reaches by virtiofs.
     Virtiofs,
-    /// The image's files, which the guest only reads, below a file system of its own on a disk, which takes what is written.
+    /// A file system of the guest's own: the snapshot, or an overlay of the image's files and a disk that takes what is written.
     Block,
 }
 
@@ -28,11 +30,12 @@ impl FromStr for Roots {
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
+            "auto" => Ok(Roots::Auto),
             "virtiofs" => Ok(Roots::Virtiofs),
             "block" => Ok(Roots::Block),
-            other => {
-                Err(Error::invalid(format!("rootfs = {other:?}: must be one of \"virtiofs\", \"block\"")))
-            }
+            other => Err(Error::invalid(format!(
+                "rootfs = {other:?}: must be one of \"auto\", \"virtiofs\", \"block\""
+            ))),
         }
     }
 }

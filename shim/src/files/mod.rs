@@ -4,7 +4,7 @@ pub mod follow;
 pub mod forward;
 pub mod mount;
 pub mod pin;
+pub mod root_disk;
 pub mod share;
 pub mod state_dir;
-pub mod upper;
 pub mod watch;

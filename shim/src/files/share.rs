@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use guest_protocol::boot::{MOUNT_POINTS, rootfs_path, volume_path};
+use guest_protocol::boot::{MOUNT_POINTS, image_path, layer_path, rootfs_path, volume_path};
 use linux::user_namespace::{self, IdMaps};
 use log::warn;
 
@@ -36,6 +36,19 @@ pub struct Share {
     path: PathBuf,
     mount: Held,
     namespace: Arc<Namespace>,
+}
+
+/// What the guest makes a container's root of.
+#[derive(Debug)]
+pub enum SharedRoot {
+    /// The rootfs, and what of it nobody may write.
+    Rootfs(Pinned, ReadOnly),
+    /// Files with a layer of the image each, the uppermost first.
+    Layers(Vec<Pinned>),
+    /// A file with the whole of it, which the guest writes to.
+    Image(Pinned),
+    /// Nothing that is shared.
+    Disk,
 }
 
 /// User namespaces that say whose files are shown as whose: one for each set of mappings.
@@ -96,18 +109,12 @@ impl Share {
         &self.namespace
     }
 
-    /// Shows `rootfs` and `volumes` to the guest as those of `container`. `read_only` is what of the rootfs nobody may write.
+    /// Shows `root` and `volumes` to the guest as those of `container`.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a source that cannot be shared, else the failing
     /// step's, naming its path; nothing stays mounted.
-    pub fn add(
-        &self,
-        container: &str,
-        (rootfs, read_only): (&Pinned, ReadOnly),
-        volumes: &[Volume],
-    ) -> Result<ContainerShare> {
-        let root = rootfs_path(container);
+    pub fn add(&self, container: &str, root: &SharedRoot, volumes: &[Volume]) -> Result<ContainerShare> {
         let mut share = ContainerShare {
             container: container.to_owned(),
             share: self.mount.place(),
@@ -117,8 +124,27 @@ impl Share {
         };
         let mut followed = Vec::new();
         let mut users = Users::default();
-        make_directory(&self.mount, &root, 0o755)?;
-        share.mounts.push(self.bind(rootfs, &root, (true, read_only), None)?);
+        // The guest mounts there what is not shown there.
+        let place = rootfs_path(container);
+        make_directory(&self.mount, &place, 0o755)?;
+        match root {
+            SharedRoot::Rootfs(rootfs, read_only) => {
+                share.mounts.push(self.bind(rootfs, &place, (true, *read_only), None)?);
+            }
+            SharedRoot::Layers(layers) => {
+                for (number, layer) in layers.iter().enumerate() {
+                    share.mounts.push(self.bind_file(
+                        layer,
+                        &layer_path(container, number),
+                        ReadOnly::All,
+                    )?);
+                }
+            }
+            SharedRoot::Image(image) => {
+                share.mounts.push(self.bind_file(image, &image_path(container), ReadOnly::Nothing)?);
+            }
+            SharedRoot::Disk => {}
+        }
         for (number, volume) in volumes.iter().enumerate() {
             let Volume::Files(volume) = volume else { continue };
             let path = volume_path(container, number);
@@ -142,6 +168,17 @@ impl Share {
         if volume.is_directory {
             return make_directory(&self.mount, path, 0o755);
         }
+        self.make_file(path)
+    }
+
+    /// Shows a file of the host's at `path` in the share.
+    fn bind_file(&self, source: &Pinned, path: &str, read_only: ReadOnly) -> Result<Held> {
+        self.make_file(path)?;
+        self.bind(source, path, (false, read_only), None)
+    }
+
+    /// Makes an empty file to mount on, at `path` in the share.
+    fn make_file(&self, path: &str) -> Result<()> {
         let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
         let parent = pin::make_directory(&self.mount, Path::new(parent), 0o755);
         let made = parent.and_then(|parent| pin::make_file(parent, Path::new(name), 0o644));

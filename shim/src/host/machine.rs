@@ -20,11 +20,9 @@ use crate::{
     config::{Config, Size},
     error::{Error, Result},
     files::{
-        mount::ReadOnly,
-        pin::Pinned,
-        share::{ContainerShare, Share},
+        root_disk::RootDisk,
+        share::{ContainerShare, Share, SharedRoot},
         state_dir::{self, StateDir},
-        upper::UpperDisk,
         watch::{Tops, Watched},
     },
     network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Spare},
@@ -60,7 +58,7 @@ pub struct KrunMachine {
 
 impl KrunMachine {
     /// Makes what a VM of `sandbox` in containerd's `namespace` needs, without launching it. `anchor` is a pid in the task's
-    /// network namespace; `apparmor_profile` is that of the vmm, and `upper` its disk for what containers write.
+    /// network namespace; `apparmor_profile` is that of the vmm, and `disk` its disk.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
@@ -69,7 +67,7 @@ impl KrunMachine {
         config: &Config,
         anchor: u32,
         apparmor_profile: Option<&str>,
-        upper: Option<UpperDisk>,
+        disk: Option<RootDisk>,
     ) -> Result<KrunMachine> {
         apparmor_profile.map_or(Ok(()), apparmor::check)?;
         let network = network::choose(config.network, &Netns::of(anchor)?)?;
@@ -95,7 +93,7 @@ impl KrunMachine {
             memory_mib: config.memory_mib,
             kernel,
             nested_virt: config.nested_virt,
-            disks: upper.into_iter().map(disk).collect(),
+            disks: disk.into_iter().map(plugged).collect(),
             mount_namespace: Some(share.namespace().path()),
             apparmor_profile: apparmor_profile.map(str::to_owned),
             debug: log::max_level() >= log::LevelFilter::Debug,
@@ -172,13 +170,8 @@ impl Machine<HostCgroup> for KrunMachine {
         self.plan.disks.iter().any(|disk| disk.kind().name == UPPER_DISK)
     }
 
-    fn share(
-        &self,
-        container: &str,
-        rootfs: (&Pinned, ReadOnly),
-        volumes: &[Volume],
-    ) -> Result<ContainerShare> {
-        self.share.add(container, rootfs, volumes)
+    fn share(&self, container: &str, root: &SharedRoot, volumes: &[Volume]) -> Result<ContainerShare> {
+        self.share.add(container, root, volumes)
     }
 
     fn watch(&self, container: &str, volumes: &[Volume]) -> Vec<Watched> {
@@ -298,9 +291,8 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 }
 
-fn disk(upper: UpperDisk) -> Disk {
-    let kind = disk::Kind { name: UPPER_DISK.to_owned(), read_only: false, durable: upper.durable };
-    Disk::new(upper.file, kind)
+fn plugged(RootDisk { name, file, durable, .. }: RootDisk) -> Disk {
+    Disk::new(file, disk::Kind { name: name.to_owned(), read_only: false, durable })
 }
 
 /// Takes what dials localhost in `netns` to the guest, where the kernel lets it.

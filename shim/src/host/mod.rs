@@ -3,6 +3,7 @@
 pub mod anchor;
 mod apparmor;
 mod machine;
+mod rootfs;
 
 use std::{path::Path, sync::Arc};
 
@@ -15,14 +16,9 @@ use crate::{
     bundle::{NetworkNamespace, Role, Root},
     cgroup::{HostCgroup, Seat},
     config::Config,
-    error::{Error, Result},
-    files::{
-        mount::{Mounted, lower_of},
-        pin::Pinned,
-        share::ContainerShare,
-        upper::UpperDisk,
-    },
-    sandbox::host::{self, Cgroup, Host, Snapshot, Writes},
+    error::Result,
+    files::{mount::Mounted, pin::Pinned, root_disk::RootDisk, share::ContainerShare},
+    sandbox::host::{self, Cgroup, Host, RootRequest, Snapshot},
 };
 
 /// This host.
@@ -39,26 +35,8 @@ impl Host for Linux {
         HostCgroup::make(path, bundle, role)
     }
 
-    fn rootfs(&self, mounts: &[Mount], root: &Root, writes: Writes) -> Result<Snapshot<Vec<Mounted>>> {
-        if writes == Writes::Snapshot {
-            let (mounts, root) = match mounts {
-                [] => (Vec::new(), root.open()?),
-                mounts => Mounted::rootfs(mounts, &root.bundle, &root.path)?,
-            };
-            return Ok(Snapshot { mounts, root, upper: None });
-        }
-        let (image, snapshot) = lower_of(mounts)?;
-        let (mounts, root) = Mounted::rootfs(&image, &root.bundle, &root.path)?;
-        let upper = match writes {
-            Writes::Disk { size_mib, durable } => {
-                let snapshot = Pinned::open_directory(&snapshot).map_err(|e| {
-                    Error::internal(format!("open the snapshot {}", snapshot.display())).because(e)
-                })?;
-                Some(UpperDisk::open(&snapshot, size_mib, durable)?)
-            }
-            Writes::Snapshot | Writes::VmsDisk => None,
-        };
-        Ok(Snapshot { mounts, root, upper })
+    fn rootfs(&self, mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snapshot<Vec<Mounted>>> {
+        rootfs::make(mounts, root, wanted)
     }
 
     async fn anchor(
@@ -77,9 +55,9 @@ impl Host for Linux {
         config: &Config,
         anchor: u32,
         apparmor_profile: Option<&str>,
-        upper: Option<UpperDisk>,
+        disk: Option<RootDisk>,
     ) -> Result<KrunMachine> {
-        KrunMachine::new(sandbox, config, anchor, apparmor_profile, upper)
+        KrunMachine::new(sandbox, config, anchor, apparmor_profile, disk)
     }
 }
 

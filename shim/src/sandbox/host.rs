@@ -13,36 +13,79 @@ use vm_launcher::Guest;
 use super::Exit;
 use crate::{
     bundle::{NetworkNamespace, Role, Root, Volume},
-    config::{Config, Size},
+    config::{Config, Roots, Size},
     error::Result,
-    files::{follow::Follower, mount::ReadOnly, pin::Pinned, upper::UpperDisk, watch::Watched},
+    files::{
+        follow::Follower, mount::ReadOnly, pin::Pinned, root_disk::RootDisk, share::SharedRoot,
+        watch::Watched,
+    },
     network::{Backend, Choice, Dialer},
 };
 
-/// Where a container writes what it writes to its rootfs.
+/// What is wanted of a container's rootfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writes {
-    /// To its snapshot on the host.
-    Snapshot,
-    /// To a disk in its snapshot, which becomes its VM's.
-    Disk {
-        /// How large it is made, in MiB.
-        size_mib: u32,
-        /// Whether what it syncs is to outlive a crash of the host.
-        durable: bool,
-    },
-    /// To the disk that the VM has.
-    VmsDisk,
+pub struct RootRequest {
+    /// Where it is to be.
+    pub roots: Roots,
+    /// What the container is to its sandbox.
+    pub role: Role,
+    /// How large a disk for what is written is made, in MiB.
+    pub size_mib: u32,
+    /// Whether the VM has such a disk, if there is a VM.
+    pub has_upper: Option<bool>,
 }
 
-/// A container's rootfs on the host.
+/// A container's rootfs.
 pub struct Snapshot<Mounts> {
     /// What is undone at its end.
     pub mounts: Mounts,
     /// Its files, as far as the host has them.
     pub root: Pinned,
-    /// Its disk for a VM.
-    pub upper: Option<UpperDisk>,
+    /// The disk that its VM is to have for it.
+    pub disk: Option<RootDisk>,
+    /// What the guest makes of it.
+    pub guest: GuestRoot,
+}
+
+/// What the guest makes a container's root of.
+#[derive(Debug)]
+pub struct GuestRoot {
+    /// What it finds in the share.
+    pub shared: SharedRoot,
+    /// Where the container writes.
+    pub upper: api::Upper,
+    /// The file system that is the whole of it.
+    pub image: Option<api::Image>,
+}
+
+impl GuestRoot {
+    /// What the share has of it, which the container writes to.
+    pub fn shared(root: Pinned) -> GuestRoot {
+        let shared = SharedRoot::Rootfs(root, ReadOnly::Nothing);
+        GuestRoot { shared, upper: api::Upper::UPPER_SHARE, image: None }
+    }
+
+    /// Tells it to the guest.
+    pub fn describe(&self, request: &mut api::CreateContainerRequest) {
+        request.upper = self.upper.into();
+        request.image = self.image.clone().into();
+        if let SharedRoot::Layers(layers) = &self.shared {
+            request.layers = layers.len() as u32;
+        }
+    }
+}
+
+impl<Mounts> Snapshot<Mounts> {
+    /// Whether the host knows what the container finds in it: an earlier VM may have written to its disk.
+    pub fn is_known(&self) -> bool {
+        self.guest.image.is_none() && self.disk.as_ref().is_none_or(|disk| disk.is_new)
+    }
+
+    /// Apart from what is undone at its end.
+    pub fn part(self) -> (Mounts, Snapshot<()>) {
+        let Snapshot { mounts, root, disk, guest } = self;
+        (mounts, Snapshot { mounts: (), root, disk, guest })
+    }
 }
 
 /// The host.
@@ -66,8 +109,8 @@ pub trait Host: Send + Sync + 'static {
     /// Mounts a container's rootfs where it is to be and resolves it; without mounts it is there already. It may block.
     ///
     /// # Errors
-    /// What could not be mounted or made; `INVALID_ARGUMENT` when it is no directory, or has no place for a disk.
-    fn rootfs(&self, mounts: &[Mount], root: &Root, writes: Writes) -> Result<Snapshot<Self::Rootfs>>;
+    /// What could not be mounted or made; `INVALID_ARGUMENT` when it is no directory, or cannot be as it is wanted.
+    fn rootfs(&self, mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snapshot<Self::Rootfs>>;
 
     /// Starts the process that stands for a container on the host.
     ///
@@ -82,7 +125,7 @@ pub trait Host: Send + Sync + 'static {
     ) -> Result<Self::Anchor>;
 
     /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `anchor` the
-    /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm, `upper` its disk for what containers write. It may block.
+    /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm, `disk` its disk. It may block.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
@@ -92,7 +135,7 @@ pub trait Host: Send + Sync + 'static {
         config: &Config,
         anchor: u32,
         apparmor_profile: Option<&str>,
-        upper: Option<UpperDisk>,
+        disk: Option<RootDisk>,
     ) -> Result<Self::Machine>;
 }
 
@@ -142,12 +185,11 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// Whether it has a disk for what containers write to their roots.
     fn has_upper(&self) -> bool;
 
-    /// Shows a container's rootfs and volumes to the guest. With the rootfs comes what of it the host makes read-only. It may
-    /// block.
+    /// Shows a container's root and volumes to the guest. It may block.
     ///
     /// # Errors
     /// What could not be shared, naming its path; nothing stays mounted.
-    fn share(&self, container: &str, rootfs: (&Pinned, ReadOnly), volumes: &[Volume]) -> Result<Self::Share>;
+    fn share(&self, container: &str, root: &SharedRoot, volumes: &[Volume]) -> Result<Self::Share>;
 
     /// Watches a container's volumes for what the host changes in them. It may block.
     fn watch(&self, container: &str, volumes: &[Volume]) -> Vec<Watched>;

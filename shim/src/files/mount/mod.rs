@@ -1,5 +1,6 @@
 //! Mounts that undo themselves.
 
+mod erofs;
 mod held;
 mod lower;
 mod model;
@@ -20,6 +21,7 @@ use nix::{
 
 use super::pin;
 
+pub use erofs::files_of;
 pub use held::{Held, Place};
 pub use linux::mountinfo::MountId;
 pub use lower::lower_of;

@@ -138,6 +138,14 @@ impl Pinned {
         Ok(Pinned { file: Arc::new(file), path: self.path.join(path) })
     }
 
+    /// Whether it is a block device.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn is_device(&self) -> io::Result<bool> {
+        Ok(kind(&fstat(self)?) == SFlag::S_IFBLK)
+    }
+
     /// What is at `path` below this directory: see [`beneath`].
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use crate::{
     hooks::ContainerHooks,
     sandbox::{
         Exit, ProcessId,
-        host::{Anchor, Cgroup, Host, Machine},
+        host::{Anchor, Cgroup, GuestRoot, Host, Machine},
     },
     stdio::{Endpoints, StdioPaths},
 };
@@ -74,8 +74,8 @@ pub struct Blueprint {
     pub sockets: Vec<(usize, Socket)>,
     /// Its volumes, of whose changes the guest is told.
     pub watched: Vec<Watched>,
-    /// Where it writes what it writes to its rootfs.
-    pub upper: api::Upper,
+    /// What the guest makes its root of.
+    pub root: Arc<GuestRoot>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -194,7 +194,7 @@ impl<H: Host> Container<H> {
     async fn make(&self, vm: &Vm<H>, blueprint: Blueprint) -> Result<()> {
         let id = &self.init.id.container;
         let (stdio, pumps) = vm.connect(&self.init.id, &blueprint.stdio, blueprint.endpoints).await?;
-        let request = api::CreateContainerRequest {
+        let mut request = api::CreateContainerRequest {
             container_id: id.clone(),
             spec: blueprint.spec,
             stdio: Some(stdio).into(),
@@ -204,9 +204,9 @@ impl<H: Host> Container<H> {
                 .map(|(number, socket)| forward::describe(*number, socket))
                 .collect(),
             watched: blueprint.watched.iter().flat_map(Watched::numbers).collect(),
-            upper: blueprint.upper.into(),
             ..Default::default()
         };
+        blueprint.root.describe(&mut request);
         failpoint!("guest.making");
         vm.call(&format!("make {id}"), async |guest, limit| {
             guest.client.create_container(limit, &request).await

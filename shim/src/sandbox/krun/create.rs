@@ -3,7 +3,6 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use guest_protocol::api;
 use linux::user_namespace::IdMaps;
 use log::info;
 use tokio::task::spawn_blocking;
@@ -16,14 +15,14 @@ use super::{
 };
 use crate::{
     bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume, executable, view},
-    config::{Config, Roots},
+    config::Config,
     error::{Error, Result},
-    files::{follow::Follower, mount::ReadOnly, pin::Pinned, upper::UpperDisk, watch::Watched},
+    files::{follow::Follower, root_disk::RootDisk, watch::Watched},
     hooks::ContainerHooks,
     network::{self, Bound, Choice},
     sandbox::{
         NewContainer, ProcessId,
-        host::{Anchor, Cgroup, Host, Machine, Share, Snapshot, Writes},
+        host::{Anchor, Cgroup, GuestRoot, Host, Machine, RootRequest, Share, Snapshot},
     },
     stdio::Endpoints,
 };
@@ -82,7 +81,7 @@ impl<H: Host> KrunSandbox<H> {
         failpoint!("create.stdio");
         let published = Bound::bind(&plan.config.ports)?;
         let Plan { config, network, users, cgroup, root, hooks, policy, mut guest } = plan;
-        let writes = self.writes(&config, policy.role).await;
+        let wanted = self.wanted(&config, policy.role).await;
         let sockets = guest.volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
             Volume::Socket(socket) => Some((number, socket.clone())),
             Volume::Files(_) => None,
@@ -91,13 +90,12 @@ impl<H: Host> KrunSandbox<H> {
 
         let mut side = HostSide::new(Arc::new(hooks));
         let built = async {
-            let (rootfs, upper, anchor) =
-                self.take_place(&mut side, &new, (cgroup, root, writes), &network, &policy).await?;
-            let (checked, id) = (rootfs.clone(), new.id.clone());
-            // What an earlier VM wrote to the disk, only the guest knows.
-            let is_known = upper.as_ref().is_none_or(|upper| upper.is_new);
+            let (snapshot, anchor) =
+                self.take_place(&mut side, &new, (cgroup, root, wanted), &network, &policy).await?;
+            let (rootfs, id, is_known) = (snapshot.root.clone(), new.id.clone(), snapshot.is_known());
+            let root = Arc::new(snapshot.guest);
             let looked = blocking("look at the files", move || {
-                let files = view::files(&mut guest, &id, checked);
+                let files = view::files(&mut guest, &id, rootfs);
                 if let Some(process) = guest.spec.process().as_ref().filter(|_| is_known) {
                     executable::check(process, &files)?;
                 }
@@ -112,15 +110,15 @@ impl<H: Host> KrunSandbox<H> {
                     &new.id,
                     (&config, &policy, users),
                     anchor.pid(),
-                    (rootfs, writes, upper, volumes),
+                    (root.clone(), snapshot.disk, volumes),
                 )
                 .await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
                 published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
-            Ok((vm, anchor, (follower, watched), (relays, spec)))
+            Ok((vm, anchor, (follower, watched), (relays, spec, root)))
         };
-        let (vm, anchor, (follower, watched), (relays, spec)) = match built.await {
+        let (vm, anchor, (follower, watched), (relays, spec, root)) = match built.await {
             Ok(built) => built,
             Err(error) => {
                 let mut slot = self.vm.lock().await;
@@ -138,29 +136,16 @@ impl<H: Host> KrunSandbox<H> {
         let container = Container::new((policy, new.options), relays, anchor, follower, side);
         self.lock().insert(new.id.clone(), container.clone());
         self.set_oom_score_adj(&vm);
-        let upper = match writes {
-            Writes::Snapshot => api::Upper::UPPER_SHARE,
-            Writes::Disk { .. } => api::Upper::UPPER_KEPT,
-            Writes::VmsDisk => api::Upper::UPPER_SCRATCH,
-        };
-        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets, watched, upper };
+        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets, watched, root };
         tokio::spawn(container.supervise(vm, blueprint));
         failpoint!("create.supervised");
         Ok(pid)
     }
 
-    /// Where a container writes what it writes to its rootfs: the first of a VM decides.
-    async fn writes(&self, config: &Config, role: Role) -> Writes {
-        let on_disk = match &*self.vm.lock().await {
-            Some(vm) => vm.machine().has_upper(),
-            None => config.rootfs == Roots::Block,
-        };
-        match (on_disk, role) {
-            (false, _) => Writes::Snapshot,
-            (true, Role::Member) => Writes::VmsDisk,
-            // A pod's containers find nothing again: the pod is made anew.
-            (true, role) => Writes::Disk { size_mib: config.rootfs_size_mib, durable: role == Role::Lone },
-        }
+    /// What is wanted of a container's rootfs: the first of a VM decides.
+    async fn wanted(&self, config: &Config, role: Role) -> RootRequest {
+        let has_upper = self.vm.lock().await.as_ref().map(|vm| vm.machine().has_upper());
+        RootRequest { roots: config.rootfs, role, size_mib: config.rootfs_size_mib, has_upper }
     }
 
     /// Makes the container's cgroup, rootfs and anchor, and runs its hooks.
@@ -168,10 +153,10 @@ impl<H: Host> KrunSandbox<H> {
         &self,
         side: &mut HostSide<H>,
         new: &NewContainer,
-        (cgroup, root, writes): (Option<PathBuf>, Root, Writes),
+        (cgroup, root, wanted): (Option<PathBuf>, Root, RootRequest),
         network: &NetworkNamespace,
         policy: &HostPolicy,
-    ) -> Result<(Pinned, Option<UpperDisk>, Arc<H::Anchor>)> {
+    ) -> Result<(Snapshot<()>, Arc<H::Anchor>)> {
         if let Some(path) = cgroup {
             let (host, bundle, role) = (self.host.clone(), new.bundle.clone(), policy.role);
             let made = blocking("make the cgroup", move || host.cgroup(&path, &bundle, role)).await?;
@@ -179,11 +164,11 @@ impl<H: Host> KrunSandbox<H> {
             failpoint!("create.cgroup");
         }
         let (host, mounts) = (self.host.clone(), new.rootfs.clone());
-        let mounted = blocking("mount the rootfs", move || host.rootfs(&mounts, &root, writes));
-        let Snapshot { mounts, root: rootfs, upper } = mounted.await?;
+        let mounted = blocking("mount the rootfs", move || host.rootfs(&mounts, &root, &wanted));
+        let (mounts, snapshot) = mounted.await?.part();
         side.rootfs = Some(mounts);
         failpoint!("create.rootfs");
-        let anchor = self.host.anchor(&new.id, &rootfs, network, side.cgroup.clone()).await?;
+        let anchor = self.host.anchor(&new.id, &snapshot.root, network, side.cgroup.clone()).await?;
         let anchor = Arc::new(anchor);
         side.anchor = Some(anchor.clone());
         failpoint!("create.anchor");
@@ -202,7 +187,7 @@ impl<H: Host> KrunSandbox<H> {
         failpoint!("create.limited");
         side.hooked = true;
         side.hooks.create_runtime(anchor.pid()).await?;
-        Ok((rootfs, upper, anchor))
+        Ok((snapshot, anchor))
     }
 
     /// Shows a container to the VM, which is made now for the first of them, and launched unless that waits for its start.
@@ -212,7 +197,7 @@ impl<H: Host> KrunSandbox<H> {
         id: &str,
         (config, policy, users): (&Config, &HostPolicy, Option<IdMaps>),
         anchor: u32,
-        (rootfs, writes, upper, volumes): (Pinned, Writes, Option<UpperDisk>, Vec<Volume>),
+        (root, disk, volumes): (Arc<GuestRoot>, Option<RootDisk>, Vec<Volume>),
     ) -> Result<(Arc<Vm<H>>, Follower, Vec<Watched>)> {
         let mut slot = self.vm.lock().await;
         let vm = match &*slot {
@@ -226,7 +211,7 @@ impl<H: Host> KrunSandbox<H> {
                 let names = (self.namespace.clone(), self.sandbox.clone());
                 let profile = policy.apparmor_profile.clone();
                 let machine = blocking("prepare the VM", move || {
-                    host.machine((&names.0, &names.1), &config, anchor, profile.as_deref(), upper)
+                    host.machine((&names.0, &names.1), &config, anchor, profile.as_deref(), disk)
                 });
                 let vm = Arc::new(Vm::new(&self.sandbox, machine.await?, users));
                 // From here on the VM is undone with the container.
@@ -240,9 +225,8 @@ impl<H: Host> KrunSandbox<H> {
         };
         drop(slot);
         let (sharing, id, watches) = (vm.clone(), id.to_owned(), config.watch_volumes);
-        let read_only = if writes == Writes::Snapshot { ReadOnly::Nothing } else { ReadOnly::All };
         let share = blocking("share the files", move || {
-            let share = sharing.machine().share(&id, (&rootfs, read_only), &volumes)?;
+            let share = sharing.machine().share(&id, &root.shared, &volumes)?;
             Ok((share, if watches { sharing.machine().watch(&id, &volumes) } else { Vec::new() }))
         });
         let (share, watched) = share.await?;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{Config, RuntimeOptions},
     error::{Error, Result},
-    files::{mount::ReadOnly, pin::Pinned},
+    files::{mount::ReadOnly, pin::Pinned, share::SharedRoot},
     sandbox::{
         Exit, ProcessId,
         host::{Host, Machine},
@@ -145,7 +145,8 @@ impl<H: Host> KrunSandbox<H> {
         let (numbers, pumps) = vm.connect(id, &stdio, endpoints).await?;
         let (machine, shared) = (vm.clone(), name.clone());
         let share = blocking("share the operator's root", move || {
-            machine.machine().share(&shared, (&root.directory, ReadOnly::All), &[])
+            let root = SharedRoot::Rootfs(root.directory, ReadOnly::All);
+            machine.machine().share(&shared, &root, &[])
         });
         let share = share.await?;
         failpoint!("operator.shared");

@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
-use guest_protocol::api;
+use guest_protocol::{api, boot::UPPER_DISK};
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::watch;
 use vm_launcher::Guest;
@@ -20,19 +20,20 @@ use vm_launcher::Guest;
 use super::guest::FakeGuest;
 use crate::{
     bundle::{NetworkNamespace, Role, Root, Volume},
-    config::{Config, Size},
+    config::{Config, Roots, Size},
     error::{Error, Result},
     files::{
         follow::Follower,
         mount::ReadOnly,
         pin::{Pinned, fake},
-        upper::UpperDisk,
+        root_disk::RootDisk,
+        share::SharedRoot,
         watch::Watched,
     },
     network::{Backend, Choice, Dialer},
     sandbox::{
         Exit,
-        host::{self, Ended, Host, Snapshot, Writes},
+        host::{self, Ended, GuestRoot, Host, RootRequest, Snapshot},
     },
 };
 
@@ -208,8 +209,9 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         self.has_upper
     }
 
-    fn share(&self, _: &str, (_, read_only): (&Pinned, ReadOnly), _: &[Volume]) -> Result<FakeShare> {
-        let what = if read_only == ReadOnly::All { "share read-only" } else { "share" };
+    fn share(&self, _: &str, root: &SharedRoot, _: &[Volume]) -> Result<FakeShare> {
+        let what =
+            if matches!(root, SharedRoot::Rootfs(_, ReadOnly::All)) { "share read-only" } else { "share" };
         Ok(FakeShare(self.made.host.step(what)?, Follower::default()))
     }
 
@@ -292,15 +294,21 @@ impl Host for FakeHost {
         Ok(FakeCgroup(self.step("cgroup")?))
     }
 
-    fn rootfs(&self, _: &[Mount], root: &Root, writes: Writes) -> Result<Snapshot<Made>> {
+    fn rootfs(&self, _: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snapshot<Made>> {
         let (mounts, root) = (self.step("rootfs")?, fake::file(&root.path.display().to_string()));
-        let upper = match writes {
-            Writes::Disk { durable, .. } => {
-                Some(UpperDisk { file: root.as_fd().try_clone_to_owned().unwrap(), is_new: true, durable })
-            }
-            Writes::Snapshot | Writes::VmsDisk => None,
-        };
-        Ok(Snapshot { mounts, root, upper })
+        let mut guest = GuestRoot::shared(root.clone());
+        if wanted.roots != Roots::Block {
+            return Ok(Snapshot { mounts, root, disk: None, guest });
+        }
+        guest.shared = SharedRoot::Rootfs(root.clone(), ReadOnly::All);
+        guest.upper = api::Upper::UPPER_SCRATCH;
+        let disk = (wanted.role != Role::Member).then(|| RootDisk {
+            name: UPPER_DISK,
+            file: root.as_fd().try_clone_to_owned().unwrap(),
+            is_new: true,
+            durable: wanted.role == Role::Lone,
+        });
+        Ok(Snapshot { mounts, root, disk, guest })
     }
 
     async fn anchor(
@@ -320,11 +328,11 @@ impl Host for FakeHost {
         _: &Config,
         _: u32,
         _: Option<&str>,
-        upper: Option<UpperDisk>,
+        disk: Option<RootDisk>,
     ) -> Result<FakeMachine> {
         let made = self.step("machine")?;
         self.0.ended.send_replace(None);
         let network = *self.0.network.lock().unwrap();
-        Ok(FakeMachine { made, launched: Mutex::default(), network, has_upper: upper.is_some() })
+        Ok(FakeMachine { made, launched: Mutex::default(), network, has_upper: disk.is_some() })
     }
 }

@@ -1,7 +1,7 @@
-//! The disk that takes what containers write to their roots: a sparse file beside the upper layer of a snapshot, which goes with
-//! the snapshot.
+//! The disk of a VM that is its container's rootfs, or takes what its containers write to theirs.
 //!
-//! The host formats it once, when it is empty. From then on its contents are the guest's: the host never reads or mounts them.
+//! One that takes what is written is a sparse file beside the upper layer of a snapshot, and goes with the snapshot. The host formats it
+//! once, when it is empty. From then on its contents are the guest's: the host never reads or mounts them.
 
 use std::{
     fs::File,
@@ -10,6 +10,9 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
+
+use guest_protocol::boot::{ROOT_DISK, UPPER_DISK};
+use nix::fcntl::OFlag;
 
 use super::pin::{self, Pinned};
 use crate::error::{Error, Result};
@@ -43,10 +46,12 @@ const OPTIONS: [&str; 11] = [
 /// The most bytes of what it says that an error repeats.
 const SAID: u64 = 1024;
 
-/// A VM's disk for what its containers write.
+/// A VM's disk.
 #[derive(Debug)]
-pub struct UpperDisk {
-    /// Its file, open for reading and writing.
+pub struct RootDisk {
+    /// The name by which the guest knows what it is for.
+    pub name: &'static str,
+    /// Its file or device, open for reading and writing.
     pub file: OwnedFd,
     /// No container has written to it yet.
     pub is_new: bool,
@@ -54,18 +59,30 @@ pub struct UpperDisk {
     pub durable: bool,
 }
 
-impl UpperDisk {
-    /// Opens the disk in the directory `snapshot`, which is made with `size` MiB unless it is there. It blocks.
+impl RootDisk {
+    /// A snapshot that is a file, or a device, with a container's rootfs.
+    ///
+    /// # Errors
+    /// The failing step's, naming the path.
+    pub fn of_snapshot(snapshot: &Pinned, durable: bool) -> Result<RootDisk> {
+        let file = pin::reopen(snapshot, OFlag::O_RDWR).map_err(|e| {
+            Error::internal(format!("open the snapshot {}", snapshot.path().display())).because(e)
+        })?;
+        Ok(RootDisk { name: ROOT_DISK, file: file.into(), is_new: false, durable })
+    }
+
+    /// Opens the disk for what is written, in the directory `snapshot`, which is made with `size` MiB unless it is there. It blocks.
     ///
     /// # Errors
     /// The failing step's, naming the path. No disk that is not whole stays behind.
-    pub fn open(snapshot: &Pinned, size: u32, durable: bool) -> Result<UpperDisk> {
+    pub fn upper(snapshot: &Pinned, size: u32, durable: bool) -> Result<RootDisk> {
         let failed = |what: &str, e: io::Error| {
             let path = snapshot.path().join(NAME);
             Error::internal(format!("rootfs = block: {what} {}", path.display())).because(e)
         };
+        let disk = |file: File, is_new| RootDisk { name: UPPER_DISK, file: file.into(), is_new, durable };
         match pin::open_regular_to_write(snapshot, Path::new(NAME)) {
-            Ok(file) => return Ok(UpperDisk { file: file.into(), is_new: false, durable }),
+            Ok(file) => return Ok(disk(file, false)),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("open", error)),
             Err(_) => {}
         }
@@ -73,7 +90,7 @@ impl UpperDisk {
         if made.is_err() {
             let _ = pin::remove(snapshot, Path::new(UNFINISHED));
         }
-        Ok(UpperDisk { file: made?.into(), is_new: true, durable })
+        Ok(disk(made?, true))
     }
 }
 
@@ -130,7 +147,7 @@ mod tests {
     fn a_disk_is_made_once_and_takes_no_room() {
         let (dir, snapshot) = snapshot();
         std::fs::write(dir.path().join(UNFINISHED), "half").unwrap();
-        let disk = match UpperDisk::open(&snapshot, 1024, true) {
+        let disk = match RootDisk::upper(&snapshot, 1024, true) {
             Err(error) if error.to_string().contains("install e2fsprogs") => {
                 println!("skipped: {error}");
                 return;
@@ -148,7 +165,7 @@ mod tests {
         assert_eq!(u16::from_le_bytes(magic), 0xef53);
         file.write_all_at(b"guest's", 0).unwrap();
 
-        let again = UpperDisk::open(&snapshot, 64, true).unwrap();
+        let again = RootDisk::upper(&snapshot, 64, true).unwrap();
         let mut first = [0; 7];
         File::from(again.file).read_exact_at(&mut first, 0).unwrap();
         assert_eq!((again.is_new, &first), (false, b"guest's"));
@@ -159,10 +176,10 @@ mod tests {
     fn what_is_no_file_is_no_disk() {
         let (dir, snapshot) = snapshot();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join(NAME)).unwrap();
-        let error = UpperDisk::open(&snapshot, 64, true).unwrap_err().to_string();
+        let error = RootDisk::upper(&snapshot, 64, true).unwrap_err().to_string();
         assert!(error.contains(NAME), "{error}");
         std::fs::remove_file(dir.path().join(NAME)).unwrap();
         std::fs::create_dir(dir.path().join(NAME)).unwrap();
-        UpperDisk::open(&snapshot, 64, true).unwrap_err();
+        RootDisk::upper(&snapshot, 64, true).unwrap_err();
     }
 }
