@@ -17,6 +17,7 @@ mod growth;
 mod host;
 mod leaks;
 mod mop;
+mod own_containerd;
 mod procs;
 mod runner;
 mod scenario;

@@ -4,6 +4,7 @@ mod faults;
 mod kept;
 mod pod;
 mod room;
+mod snapshotters;
 
 use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
 use crate::scenario::{Outcome, Scenario};
@@ -18,7 +19,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("block-root", room::bounded).krun_only(WHY),
     Scenario::new("block-root-kept", kept::kept).krun_only(WHY),
     Scenario::new("block-root-pod", pod::pod).krun_only(WHY),
-    Scenario::new("block-root-faults", faults::faults).krun_only(WHY).timeout(400),
+    Scenario::new("block-root-snapshotters", snapshotters::snapshotters).timeout(400),
+    Scenario::new("block-root-faults", faults::faults).long().krun_only(WHY).timeout(400),
     Scenario::new("block-root-refused", faults::refused).long().krun_only(WHY),
     Scenario::new("block-root-host-full", room::host_full).long().krun_only(WHY),
     Scenario::new("block-root-files", files).long().image(DEBIAN).krun_only(WHY).timeout(900),
