@@ -214,6 +214,7 @@ fn boolean(name: &str, value: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Roots;
 
     /// What a pod may have in these tests.
     const POD: Author = Author::Pod(Size { cpus: 2, memory_mib: 1024 });
@@ -244,6 +245,8 @@ mod tests {
             ("max_memory_mib", "512", Config { max_memory_mib: 512, ..default.clone() }),
             ("nested_virt", "true", Config { nested_virt: true, ..default.clone() }),
             ("network", "none", Config { network: network::Mode::None, ..default.clone() }),
+            ("rootfs", "block", Config { rootfs: Roots::Block, ..default.clone() }),
+            ("rootfs_size_mib", "64", Config { rootfs_size_mib: 64, ..default.clone() }),
             (
                 "ports",
                 "8080:80",

@@ -6,13 +6,15 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     process::{Command, Stdio},
 };
 
 use guest_protocol::boot::{ROOT_DISK, UPPER_DISK};
+use log::info;
 use nix::fcntl::OFlag;
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 
 use super::pin::{self, Pinned};
 use crate::error::{Error, Result};
@@ -68,6 +70,7 @@ impl RootDisk {
         let file = pin::reopen(snapshot, OFlag::O_RDWR).map_err(|e| {
             Error::internal(format!("open the snapshot {}", snapshot.path().display())).because(e)
         })?;
+        mark(&file);
         Ok(RootDisk { name: ROOT_DISK, file: file.into(), is_new: false, durable })
     }
 
@@ -92,6 +95,23 @@ impl RootDisk {
         }
         Ok(disk(made?, true))
     }
+}
+
+/// The attribute of a snapshot whose file system a guest's kernel has had: the host's must not mount it.
+const GUESTS: &str = "trusted.krun.guest";
+
+/// Remembers that a guest's kernel has had a snapshot, where its file system can: devices cannot.
+pub fn mark(snapshot: impl AsFd) {
+    if let Err(error) = fsetxattr(snapshot, GUESTS, b"1", XattrFlags::empty()) {
+        info!("a snapshot cannot be marked as a guest's: {error}");
+    }
+}
+
+/// Whether a guest's kernel has had a snapshot.
+pub fn is_guests(snapshot: &Pinned) -> bool {
+    let marked =
+        pin::reopen(snapshot, OFlag::O_RDONLY).map(|file| fgetxattr(file, GUESTS, &mut [0u8; 1][..]));
+    matches!(marked, Ok(Ok(_)))
 }
 
 fn make(snapshot: &Pinned, size: u32) -> io::Result<File> {

@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
 use guest_protocol::api;
+use nix::fcntl::OFlag;
 
 use crate::{
     bundle::{Role, Root},
@@ -11,8 +12,8 @@ use crate::{
     error::{Error, Result},
     files::{
         mount::{Mounted, ReadOnly, files_of, lower_of},
-        pin::Pinned,
-        root_disk::RootDisk,
+        pin::{self, Pinned},
+        root_disk::{RootDisk, is_guests, mark},
         share::SharedRoot,
     },
     sandbox::host::{GuestRoot, RootRequest, Snapshot},
@@ -68,6 +69,15 @@ pub fn make(mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snaps
 
 /// A rootfs that the guest reaches by virtiofs.
 fn shared(mounts: &[Mount], root: &Root) -> Result<Snapshot<Vec<Mounted>>> {
+    if let [mount] = mounts
+        && IMAGES.contains(&mount.type_.as_str())
+        && Pinned::open(Path::new(&mount.source)).is_ok_and(|snapshot| is_guests(&snapshot))
+    {
+        return Err(Error::invalid(format!(
+            "rootfs = virtiofs: the kernel of a guest has written to the file system in {}, and the host does not mount it: use rootfs = block",
+            mount.source
+        )));
+    }
     let (mounts, root) = match mounts {
         [] => (Vec::new(), root.open()?),
         mounts => Mounted::rootfs(mounts, &root.bundle, &root.path)?,
@@ -95,9 +105,11 @@ fn image_of(mounts: &[Mount], wanted: &RootRequest) -> Result<Option<Pinned>> {
     }
     let snapshot = Pinned::open(&path)
         .map_err(|e| Error::internal(format!("open the snapshot {}", path.display())).because(e))?;
-    let is_device = snapshot.is_device().map_err(|e| Error::internal("look at the snapshot").because(e))?;
+    let failed = |e| Error::internal(format!("look at the snapshot {}", path.display())).because(e);
     // The guest reaches no devices of the host through the share, and a VM that runs gets no new disk.
-    Ok((!is_device || wanted.role == Role::Lone).then_some(snapshot))
+    let can_be = snapshot.is_file().map_err(failed)?
+        || wanted.role == Role::Lone && snapshot.is_device().map_err(failed)?;
+    Ok(can_be.then_some(snapshot))
 }
 
 /// A rootfs that is a file system of the guest's own. The host never mounts it.
@@ -120,9 +132,98 @@ fn image(
     let image =
         api::Image { type_: mount.type_.clone(), options: options.join(","), in_file, ..Default::default() };
     let (shared, disk) = match in_file {
-        true => (SharedRoot::Image(snapshot), None),
+        true => {
+            let file = pin::reopen(&snapshot, OFlag::O_RDWR);
+            mark(
+                file.map_err(|e| Error::internal(format!("open the snapshot {}", mount.source)).because(e))?,
+            );
+            (SharedRoot::Image(snapshot), None)
+        }
         false => (SharedRoot::Disk, Some(RootDisk::of_snapshot(&snapshot, true)?)),
     };
     let guest = GuestRoot { shared, upper: api::Upper::UPPER_SHARE, image: Some(image) };
     Ok(Snapshot { mounts, root: seen, disk, guest })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const LONE: RootRequest =
+        RootRequest { roots: Roots::Auto, role: Role::Lone, size_mib: 64, has_upper: None };
+    const MEMBER: RootRequest = RootRequest { role: Role::Member, has_upper: Some(true), ..LONE };
+
+    fn mount(kind: &str, source: &Path, options: &[&str]) -> Mount {
+        Mount {
+            type_: kind.to_owned(),
+            source: source.display().to_string(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..Mount::default()
+        }
+    }
+
+    #[test]
+    fn a_file_system_that_may_be_written_is_an_image() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let of = |kind, options: &[&str], wanted| {
+            image_of(&[mount(kind, file.path(), options)], &wanted).unwrap().is_some()
+        };
+        assert!(of("ext4", &["loop", "rw"], LONE) && of("xfs", &[], MEMBER));
+        assert!(!of("ext4", &["ro"], LONE) && !of("erofs", &["loop"], LONE) && !of("bind", &[], LONE));
+        assert!(image_of(&[mount("ext4", Path::new("relative"), &[])], &LONE).unwrap().is_none());
+        image_of(&[mount("ext4", Path::new("/absent"), &[])], &LONE).unwrap_err();
+        let two = [mount("ext4", file.path(), &[]), mount("overlay", Path::new("overlay"), &[])];
+        assert!(image_of(&two, &LONE).unwrap().is_none());
+    }
+
+    /// A bundle, and a directory for a snapshot; none without root.
+    fn bundle() -> Option<(tempfile::TempDir, Root)> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: what is mounted in a bundle");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for made in ["bundle", "snapshot"] {
+            fs::create_dir(dir.path().join(made)).unwrap();
+        }
+        let bundle = Pinned::open(&dir.path().join("bundle")).unwrap();
+        Some((dir, Root { bundle, path: "rootfs".into() }))
+    }
+
+    #[test]
+    fn what_a_guest_has_had_the_host_does_not_mount() {
+        let Some((dir, root)) = bundle() else { return };
+        let file = dir.path().join("image");
+        fs::write(&file, "a file system").unwrap();
+        let mounts = [mount("ext4", &file, &["loop", "rw"])];
+        for (wanted, in_file) in [(LONE, false), (RootRequest { role: Role::Sandbox, ..LONE }, true)] {
+            let made = make(&mounts, &root, &wanted).unwrap();
+            assert_eq!(made.guest.image.as_ref().unwrap().in_file, in_file);
+            assert_eq!((made.disk.is_some(), made.is_known()), (!in_file, false));
+            assert!(fs::write(dir.path().join("bundle/rootfs/new"), "").is_err());
+        }
+        let marked = is_guests(&Pinned::open(&file).unwrap());
+        let virtiofs = RootRequest { roots: Roots::Virtiofs, ..LONE };
+        let error = make(&mounts, &root, &virtiofs).err().unwrap().to_string();
+        // In memory, files have such attributes only since Linux 6.6.
+        assert!(!marked || error.contains("the host does not mount it"), "{error}");
+    }
+
+    #[test]
+    fn a_plain_directory_is_shared_unless_it_must_not_be() {
+        let Some((dir, root)) = bundle() else { return };
+        let mounts = [mount("bind", &dir.path().join("snapshot"), &["rbind", "rw"])];
+        let without = RootRequest { role: Role::Member, has_upper: Some(false), roots: Roots::Block, ..LONE };
+        for wanted in [LONE, without] {
+            let made = make(&mounts, &root, &wanted).unwrap();
+            assert!(matches!(made.guest.shared, SharedRoot::Rootfs(_, ReadOnly::Nothing)));
+            assert!(made.disk.is_none() && made.is_known());
+        }
+        for wanted in [RootRequest { roots: Roots::Block, ..LONE }, MEMBER] {
+            let error = make(&mounts, &root, &wanted).err().unwrap().to_string();
+            assert!(error.starts_with("rootfs = block: the snapshotter's mounts are [\"bind\"]"), "{error}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use crate::scenario::Outcome;
 use crate::undo;
 use anyhow::{Context, Result, ensure};
 use std::fs;
+use std::path::Path;
 
 /// Where the second containerd has its data: a disk's file system, as its own layers need.
 const ROOT: &str = "/var/lib/krun-scenario-containerd";
@@ -77,16 +78,18 @@ fn with(ctx: &Ctx, containerd: &Containerd, snapshotter: &str, kind: &str, says:
 /// A containerd that has both, and an image.
 fn set_up(ctx: &Ctx) -> Result<Containerd> {
     let scratch = format!("{ROOT}/scratch");
-    undo::remember(&["modprobe", "-r", "erofs", "loop"])?;
+    for module in ["erofs", "loop"] {
+        if !Path::new("/sys/module").join(module).exists() {
+            undo::remember(&["modprobe", "-r", module])?;
+            Cmd::new(&["modprobe", module]).run()?.ok()?;
+        }
+    }
     undo::remember(&["sh", "-c", &format!("rm -rf {ROOT}")])?;
     undo::remember(&[
         "sh",
         "-c",
         &format!("grep -o '{ROOT}[^ ]*' /proc/self/mounts | sort -ru | xargs -r umount -l; true"),
     ])?;
-    for module in ["erofs", "loop"] {
-        Cmd::new(&["modprobe", module]).run()?.ok()?;
-    }
     fs::create_dir_all(ROOT).context("make a directory")?;
     Cmd::new(&["mke2fs", "-q", "-F", "-t", "ext4", &scratch, "200M"]).run()?.ok()?;
     let lines = format!(

@@ -9,10 +9,7 @@ use std::{
 
 use containerd_shim_protos::types::mount::Mount;
 use linux::mountinfo::{self, FileSystem};
-use nix::{
-    fcntl::OFlag,
-    sys::stat::{SFlag, fstat},
-};
+use nix::fcntl::OFlag;
 
 use super::mount_of;
 use crate::files::pin::{self, Pinned};
@@ -76,8 +73,7 @@ fn backing_file(number: u32) -> Option<PathBuf> {
 
 /// Whether it is a file with an erofs that every guest can read.
 fn is_plain(file: &Pinned) -> io::Result<bool> {
-    let kind = SFlag::from_bits_truncate(fstat(file)?.st_mode) & SFlag::S_IFMT;
-    if kind != SFlag::S_IFREG {
+    if !file.is_file()? {
         return Ok(false);
     }
     let mut block = [0; 128];

@@ -146,6 +146,14 @@ impl Pinned {
         Ok(kind(&fstat(self)?) == SFlag::S_IFBLK)
     }
 
+    /// Whether it is a regular file.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn is_file(&self) -> io::Result<bool> {
+        Ok(kind(&fstat(self)?) == SFlag::S_IFREG)
+    }
+
     /// What is at `path` below this directory: see [`beneath`].
     ///
     /// # Errors
