@@ -7,9 +7,9 @@ from . import cache, containerds, debian, images, kernel, remote
 from .errors import BoxError, run
 
 PACKAGES = (
-    "apparmor", "busybox-static", "ca-certificates", "containernetworking-plugins", "dbus", "e2fsprogs", "erofs-utils",
-    "iproute2", "iptables", "kmod", "libkrunfw5", "nftables", "openssh-server", "procps", "python3", "redis-tools", "runc",
-    "socat", "strace", "systemd",
+    "apparmor", "busybox-static", "ca-certificates", "containernetworking-plugins", "dbus", "dmsetup", "e2fsprogs",
+    "erofs-utils", "iproute2", "iptables", "kmod", "libkrunfw5", "nftables", "openssh-server", "procps", "python3",
+    "redis-tools", "runc", "socat", "strace", "systemd",
 )
 DISK_SIZE = "6G"  # sparse
 FILES = cache.HACK / "box-root"

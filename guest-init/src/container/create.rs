@@ -16,7 +16,9 @@ use super::held_mounts::HeldMounts;
 use super::hook::Task;
 use super::root::OwnRoot;
 use super::volumes::{self, Volumes};
-use super::{Container, copy_up, delete, dev, hook, in_fork, namespaces, run_dir, spec, state_dir, sysctl};
+use super::{
+    Container, copy_up, delete, dev, disks, hook, in_fork, namespaces, run_dir, spec, state_dir, sysctl,
+};
 use crate::cgroup::Cgroup;
 use crate::io::{console, stdio::Wiring, terminal};
 use crate::net::sockets::Sockets;
@@ -36,8 +38,9 @@ pub async fn create(
     pid_of: impl Fn(&str) -> Result<i32, Fault>,
 ) -> Result<Container, Fault> {
     let id = request.container_id.clone();
-    let spec: Spec = serde_json::from_slice(&request.spec)
+    let mut spec: Spec = serde_json::from_slice(&request.spec)
         .map_err(|err| Fault::invalid(format!("parse the spec of container {id}: {err}")))?;
+    disks::renumber(&mut spec, &request.disks).context("find the disks of its devices")?;
     let mut spec = spec::prepare(spec, &id, request.stdio.terminal)?;
     let tasks = copy_up::take(&mut spec);
     namespaces::join(&mut spec, pid_of)?;

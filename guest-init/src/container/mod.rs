@@ -5,6 +5,7 @@ pub mod copy_up;
 pub mod create;
 pub mod delete;
 pub mod dev;
+pub mod disks;
 pub mod held_mounts;
 pub mod hook;
 pub mod in_fork;

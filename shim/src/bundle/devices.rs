@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::{GuestBundle, transform::Context};
+use super::{GuestBundle, HostDisk, transform::Context};
 use crate::error::{Error, Result};
 
 /// Character devices of the kernel that are no hardware, by major and minor: the guest's kernel has them under the same
@@ -23,20 +23,33 @@ const KERNELS_DEVICES: [(i64, i64, &str); 9] = [
 const KVM: (i64, i64, &str) = (10, 232, "kvm");
 
 /// Keeps the devices that the guest has too. Other numbers of the host name nothing, or something else, in the guest. A
-/// spec that lists a device and allows its number needs it, and is refused; other devices (a privileged container lists
-/// all that the host has) are dropped.
+/// spec that lists a device and allows its number needs it: a block device becomes a disk of the VM, where the VM is made for the
+/// container alone, and another is refused. Other devices (a privileged container lists all that the host has) are dropped.
 pub fn hosts(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> {
     let Some(linux) = bundle.spec.linux_mut() else { return Ok(bundle) };
     let guests: Vec<_> = KERNELS_DEVICES.into_iter().chain(context.host.kvm.then_some(KVM)).collect();
-    let (kept, absent): (Vec<_>, Vec<_>) =
-        linux.devices().clone().unwrap_or_default().into_iter().partition(|device| is_among(&guests, device));
+    let rules =
+        linux.resources().as_ref().and_then(|resources| resources.devices().clone()).unwrap_or_default();
+    let can_be_disk = |device: &LinuxDevice| context.pod.is_none() && device.typ() == LinuxDeviceType::B;
+    let disks: Vec<_> = linux.devices().iter().flatten().filter(|device| can_be_disk(device)).collect();
+    let disks: Vec<_> = disks.into_iter().filter_map(|device| disk(device, &rules)).collect();
+    let is_disk = |device: &LinuxDevice| {
+        let is = |disk: &HostDisk| (disk.major, disk.minor) == (device.major(), device.minor());
+        can_be_disk(device) && disks.iter().any(is)
+    };
+    let (kept, absent): (Vec<_>, Vec<_>) = (linux.devices().clone().unwrap_or_default().into_iter())
+        .partition(|device| is_among(&guests, device) || is_disk(device));
     linux.set_devices(Some(kept));
-    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref());
-    if let Some(device) = absent.iter().find(|device| is_allowed_by_number(device, rules.unwrap_or_default()))
-    {
+    // One that has several names is one disk.
+    for disk in disks {
+        if !bundle.disks.iter().any(|other| (other.major, other.minor) == (disk.major, disk.minor)) {
+            bundle.disks.push(disk);
+        }
+    }
+    if let Some(device) = absent.iter().find(|device| allowed_by_number(device, &rules).next().is_some()) {
         let offered: Vec<_> = guests.iter().map(|(_, _, name)| format!("/dev/{name}")).collect();
         return Err(Error::invalid(format!(
-            "linux.devices: {} is a device of the host's, which a guest does not have; there are {}",
+            "linux.devices: {} is a device of the host's, which a guest does not have; there are {}, and block devices outside of pods",
             device.path().display(),
             offered.join(", ")
         )));
@@ -47,12 +60,22 @@ pub fn hosts(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
     Ok(bundle)
 }
 
-fn is_allowed_by_number(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> bool {
-    rules.iter().any(|rule| {
-        rule.allow()
-            && rule.typ() == Some(device.typ())
-            && (rule.major(), rule.minor()) == (Some(device.major()), Some(device.minor()))
-    })
+/// A block device as a disk, if it is allowed by its number.
+fn disk(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> Option<HostDisk> {
+    let mut allowing = allowed_by_number(device, rules).peekable();
+    allowing.peek()?;
+    let writes =
+        |rule: &LinuxDeviceCgroup| rule.access().as_deref().is_none_or(|access| access.contains('w'));
+    Some(HostDisk { major: device.major(), minor: device.minor(), read_only: !allowing.any(writes) })
+}
+
+/// The rules that allow a device by its number.
+fn allowed_by_number<'a>(
+    device: &LinuxDevice,
+    rules: &'a [LinuxDeviceCgroup],
+) -> impl Iterator<Item = &'a LinuxDeviceCgroup> {
+    let numbers = (Some(device.typ()), Some(device.major()), Some(device.minor()));
+    rules.iter().filter(move |rule| rule.allow() && (rule.typ(), rule.major(), rule.minor()) == numbers)
 }
 
 fn is_among(guests: &[(i64, i64, &str)], device: &LinuxDevice) -> bool {
@@ -78,8 +101,15 @@ mod tests {
     }
 
     fn with_kvm(kvm: bool, devices: Value, rules: Value) -> Result<(Vec<String>, Vec<String>)> {
+        let bundle = bundle(kvm, false, devices, rules)?;
+        let devices = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap();
+        Ok((devices.iter().map(|device| device.path().display().to_string()).collect(), bundle.notes))
+    }
+
+    fn bundle(kvm: bool, in_pod: bool, devices: Value, rules: Value) -> Result<GuestBundle> {
         let linux = json!({"devices": devices, "resources": {"devices": rules}});
-        let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": linux});
+        let annotations = if in_pod { json!({"io.kubernetes.cri.sandbox-id": "pod"}) } else { json!({}) };
+        let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": linux, "annotations": annotations});
         let host = Host {
             name: "node-7".to_owned(),
             resolve: crate::files::pin::Source::resolve,
@@ -88,9 +118,7 @@ mod tests {
             oom_score_adj: None,
             kvm,
         };
-        let bundle = to_guest(serde_json::from_value(spec).unwrap(), "c1", &host)?;
-        let devices = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap();
-        Ok((devices.iter().map(|device| device.path().display().to_string()).collect(), bundle.notes))
+        to_guest(serde_json::from_value(spec).unwrap(), "c1", &host)
     }
 
     #[test]
@@ -117,10 +145,24 @@ mod tests {
 
     #[test]
     fn a_device_that_is_asked_for_by_name_is_refused() {
-        let disk = json!([{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]);
-        let rule = |minor| json!([{"allow": true, "type": "b", "major": 8, "minor": minor, "access": "r"}]);
-        let error = devices(disk.clone(), rule(0)).unwrap_err().to_string();
-        assert!(error.contains("/dev/sda") && error.contains("/dev/net/tun"), "{error}");
-        devices(disk, rule(1)).unwrap();
+        let terminal = json!([{"path": "/dev/ttyS0", "type": "c", "major": 4, "minor": 64}]);
+        let rule = |minor| json!([{"allow": true, "type": "c", "major": 4, "minor": minor, "access": "r"}]);
+        let error = devices(terminal.clone(), rule(64)).unwrap_err().to_string();
+        assert!(error.contains("/dev/ttyS0") && error.contains("/dev/net/tun"), "{error}");
+        devices(terminal, rule(65)).unwrap();
+    }
+
+    #[test]
+    fn a_block_device_that_is_asked_for_by_name_is_a_disk_outside_of_pods() {
+        let sda = json!([{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]);
+        let rule = |minor, access| json!([{"allow": true, "type": "b", "major": 8, "minor": minor, "access": access}]);
+        let of = |pod: bool, rules| bundle(false, pod, sda.clone(), rules);
+        for (access, read_only) in [("r", true), ("rwm", false)] {
+            let disk = HostDisk { major: 8, minor: 0, read_only };
+            assert_eq!(of(false, rule(0, access)).unwrap().disks, [disk]);
+        }
+        assert_eq!(of(false, rule(1, "rwm")).unwrap().disks, []);
+        let error = of(true, rule(0, "rwm")).unwrap_err().to_string();
+        assert!(error.contains("/dev/sda") && error.contains("outside of pods"), "{error}");
     }
 }

@@ -42,8 +42,20 @@ pub struct GuestBundle {
     pub spec: Spec,
     /// In the order of their numbers.
     pub volumes: Vec<Volume>,
+    /// Block devices of the host that it has.
+    pub disks: Vec<HostDisk>,
     /// What was removed or changed because a guest cannot have it, for the log.
     pub notes: Vec<String>,
+}
+
+/// A block device of the host that a container asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostDisk {
+    /// Its numbers.
+    pub major: i64,
+    pub minor: i64,
+    /// Whether the container may only read it.
+    pub read_only: bool,
 }
 
 /// Annotations that put a container into another's sandbox; the first of these that a spec has counts.

@@ -63,7 +63,7 @@ const STEPS: &[Step] = &[
 pub fn to_guest(spec: Spec, id: &str, host: &Host) -> Result<GuestBundle> {
     let pod = pod_of(&spec).map(str::to_owned);
     let context = Context { id, pod: pod.as_deref(), host };
-    let bundle = GuestBundle { spec, volumes: Vec::new(), notes: Vec::new() };
+    let bundle = GuestBundle { spec, volumes: Vec::new(), disks: Vec::new(), notes: Vec::new() };
     STEPS.iter().try_fold(bundle, |bundle, step| step(bundle, &context))
 }
 

@@ -67,7 +67,7 @@ mod tests {
             {"destination": "/scratch/below", "type": "tmpfs"},
         ]});
         let spec = serde_json::from_value(spec).unwrap();
-        let mut bundle = GuestBundle { spec, volumes: Vec::new(), notes: Vec::new() };
+        let mut bundle = GuestBundle { spec, volumes: Vec::new(), disks: Vec::new(), notes: Vec::new() };
         files(&mut bundle, "c1", Pinned::open(top.path()).unwrap());
         let mounts = serde_json::to_value(&bundle.spec).unwrap()["mounts"].clone();
         assert_eq!(mounts[0]["options"], json!(["nosuid", "mode=2750"]));

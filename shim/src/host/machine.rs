@@ -20,7 +20,7 @@ use crate::{
     config::{Config, Size},
     error::{Error, Result},
     files::{
-        root_disk::RootDisk,
+        disk::VmDisk,
         share::{ContainerShare, Share, SharedRoot},
         state_dir::{self, StateDir},
         watch::{Tops, Watched},
@@ -58,7 +58,7 @@ pub struct KrunMachine {
 
 impl KrunMachine {
     /// Makes what a VM of `sandbox` in containerd's `namespace` needs, without launching it. `anchor` is a pid in the task's
-    /// network namespace; `apparmor_profile` is that of the vmm, and `disk` its disk.
+    /// network namespace; `apparmor_profile` is that of the vmm, and `disks` its disks.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
@@ -67,7 +67,7 @@ impl KrunMachine {
         config: &Config,
         anchor: u32,
         apparmor_profile: Option<&str>,
-        disk: Option<RootDisk>,
+        disks: Vec<VmDisk>,
     ) -> Result<KrunMachine> {
         apparmor_profile.map_or(Ok(()), apparmor::check)?;
         let network = network::choose(config.network, &Netns::of(anchor)?)?;
@@ -93,7 +93,7 @@ impl KrunMachine {
             memory_mib: config.memory_mib,
             kernel,
             nested_virt: config.nested_virt,
-            disks: disk.into_iter().map(plugged).collect(),
+            disks: disks.into_iter().map(plugged).collect(),
             mount_namespace: Some(share.namespace().path()),
             apparmor_profile: apparmor_profile.map(str::to_owned),
             debug: log::max_level() >= log::LevelFilter::Debug,
@@ -291,8 +291,8 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 }
 
-fn plugged(RootDisk { name, file, durable, .. }: RootDisk) -> Disk {
-    Disk::new(file, disk::Kind { name: name.to_owned(), read_only: false, durable })
+fn plugged(VmDisk { name, file, durable, read_only, .. }: VmDisk) -> Disk {
+    Disk::new(file, disk::Kind { name, read_only, durable })
 }
 
 /// Takes what dials localhost in `netns` to the guest, where the kernel lets it.

@@ -17,7 +17,7 @@ use crate::{
     cgroup::{HostCgroup, Seat},
     config::Config,
     error::Result,
-    files::{mount::Mounted, pin::Pinned, root_disk::RootDisk, share::ContainerShare},
+    files::{disk::VmDisk, mount::Mounted, pin::Pinned, share::ContainerShare},
     sandbox::host::{self, Cgroup, Host, RootRequest, Snapshot},
 };
 
@@ -55,9 +55,9 @@ impl Host for Linux {
         config: &Config,
         anchor: u32,
         apparmor_profile: Option<&str>,
-        disk: Option<RootDisk>,
+        disks: Vec<VmDisk>,
     ) -> Result<KrunMachine> {
-        KrunMachine::new(sandbox, config, anchor, apparmor_profile, disk)
+        KrunMachine::new(sandbox, config, anchor, apparmor_profile, disks)
     }
 }
 

@@ -11,9 +11,9 @@ use crate::{
     config::Roots,
     error::{Error, Result},
     files::{
+        disk::{VmDisk, is_guests, mark},
         mount::{Mounted, ReadOnly, files_of, lower_of},
         pin::{self, Pinned},
-        root_disk::{RootDisk, is_guests, mark},
         share::SharedRoot,
     },
     sandbox::host::{GuestRoot, RootRequest, Snapshot},
@@ -86,10 +86,10 @@ fn shared(mounts: &[Mount], root: &Root) -> Result<Snapshot<Vec<Mounted>>> {
 }
 
 /// The disk for what a sandbox's containers write, in the directory of its snapshot.
-fn upper(directory: &Path, wanted: &RootRequest) -> Result<RootDisk> {
+fn upper(directory: &Path, wanted: &RootRequest) -> Result<VmDisk> {
     let snapshot = Pinned::open_directory(directory)
         .map_err(|e| Error::internal(format!("open the snapshot {}", directory.display())).because(e))?;
-    RootDisk::upper(&snapshot, wanted.size_mib, wanted.role == Role::Lone)
+    VmDisk::upper(&snapshot, wanted.size_mib, wanted.role == Role::Lone)
 }
 
 /// The snapshot, when it is a file system in a file or on a device, which this container may write to.
@@ -139,7 +139,7 @@ fn image(
             );
             (SharedRoot::Image(snapshot), None)
         }
-        false => (SharedRoot::Disk, Some(RootDisk::of_snapshot(&snapshot, true)?)),
+        false => (SharedRoot::Disk, Some(VmDisk::of_snapshot(&snapshot, true)?)),
     };
     let guest = GuestRoot { shared, upper: api::Upper::UPPER_SHARE, image: Some(image) };
     Ok(Snapshot { mounts, root: seen, disk, guest })

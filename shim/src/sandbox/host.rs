@@ -16,8 +16,7 @@ use crate::{
     config::{Config, Roots, Size},
     error::Result,
     files::{
-        follow::Follower, mount::ReadOnly, pin::Pinned, root_disk::RootDisk, share::SharedRoot,
-        watch::Watched,
+        disk::VmDisk, follow::Follower, mount::ReadOnly, pin::Pinned, share::SharedRoot, watch::Watched,
     },
     network::{Backend, Choice, Dialer},
 };
@@ -42,7 +41,7 @@ pub struct Snapshot<Mounts> {
     /// Its files, as far as the host has them.
     pub root: Pinned,
     /// The disk that its VM is to have for it.
-    pub disk: Option<RootDisk>,
+    pub disk: Option<VmDisk>,
     /// What the guest makes of it.
     pub guest: GuestRoot,
 }
@@ -125,7 +124,7 @@ pub trait Host: Send + Sync + 'static {
     ) -> Result<Self::Anchor>;
 
     /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `anchor` the
-    /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm, `disk` its disk. It may block.
+    /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm, `disks` its disks. It may block.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
@@ -135,7 +134,7 @@ pub trait Host: Send + Sync + 'static {
         config: &Config,
         anchor: u32,
         apparmor_profile: Option<&str>,
-        disk: Option<RootDisk>,
+        disks: Vec<VmDisk>,
     ) -> Result<Self::Machine>;
 }
 

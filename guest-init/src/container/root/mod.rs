@@ -26,6 +26,8 @@ use crate::process::reaper::Reaper;
 use image::Image;
 use overlay::Overlay;
 
+pub use disk::device_of;
+
 /// A root of the guest's own.
 #[derive(Clone, Debug)]
 pub struct OwnRoot {

@@ -41,7 +41,7 @@ pub use below::{
     directory_for, make_directory, make_file, open_regular, open_regular_to_write, remove, rename,
 };
 pub use inside::{Found, Inside, Mounted};
-pub use named::{fifo, log_file, namespace};
+pub use named::{block_device, fifo, log_file, namespace};
 pub use socket::Socket;
 
 /// Where this process's descriptors have paths. Source: proc_pid_fd(5).

@@ -2,7 +2,7 @@
 //! is opened is what was looked at.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -34,6 +34,22 @@ pub fn fifo(path: &Path) -> io::Result<Pinned> {
     match kind(&fstat(&found)?) {
         SFlag::S_IFIFO => Ok(found),
         _ => Err(io::Error::other("not a FIFO")),
+    }
+}
+
+/// Finds the block device with these numbers, by the name that the kernel gives it. Open it with [`reopen`].
+///
+/// # Errors
+/// When there is none, or /dev has another one by that name; and the file system's.
+pub fn block_device(major: u64, minor: u64) -> io::Result<Pinned> {
+    let told = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent"))?;
+    let none = || io::Error::from(io::ErrorKind::NotFound);
+    let name = told.lines().find_map(|line| line.strip_prefix("DEVNAME=")).ok_or_else(none)?;
+    let found = Pinned::open(&Path::new("/dev").join(name))?;
+    let stat = fstat(&found)?;
+    match kind(&stat) == SFlag::S_IFBLK && stat.st_rdev == makedev(major, minor) {
+        true => Ok(found),
+        false => Err(io::Error::other(format!("/dev/{name} is another device"))),
     }
 }
 

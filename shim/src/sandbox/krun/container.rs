@@ -17,10 +17,11 @@ use ttrpc::context::Context;
 
 use super::{host_side::HostSide, process::Process, vm::Vm};
 use crate::{
-    bundle::HostPolicy,
+    bundle::{HostDisk, HostPolicy},
     config::{Limits, RuntimeOptions},
     error::{Error, Result},
     files::{
+        disk::device_name,
         follow::Follower,
         forward::{self, Forward},
         pin::Socket,
@@ -76,6 +77,8 @@ pub struct Blueprint {
     pub watched: Vec<Watched>,
     /// What the guest makes its root of.
     pub root: Arc<GuestRoot>,
+    /// Block devices of the host that are disks of the VM, in the order of their names.
+    pub disks: Vec<HostDisk>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -204,6 +207,7 @@ impl<H: Host> Container<H> {
                 .map(|(number, socket)| forward::describe(*number, socket))
                 .collect(),
             watched: blueprint.watched.iter().flat_map(Watched::numbers).collect(),
+            disks: blueprint.disks.iter().enumerate().map(described).collect(),
             ..Default::default()
         };
         blueprint.root.describe(&mut request);
@@ -290,6 +294,11 @@ impl<H: Host> Container<H> {
     pub async fn leave(&self, vm: &Vm<H>) {
         vm.remove(&self.init.id.container).await;
     }
+}
+
+fn described((number, disk): (usize, &HostDisk)) -> api::Disk {
+    let HostDisk { major, minor, .. } = *disk;
+    api::Disk { major, minor, name: device_name(number), ..Default::default() }
 }
 
 /// Follows an exec from its start to its end, and that of its output.

@@ -17,7 +17,7 @@ use crate::{
     bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume, executable, view},
     config::Config,
     error::{Error, Result},
-    files::{follow::Follower, root_disk::RootDisk, watch::Watched},
+    files::{disk::VmDisk, follow::Follower, watch::Watched},
     hooks::ContainerHooks,
     network::{self, Bound, Choice},
     sandbox::{
@@ -94,6 +94,7 @@ impl<H: Host> KrunSandbox<H> {
                 self.take_place(&mut side, &new, (cgroup, root, wanted), &network, &policy).await?;
             let (rootfs, id, is_known) = (snapshot.root.clone(), new.id.clone(), snapshot.is_known());
             let root = Arc::new(snapshot.guest);
+            let hosts = guest.disks.clone();
             let looked = blocking("look at the files", move || {
                 let files = view::files(&mut guest, &id, rootfs);
                 if let Some(process) = guest.spec.process().as_ref().filter(|_| is_known) {
@@ -104,21 +105,27 @@ impl<H: Host> KrunSandbox<H> {
                 Ok((guest.volumes, spec))
             });
             let (volumes, spec) = looked.await?;
+            let asked_for = hosts.clone();
+            let opened = blocking("open the disks", move || {
+                asked_for.iter().enumerate().map(|(number, disk)| VmDisk::device(number, disk)).collect()
+            });
+            let devices: Vec<VmDisk> = opened.await?;
+            let disks = snapshot.disk.into_iter().chain(devices).collect();
             let (vm, follower, watched) = self
                 .join(
                     &mut side,
                     &new.id,
                     (&config, &policy, users),
                     anchor.pid(),
-                    (root.clone(), snapshot.disk, volumes),
+                    (root.clone(), disks, volumes),
                 )
                 .await?;
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
                 published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
-            Ok((vm, anchor, (follower, watched), (relays, spec, root)))
+            Ok((vm, anchor, (follower, watched), (relays, spec, root, hosts)))
         };
-        let (vm, anchor, (follower, watched), (relays, spec, root)) = match built.await {
+        let (vm, anchor, (follower, watched), (relays, spec, root, disks)) = match built.await {
             Ok(built) => built,
             Err(error) => {
                 let mut slot = self.vm.lock().await;
@@ -136,7 +143,7 @@ impl<H: Host> KrunSandbox<H> {
         let container = Container::new((policy, new.options), relays, anchor, follower, side);
         self.lock().insert(new.id.clone(), container.clone());
         self.set_oom_score_adj(&vm);
-        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets, watched, root };
+        let blueprint = Blueprint { spec, stdio: new.stdio, endpoints, sockets, watched, root, disks };
         tokio::spawn(container.supervise(vm, blueprint));
         failpoint!("create.supervised");
         Ok(pid)
@@ -197,7 +204,7 @@ impl<H: Host> KrunSandbox<H> {
         id: &str,
         (config, policy, users): (&Config, &HostPolicy, Option<IdMaps>),
         anchor: u32,
-        (root, disk, volumes): (Arc<GuestRoot>, Option<RootDisk>, Vec<Volume>),
+        (root, disks, volumes): (Arc<GuestRoot>, Vec<VmDisk>, Vec<Volume>),
     ) -> Result<(Arc<Vm<H>>, Follower, Vec<Watched>)> {
         let mut slot = self.vm.lock().await;
         let vm = match &*slot {
@@ -211,7 +218,7 @@ impl<H: Host> KrunSandbox<H> {
                 let names = (self.namespace.clone(), self.sandbox.clone());
                 let profile = policy.apparmor_profile.clone();
                 let machine = blocking("prepare the VM", move || {
-                    host.machine((&names.0, &names.1), &config, anchor, profile.as_deref(), disk)
+                    host.machine((&names.0, &names.1), &config, anchor, profile.as_deref(), disks)
                 });
                 let vm = Arc::new(Vm::new(&self.sandbox, machine.await?, users));
                 // From here on the VM is undone with the container.

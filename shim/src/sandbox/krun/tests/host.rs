@@ -23,10 +23,10 @@ use crate::{
     config::{Config, Roots, Size},
     error::{Error, Result},
     files::{
+        disk::VmDisk,
         follow::Follower,
         mount::ReadOnly,
         pin::{Pinned, fake},
-        root_disk::RootDisk,
         share::SharedRoot,
         watch::Watched,
     },
@@ -302,8 +302,9 @@ impl Host for FakeHost {
         }
         guest.shared = SharedRoot::Rootfs(root.clone(), ReadOnly::All);
         guest.upper = api::Upper::UPPER_SCRATCH;
-        let disk = (wanted.role != Role::Member).then(|| RootDisk {
-            name: UPPER_DISK,
+        let disk = (wanted.role != Role::Member).then(|| VmDisk {
+            name: UPPER_DISK.to_owned(),
+            read_only: false,
             file: root.as_fd().try_clone_to_owned().unwrap(),
             is_new: true,
             durable: wanted.role == Role::Lone,
@@ -328,11 +329,11 @@ impl Host for FakeHost {
         _: &Config,
         _: u32,
         _: Option<&str>,
-        disk: Option<RootDisk>,
+        disks: Vec<VmDisk>,
     ) -> Result<FakeMachine> {
         let made = self.step("machine")?;
         self.0.ended.send_replace(None);
         let network = *self.0.network.lock().unwrap();
-        Ok(FakeMachine { made, launched: Mutex::default(), network, has_upper: disk.is_some() })
+        Ok(FakeMachine { made, launched: Mutex::default(), network, has_upper: !disks.is_empty() })
     }
 }

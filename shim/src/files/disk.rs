@@ -1,4 +1,4 @@
-//! The disk of a VM that is its container's rootfs, or takes what its containers write to theirs.
+//! The disks of a VM: one that is its container's rootfs, or takes what its containers write to theirs, and devices of the host's.
 //!
 //! One that takes what is written is a sparse file beside the upper layer of a snapshot, and goes with the snapshot. The host formats it
 //! once, when it is empty. From then on its contents are the guest's: the host never reads or mounts them.
@@ -17,7 +17,10 @@ use nix::fcntl::OFlag;
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 
 use super::pin::{self, Pinned};
-use crate::error::{Error, Result};
+use crate::{
+    bundle::HostDisk,
+    error::{Error, Result},
+};
 
 /// Its name.
 const NAME: &str = "krun-upper.img";
@@ -50,40 +53,62 @@ const SAID: u64 = 1024;
 
 /// A VM's disk.
 #[derive(Debug)]
-pub struct RootDisk {
+pub struct VmDisk {
     /// The name by which the guest knows what it is for.
-    pub name: &'static str,
+    pub name: String,
     /// Its file or device, open for reading and writing.
     pub file: OwnedFd,
     /// No container has written to it yet.
     pub is_new: bool,
     /// What containers sync is to outlive a crash of the host.
     pub durable: bool,
+    /// The guest may only read it.
+    pub read_only: bool,
 }
 
-impl RootDisk {
+impl VmDisk {
     /// A snapshot that is a file, or a device, with a container's rootfs.
     ///
     /// # Errors
     /// The failing step's, naming the path.
-    pub fn of_snapshot(snapshot: &Pinned, durable: bool) -> Result<RootDisk> {
+    pub fn of_snapshot(snapshot: &Pinned, durable: bool) -> Result<VmDisk> {
         let file = pin::reopen(snapshot, OFlag::O_RDWR).map_err(|e| {
             Error::internal(format!("open the snapshot {}", snapshot.path().display())).because(e)
         })?;
         mark(&file);
-        Ok(RootDisk { name: ROOT_DISK, file: file.into(), is_new: false, durable })
+        Ok(VmDisk { name: ROOT_DISK.to_owned(), file: file.into(), is_new: false, durable, read_only: false })
+    }
+
+    /// The block device with these numbers on the host, with the name of a container's device `number`.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` that names it, when there is none.
+    pub fn device(number: usize, device: &HostDisk) -> Result<VmDisk> {
+        let HostDisk { major, minor, read_only } = *device;
+        let opened = pin::block_device(major as u64, minor as u64)
+            .and_then(|found| pin::reopen(found, if read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR }));
+        let file = opened.map_err(|e| {
+            Error::invalid(format!("linux.devices: the block device {major}:{minor}")).because(e)
+        })?;
+        Ok(VmDisk { name: device_name(number), file: file.into(), is_new: false, durable: true, read_only })
     }
 
     /// Opens the disk for what is written, in the directory `snapshot`, which is made with `size` MiB unless it is there. It blocks.
     ///
     /// # Errors
     /// The failing step's, naming the path. No disk that is not whole stays behind.
-    pub fn upper(snapshot: &Pinned, size: u32, durable: bool) -> Result<RootDisk> {
+    pub fn upper(snapshot: &Pinned, size: u32, durable: bool) -> Result<VmDisk> {
         let failed = |what: &str, e: io::Error| {
             let path = snapshot.path().join(NAME);
             Error::internal(format!("rootfs = block: {what} {}", path.display())).because(e)
         };
-        let disk = |file: File, is_new| RootDisk { name: UPPER_DISK, file: file.into(), is_new, durable };
+        let disk = |file: File, is_new| VmDisk {
+            name: UPPER_DISK.to_owned(),
+            file: file.into(),
+            is_new,
+            durable,
+            read_only: false,
+        };
         match pin::open_regular_to_write(snapshot, Path::new(NAME)) {
             Ok(file) => return Ok(disk(file, false)),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("open", error)),
@@ -95,6 +120,11 @@ impl RootDisk {
         }
         Ok(disk(made?, true))
     }
+}
+
+/// The name of a container's device `number`, as a disk.
+pub fn device_name(number: usize) -> String {
+    format!("device-{number}")
 }
 
 /// The attribute of a snapshot whose file system a guest's kernel has had: the host's must not mount it.
@@ -167,7 +197,7 @@ mod tests {
     fn a_disk_is_made_once_and_takes_no_room() {
         let (dir, snapshot) = snapshot();
         std::fs::write(dir.path().join(UNFINISHED), "half").unwrap();
-        let disk = match RootDisk::upper(&snapshot, 1024, true) {
+        let disk = match VmDisk::upper(&snapshot, 1024, true) {
             Err(error) if error.to_string().contains("install e2fsprogs") => {
                 println!("skipped: {error}");
                 return;
@@ -185,7 +215,7 @@ mod tests {
         assert_eq!(u16::from_le_bytes(magic), 0xef53);
         file.write_all_at(b"guest's", 0).unwrap();
 
-        let again = RootDisk::upper(&snapshot, 64, true).unwrap();
+        let again = VmDisk::upper(&snapshot, 64, true).unwrap();
         let mut first = [0; 7];
         File::from(again.file).read_exact_at(&mut first, 0).unwrap();
         assert_eq!((again.is_new, &first), (false, b"guest's"));
@@ -196,10 +226,10 @@ mod tests {
     fn what_is_no_file_is_no_disk() {
         let (dir, snapshot) = snapshot();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join(NAME)).unwrap();
-        let error = RootDisk::upper(&snapshot, 64, true).unwrap_err().to_string();
+        let error = VmDisk::upper(&snapshot, 64, true).unwrap_err().to_string();
         assert!(error.contains(NAME), "{error}");
         std::fs::remove_file(dir.path().join(NAME)).unwrap();
         std::fs::create_dir(dir.path().join(NAME)).unwrap();
-        RootDisk::upper(&snapshot, 64, true).unwrap_err();
+        VmDisk::upper(&snapshot, 64, true).unwrap_err();
     }
 }
