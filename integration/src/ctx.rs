@@ -15,6 +15,8 @@ pub const DEBIAN: &str = "localhost/debian:1";
 pub const NGINX: &str = "localhost/nginx:1";
 /// A Redis server and its client.
 pub const REDIS: &str = "localhost/redis:1";
+/// Where the box has the program of `integration/runtimetest`, which is static.
+pub const RUNTIMETEST: &str = "/usr/local/libexec/krun/krun-runtimetest";
 /// A directory for a scenario's own files; emptied by the runner after each.
 pub const WORK: &str = "/run/krun-scenarios";
 

@@ -76,6 +76,9 @@ enum Verb {
         /// Runs of each, after one that is thrown away
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
         runs: u32,
+        /// With `--subject files`, also krun with a root on a block device
+        #[arg(long)]
+        block: bool,
     },
 }
 
@@ -134,6 +137,6 @@ fn main() -> Result<ExitCode> {
         Verb::One { name, runtime } => runner::one(&name, runtime),
         Verb::At { point } => failpoints::reach(&point).map(|()| ExitCode::SUCCESS),
         Verb::Logger { point } => failpoints::log(&point).map(|()| ExitCode::SUCCESS),
-        Verb::Bench { subject, runs } => bench::run(subject, runs),
+        Verb::Bench { subject, runs, block } => bench::run(subject, runs, block),
     }
 }

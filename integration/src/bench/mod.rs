@@ -1,6 +1,7 @@
 //! runc and krun side by side, by the box's clock: in a box with the instruction-counting clock that is virtual time,
 //! which does not depend on what else the machine does.
 
+mod files;
 mod krunctl;
 mod memory;
 mod network;
@@ -28,14 +29,18 @@ pub enum Subject {
     Krunctl,
     /// Bytes and round trips between the box and a container
     Network,
+    /// Operations on files, in a container's root and in a volume
+    Files,
 }
 
-/// Measures, and prints a table.
-pub fn run(subject: Subject, runs: u32) -> Result<ExitCode> {
+/// Measures, and prints a table; of files with `block` also in a root on a block device.
+pub fn run(subject: Subject, runs: u32, block: bool) -> Result<ExitCode> {
+    ensure!(!block || subject == Subject::Files, "--block is for --subject files");
     match subject {
         Subject::Life => life(runs),
         Subject::Krunctl => krunctl::run(runs),
         Subject::Network => network::run(runs),
+        Subject::Files => files::run(runs, block),
     }
 }
 

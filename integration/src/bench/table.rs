@@ -34,12 +34,18 @@ type Values = Vec<f64>;
 pub struct Table<const N: usize> {
     title: String,
     columns: [&'static str; N],
+    ratios: bool,
     rows: Vec<(String, Unit, [Values; N])>,
 }
 
 impl<const N: usize> Table<N> {
     pub fn new(title: &str, columns: [&'static str; N]) -> Self {
-        Self { title: title.to_owned(), columns, rows: Vec::new() }
+        Self { title: title.to_owned(), columns, ratios: false, rows: Vec::new() }
+    }
+
+    /// Shows behind each column but the first how many times the first one's median its median is.
+    pub fn with_ratios(self) -> Self {
+        Self { ratios: true, ..self }
     }
 
     pub fn row(&mut self, name: &str, unit: Unit, values: [&[f64]; N]) {
@@ -49,14 +55,22 @@ impl<const N: usize> Table<N> {
 
 impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let line = |cells: [String; N]| cells.join("   ");
-        writeln!(f, "{:<30}{}", self.title, line(self.columns.map(|column| format!("{column:^27}"))))?;
-        let heads = || format!("{:>9}{:>9}{:>9}", "min", "median", "max");
+        // A column's cells, and what stands in the place of its ratio.
+        let line = |cells: [(String, String); N]| {
+            let with_ratio = |(at, (cells, ratio)): (usize, (String, String))| {
+                if self.ratios && at > 0 { format!("{cells}{ratio:>8}") } else { cells }
+            };
+            cells.into_iter().enumerate().map(with_ratio).collect::<Vec<_>>().join("   ")
+        };
+        let titles = self.columns.map(|column| (format!("{column:^27}"), String::new()));
+        writeln!(f, "{:<30}{}", self.title, line(titles))?;
+        let heads = || (format!("{:>9}{:>9}{:>9}", "min", "median", "max"), "ratio".to_owned());
         writeln!(f, "{:<30}{}", "", line(std::array::from_fn(|_| heads())))?;
         for (name, unit, values) in &self.rows {
             let (scale, suffix) = unit.shown();
-            let cells = values.each_ref().map(|v| cells(summary(v).map(|v| v.map(|v| v * scale))));
-            writeln!(f, "{name:<30}{}  {suffix}", line(cells))?;
+            let summaries = values.each_ref().map(|v| summary(v));
+            let all = summaries.map(|s| (cells(s.map(|s| s.map(|v| v * scale))), ratio(s, summaries[0])));
+            writeln!(f, "{name:<30}{}  {suffix}", line(all))?;
         }
         Ok(())
     }
@@ -67,6 +81,11 @@ fn cells(summary: Option<[f64; 3]>) -> String {
         Some([min, median, max]) => format!("{min:>9.1}{median:>9.1}{max:>9.1}"),
         None => format!("{:>9}{:>9}{:>9}", "-", "-", "-"),
     }
+}
+
+/// Of two medians.
+fn ratio(of: Option<[f64; 3]>, to: Option<[f64; 3]>) -> String {
+    of.zip(to).map_or_else(|| "-".to_owned(), |([_, of, _], [_, to, _])| format!("{:.2}", of / to))
 }
 
 /// Least, median and largest.
@@ -100,5 +119,19 @@ mod tests {
         let fields: Vec<Vec<&str>> = text.lines().skip(2).map(|l| l.split_whitespace().collect()).collect();
         assert_eq!(fields[0], ["boot", "-", "-", "-", "250.0", "500.0", "750.0", "ms"]);
         assert_eq!(fields[1], ["PSS", "1.0", "1.0", "1.0", "-", "-", "-", "MiB"]);
+    }
+
+    #[test]
+    fn ratios_are_of_medians_to_the_first_columns() {
+        let mut table = Table::new("1 runs", ["runc", "krun", "other"]).with_ratios();
+        table.row("stat", Unit::Microseconds, [&[2e-6], &[4e-6, 5e-6, 9e-6], &[]]);
+        let text = table.to_string();
+        let fields: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(fields[1].iter().filter(|head| **head == "ratio").count(), 2);
+        let krun = ["4.0", "5.0", "9.0", "2.50"];
+        assert_eq!(
+            fields[2],
+            [&["stat", "2.0", "2.0", "2.0"][..], &krun, &["-", "-", "-", "-", "µs"]].concat()
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! A container's init that compares what it finds with its config.json (`integration/runtimetest`).
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, RUNTIMETEST};
 use crate::scenario::{Outcome, Scenario};
 use crate::spec;
 use anyhow::{Context, Result};
@@ -8,9 +8,6 @@ use serde_json::{Value, json};
 use std::fs;
 
 pub const SCENARIOS: &[Scenario] = &[Scenario::new("runtimetest", runtimetest)];
-
-/// Where the box has it.
-const CHECKER: &str = "/usr/local/libexec/krun/krun-runtimetest";
 
 /// As root with containerd's usual capabilities, then as a user with few, in a root that is read-only.
 fn runtimetest(ctx: &Ctx) -> Result<Outcome> {
@@ -21,7 +18,7 @@ fn runtimetest(ctx: &Ctx) -> Result<Outcome> {
         change(&mut spec);
         let path = ctx.work(&format!("{id}-config.json"));
         for (source, destination) in
-            [(CHECKER, "/krun-runtimetest"), (&path.display().to_string(), "/config.json")]
+            [(RUNTIMETEST, "/krun-runtimetest"), (&path.display().to_string(), "/config.json")]
         {
             let mount = json!({"type": "bind", "source": source, "destination": destination,
                 "options": ["bind", "ro", "nosuid"]});
