@@ -12,6 +12,9 @@ use std::time::Duration;
 /// How long containerd may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Has dmsetup do without udev. Source: dmsetup(8).
+pub const NO_UDEV: &str = "DM_DISABLE_UDEV=1";
+
 /// A containerd.
 pub struct Containerd {
     process: Running,
@@ -36,7 +39,9 @@ impl Containerd {
         undo::remember(&["sh", "-c", &format!("pkill -KILL -f '[-]address {address}'; true")])?;
         let root = root.display().to_string();
         let flags = ["--config", &config, "--root", &root, "--state", &state, "--address", &address];
-        let process = Cmd::new(&[&["containerd"], &flags[..]].concat()).timeout(800).spawn()?;
+        // The box has no udev: dmsetup makes its nodes itself.
+        let process =
+            Cmd::new(&[&["env", NO_UDEV, "containerd"], &flags[..]].concat()).timeout(800).spawn()?;
         let containerd = Containerd { process, address };
         until_true("the second containerd", PATIENCE, || {
             Ok(containerd.ctr(&["version"]).run().is_ok_and(|output| output.ok().is_ok()))

@@ -23,7 +23,10 @@ use vm_launcher::{
     parts,
 };
 
-use crate::{disks::Disks, guest_memory, jail, krun};
+use crate::{
+    disks::{Disks, Opened},
+    guest_memory, jail, krun,
+};
 
 /// A process that has its order and has done all that needs the host.
 pub struct Prepared {
@@ -65,10 +68,11 @@ impl Prepared {
         jail::enter_unfiltered(self.config(), &self.files(), self.on_host).context("entering the jail")
     }
 
-    /// The files that libkrun opens once more, and whether it writes to them.
-    fn files(&self) -> Vec<(String, bool)> {
-        let kernel = self.kernel.as_ref().map(|_| (BareKernel::PATH.to_string_lossy().into_owned(), false));
-        kernel.into_iter().chain(self.disks.paths()).collect()
+    /// The files that libkrun opens once more.
+    fn files(&self) -> Vec<Opened> {
+        let path = BareKernel::PATH.to_string_lossy().into_owned();
+        let kernel = self.kernel.as_ref().map(|_| Opened { path, is_written: false, is_device: false });
+        kernel.into_iter().chain(self.disks.opened()).collect()
     }
 
     /// The last part of [`Prepared::enter_jail`].
@@ -76,7 +80,7 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::enter_jail`].
     pub fn filter(&self) -> Result<()> {
-        jail::filter(self.config()).context("entering the jail")
+        jail::filter(self.config(), &self.files()).context("entering the jail")
     }
 
     /// In the jail, becomes the VM.

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use nix::sys::stat::{SFlag, fstat};
 use vm_launcher::{
     disk::Kind,
     order::{DISK_FD, Order},
@@ -9,10 +10,20 @@ use vm_launcher::{
 
 use crate::become_vm::inherited;
 
+/// A file that libkrun opens in the jail.
+pub struct Opened {
+    /// Its path there.
+    pub path: String,
+    /// Whether libkrun writes to it.
+    pub is_written: bool,
+    /// Whether it is a block device, which libkrun asks for its size.
+    pub is_device: bool,
+}
+
 /// The files of an order's disks.
 pub struct Disks {
     kinds: Vec<Kind>,
-    _files: Vec<OwnedFd>,
+    files: Vec<OwnedFd>,
 }
 
 impl Disks {
@@ -24,7 +35,7 @@ impl Disks {
         let numbers = (DISK_FD..).take(order.disks.len());
         // SAFETY: the caller's promise.
         let files = numbers.map(|number| unsafe { inherited(number) }).collect();
-        Disks { kinds: order.disks.clone(), _files: files }
+        Disks { kinds: order.disks.clone(), files }
     }
 
     /// What they are.
@@ -32,10 +43,19 @@ impl Disks {
         &self.kinds
     }
 
-    /// The path of each, and whether it is written to.
-    pub fn paths(&self) -> impl Iterator<Item = (String, bool)> {
-        self.kinds.iter().enumerate().map(|(number, kind)| (path(number), !kind.read_only))
+    /// Their files, as libkrun opens them.
+    pub fn opened(&self) -> impl Iterator<Item = Opened> {
+        self.kinds.iter().zip(&self.files).enumerate().map(|(number, (kind, file))| Opened {
+            path: path(number),
+            is_written: !kind.read_only,
+            is_device: is_device(file),
+        })
     }
+}
+
+fn is_device(file: &OwnedFd) -> bool {
+    let mode = fstat(file).map_or(0, |stat| stat.st_mode);
+    SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFBLK
 }
 
 /// The path of disk `number`: a link to what is open; nothing is looked up.

@@ -11,6 +11,7 @@ use linux::landlock::available;
 use vm_launcher::{Network, probe::DEV_KVM};
 
 use super::{SHARE, root::DEV_TUN};
+use crate::disks::Opened;
 
 /// The newest version of Landlock that this uses; older kernels enforce what they know of it.
 const NEWEST: ABI = ABI::V6;
@@ -18,18 +19,19 @@ const NEWEST: ABI = ABI::V6;
 /// This process.
 const PROC_SELF: &str = "/proc/self";
 
-/// Restricts this thread and those that it will make. They may still read `more` files, and write to those that say so. Says whether
-/// the kernel can do that.
-pub fn restrict(network: &Network, more: &[(String, bool)]) -> Result<bool> {
+/// Restricts this thread and those that it will make. They may still open `more` files. Says whether the kernel can do that.
+pub fn restrict(network: &Network, more: &[Opened]) -> Result<bool> {
     let devices = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     let mut rules =
         vec![(SHARE, files()), (PROC_SELF, AccessFs::ReadFile | AccessFs::ReadDir), (DEV_KVM, devices)];
     if let Network::Tap(_) = network {
         rules.push((DEV_TUN, devices));
     }
-    for (path, is_written) in more {
-        let access = AccessFs::ReadFile.into();
-        rules.push((path, if *is_written { access | AccessFs::WriteFile } else { access }));
+    for Opened { path, is_written, is_device } in more {
+        let mut access = BitFlags::from(AccessFs::ReadFile);
+        access.extend(is_written.then_some(AccessFs::WriteFile));
+        access.extend(is_device.then_some(AccessFs::IoctlDev));
+        rules.push((path, access));
     }
     enforce(&rules)
 }

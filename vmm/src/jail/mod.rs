@@ -17,6 +17,8 @@ use anyhow::{Context, Result};
 use nix::sys::prctl;
 use vm_launcher::{Network, VmConfig};
 
+use crate::disks::Opened;
+
 /// The guest's root, in the jail.
 pub const SHARE: &str = "/share";
 
@@ -25,13 +27,13 @@ pub const SOCKETS: &str = "/sock";
 
 /// Closes the jail around this process. libkrun will open `files`, and write to some. `on_host` says that the process is in the
 /// host's network namespace.
-pub fn enter(config: &VmConfig, files: &[(String, bool)], on_host: bool) -> Result<()> {
+pub fn enter(config: &VmConfig, files: &[Opened], on_host: bool) -> Result<()> {
     enter_unfiltered(config, files, on_host)?;
-    filter(config)
+    filter(config, files)
 }
 
 /// All of the jail but its last part, the [`filter`].
-pub fn enter_unfiltered(config: &VmConfig, files: &[(String, bool)], on_host: bool) -> Result<()> {
+pub fn enter_unfiltered(config: &VmConfig, files: &[Opened], on_host: bool) -> Result<()> {
     let proc = user::Proc::open()?;
     root::change(config).context("changing the root")?;
     limits::set(config.memory_mib).context("setting limits")?;
@@ -56,7 +58,8 @@ pub fn enter_unfiltered(config: &VmConfig, files: &[(String, bool)], on_host: bo
 }
 
 /// Allows this process, for good, only the system calls of a vmm.
-pub fn filter(config: &VmConfig) -> Result<()> {
-    seccomp::install(&config.network, config.debug_console.is_some())
+pub fn filter(config: &VmConfig, files: &[Opened]) -> Result<()> {
+    let devices = files.iter().any(|file| file.is_device);
+    seccomp::install(&config.network, config.debug_console.is_some(), devices)
         .context("installing the system call filter")
 }

@@ -1,5 +1,6 @@
 //! Root file systems of the guest's own: `rootfs = block`.
 
+mod devices;
 mod faults;
 mod kept;
 mod pod;
@@ -20,6 +21,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("block-root-kept", kept::kept).krun_only(WHY),
     Scenario::new("block-root-pod", pod::pod).krun_only(WHY),
     Scenario::new("block-root-snapshotters", snapshotters::snapshotters).timeout(400),
+    Scenario::new("block-devices", devices::devices).long(),
     Scenario::new("block-root-faults", faults::faults).long().krun_only(WHY).timeout(400),
     Scenario::new("block-root-refused", faults::refused).long().krun_only(WHY),
     Scenario::new("block-root-host-full", room::host_full).long().krun_only(WHY),

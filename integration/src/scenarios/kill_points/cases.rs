@@ -4,8 +4,8 @@ use super::Hit::{Kill, Outlast, Pause, Stop};
 use super::Victim::{Anchor, Client, Containerd, Here, Shim, Vmm};
 use super::Want::{Any, Failure, Is};
 use super::life::Life::{
-    Exec, Hooked, Joined, Logged, Long, Loose, Mapped, Member, Operator, Orphaned, OrphanedHooked, Short,
-    Spare, Tap,
+    Block, Exec, Hooked, Joined, Logged, Long, Loose, Mapped, Member, Operator, Orphaned, OrphanedHooked,
+    Short, Spare, Tap,
 };
 use super::life::STATUS;
 use super::{BOOT, Case, Hits, PROMPT, case};
@@ -42,6 +42,7 @@ pub const CREATE: &[Case] = &[
     case("create.stdio", SHIM, Short, Failure),
     case("create.cgroup", &[(Client, Kill)], Short, Failure),
     case("create.layers", SHIM, Mapped, Failure),
+    case("create.upper", SHIM, Block, Failure),
     case("create.rootfs", SHIM, Short, Failure),
     case("create.anchor", SHIM, Short, Failure),
     case("create.anchor", ANCHOR, Short, Failure),
@@ -79,6 +80,7 @@ pub const START: &[Case] = &[
     case("guest.making", SHIM, Short, Failure),
     case("guest.making", VMM, Short, Failure),
     case("guest.making", &[(Vmm, Stop)], Short, Failure).within(NO_ANSWER),
+    case("guest.making", SHIM, Block, Failure),
     case("guest.made", ANCHOR, Short, Failure),
     case("guest.made", &[(Vmm, Stop), (Shim, Kill)], Loose, Failure),
     case("run.joined", SHIM, Joined, Failure),
@@ -126,6 +128,7 @@ pub const EXIT: &[Case] = &[
     case("exit.heard", VMM, Short, Is(STATUS)),
     case("exit.heard", &[(Vmm, Stop)], Short, Is(STATUS)),
     case("exit.heard", ANCHOR, Short, Is(STATUS)),
+    case("exit.heard", VMM, Block, Is(STATUS)),
     case("exit.set", SHIM, Short, Any),
     case("exit.set", VMM, Short, Is(STATUS)),
     case("exit.drained", SHIM, Short, Any),

@@ -32,6 +32,8 @@ pub enum Life {
     Joined,
     /// As `Short`, with a user namespace and a snapshot that is mapped for it.
     Mapped,
+    /// As `Short`, with a root on a disk of its VM's.
+    Block,
     /// As `Short`, in a pod that is there before.
     Member,
     /// It runs, and an exec in it ends by itself with [`STATUS`].
@@ -113,6 +115,7 @@ impl Living {
             Life::Hooked => self.hooked(ctx, ENDS),
             Life::Logged => self.run(ctx, &["--log-uri", &format!("binary://{SELF}?logger=logger")], ENDS),
             Life::Mapped => self.run(ctx, MAPPED, ENDS),
+            Life::Block => self.run(ctx, &["--annotation=io.containerd.krun.rootfs=block"], ENDS),
             Life::Tap => {
                 let flags = veth::flags(Some("tap"));
                 self.run(ctx, &flags.iter().map(String::as_str).collect::<Vec<_>>(), ENDS)

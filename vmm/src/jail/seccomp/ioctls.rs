@@ -74,17 +74,23 @@ const CONSOLE_REQUESTS: [u32; 5] = [
     libc::TIOCGWINSZ as u32,
 ];
 
+/// BLKSSZGET and BLKGETSIZE64, which ask a block device for its sizes. Source: linux/fs.h.
+const DEVICE_REQUESTS: [u32; 2] = [0x1268, request::<u64>(READ, 0x12, 114)];
+
 /// The standard library's `set_nonblocking`.
 const OTHERS: [u32; 1] = [libc::FIONBIO as u32];
 
 /// All requests that a vmm makes.
-pub fn allowed(network: &Network, console: bool) -> Vec<u32> {
+pub fn allowed(network: &Network, console: bool, devices: bool) -> Vec<u32> {
     let mut allowed = KVM_REQUESTS.to_vec();
     if matches!(network, Network::Tap(_)) {
         allowed.extend(TAP_REQUESTS);
     }
     if console {
         allowed.extend(CONSOLE_REQUESTS);
+    }
+    if devices {
+        allowed.extend(DEVICE_REQUESTS);
     }
     allowed.extend(OTHERS);
     allowed

@@ -35,9 +35,9 @@ const UNCHANGED: u32 = u32::MAX;
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 /// Installs the filters for this thread and those that it will make.
-pub fn install(network: &Network, console: bool) -> Result<()> {
+pub fn install(network: &Network, console: bool, devices: bool) -> Result<()> {
     one_vm::expect(afterwards()?);
-    for program in programs(network, console)? {
+    for program in programs(network, console, devices)? {
         apply_filter(&program).context("seccomp")?;
     }
     Ok(())
@@ -51,7 +51,7 @@ fn afterwards() -> Result<BpfProgram> {
 }
 
 /// The filters, to be installed in this order. The kernel runs all, and the strictest answer counts.
-fn programs(network: &Network, console: bool) -> Result<[BpfProgram; 3]> {
+fn programs(network: &Network, console: bool, devices: bool) -> Result<[BpfProgram; 3]> {
     // The flags of clone3 are in memory, where a filter cannot see them. Without it, the C library calls clone.
     let clone3 = Rules::from([(libc::SYS_clone3, Vec::new())]);
     let no_clone3 = filter(clone3, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
@@ -60,7 +60,7 @@ fn programs(network: &Network, console: bool) -> Result<[BpfProgram; 3]> {
     let touch = all([is(2, UNCHANGED_OWNER), is(3, UNCHANGED_OWNER)])?;
     let touch = Rules::from([(libc::SYS_fchownat, vec![touch])]);
     let touch = filter(touch, SeccompAction::Allow, SeccompAction::Errno(0))?;
-    let rules = rules(network, console)?;
+    let rules = rules(network, console, devices)?;
     Ok([no_clone3, touch, filter(rules, SeccompAction::KillProcess, SeccompAction::Allow)?])
 }
 
@@ -68,7 +68,7 @@ fn filter(rules: Rules, otherwise: SeccompAction, on_match: SeccompAction) -> Re
     Ok(SeccompFilter::new(rules, otherwise, on_match, TargetArch::x86_64)?.try_into()?)
 }
 
-fn rules(network: &Network, console: bool) -> Result<Rules> {
+fn rules(network: &Network, console: bool, devices: bool) -> Result<Rules> {
     let tsi = matches!(network, Network::Tsi);
     let mut rules = Rules::new();
     rules.extend(calls::ANY.map(|call| (call, Vec::new())));
@@ -83,7 +83,7 @@ fn rules(network: &Network, console: bool) -> Result<Rules> {
     }
     rules.insert(libc::SYS_socket, sockets(tsi)?);
     rules.insert(libc::SYS_clone, vec![all([is(0, THREAD as u32)])?]);
-    let requests = ioctls::allowed(network, console);
+    let requests = ioctls::allowed(network, console, devices);
     rules.insert(libc::SYS_ioctl, requests.iter().map(|&code| all([is(1, code)])).collect::<Result<_>>()?);
     let commands = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
     let commands = commands.map(|command| all([is(1, command as u32)]));

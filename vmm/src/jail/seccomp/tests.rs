@@ -48,7 +48,7 @@ fn child_with(install: impl FnOnce() -> bool, (number, arguments): Call<'_>) -> 
 
 /// How the call ends with the filters of a VM with this network, and without filters.
 fn with_and_without(network: &Network, call: Call<'_>) -> (End, End) {
-    let programs = programs(network, false).unwrap();
+    let programs = programs(network, false, false).unwrap();
     (child(Some(&programs), call), child(None, call))
 }
 
@@ -127,13 +127,14 @@ fn the_network_decides_on_sockets() {
 #[test]
 fn a_clone_that_makes_a_process_kills_and_one_that_makes_a_thread_does_not() {
     for flags in [libc::SIGCHLD, THREAD | libc::CLONE_NEWUSER, libc::CLONE_NEWNET | libc::SIGCHLD] {
-        let with = child(Some(&programs(&Network::None, false).unwrap()), (libc::SYS_clone, &[flags.into()]));
+        let with =
+            child(Some(&programs(&Network::None, false, false).unwrap()), (libc::SYS_clone, &[flags.into()]));
         assert_eq!(with, SIGSYS, "{flags:x}");
     }
     let (with, without) = with_and_without(&Network::None, (libc::SYS_clone3, &[]));
     assert_eq!(with, End::Exited(libc::ENOSYS));
     assert_ne!(without, with);
-    let programs = programs(&Network::None, false).unwrap();
+    let programs = programs(&Network::None, false, false).unwrap();
     std::thread::spawn(move || {
         programs.iter().for_each(|program| apply_filter(program).unwrap());
         std::thread::Builder::new().name("another".into()).spawn(|| ()).unwrap().join().unwrap();
@@ -155,7 +156,7 @@ fn after_its_vm_a_process_makes_no_other_and_no_filter() {
     let set = [libc::SECCOMP_SET_MODE_FILTER.into(), libc::SECCOMP_FILTER_FLAG_TSYNC as c_long];
     let another: Call<'_> = (libc::SYS_ioctl, &[-1, 0xae01]);
     let run: Call<'_> = (libc::SYS_ioctl, &[-1, 0xae80]);
-    let (programs, later) = (programs(&Network::None, false).unwrap(), afterwards().unwrap());
+    let (programs, later) = (programs(&Network::None, false, false).unwrap(), afterwards().unwrap());
     let afterwards = |call| {
         child_with(
             || programs.iter().all(|p| apply_filter(p).is_ok()) && one_vm::install(&later).is_ok(),
@@ -174,7 +175,7 @@ fn after_its_vm_a_process_makes_no_other_and_no_filter() {
 #[test]
 fn a_change_of_owner_to_no_one_succeeds_and_does_nothing() {
     let owner = |uid: u32, gid: u32| [-1, 0, uid.into(), gid.into(), 0];
-    let programs = programs(&Network::None, false).unwrap();
+    let programs = programs(&Network::None, false, false).unwrap();
     let with = |arguments: &[c_long]| child(Some(&programs), (libc::SYS_fchownat, arguments));
     assert_eq!(with(&owner(UNCHANGED_OWNER, UNCHANGED_OWNER)), End::Exited(0));
     // Others reach the kernel, which finds no path there.
