@@ -93,6 +93,11 @@ impl VmDisk {
         Ok(VmDisk { name: device_name(number), file: file.into(), is_new: false, durable: true, read_only })
     }
 
+    /// Whether a snapshot has a disk for what is written.
+    pub fn is_there(snapshot: &Pinned) -> bool {
+        snapshot.beneath(Path::new(NAME)).is_ok()
+    }
+
     /// Opens the disk for what is written, in the directory `snapshot`, which is made with `size` MiB unless it is there. It blocks.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     files::{
         disk::{VmDisk, is_guests, mark},
-        mount::{Mounted, ReadOnly, files_of, lower_of},
+        mount::{Mounted, Overlay, ReadOnly, files_of},
         pin::{self, Pinned},
         share::SharedRoot,
     },
@@ -27,8 +27,22 @@ const IMAGES: [&str; 3] = ["ext4", "xfs", "btrfs"];
 /// # Errors
 /// What could not be mounted or made; `INVALID_ARGUMENT` for what cannot be as it is wanted.
 pub fn make(mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snapshot<Vec<Mounted>>> {
+    let overlay = Overlay::of(mounts);
+    let snapshot = match &overlay {
+        Ok(overlay) => Some(open(overlay.snapshot)?),
+        Err(_) => None,
+    };
+    // What a lone container wrote in an earlier VM must be found again.
+    let old_disk =
+        snapshot.as_ref().filter(|snapshot| wanted.role == Role::Lone && VmDisk::is_there(snapshot));
     if wanted.roots == Roots::Virtiofs && wanted.has_upper != Some(true) {
-        return shared(mounts, root);
+        return match old_disk {
+            Some(snapshot) => Err(Error::invalid(format!(
+                "rootfs = virtiofs: with rootfs = block the container has written to a disk in {}: use rootfs = block, or remove the disk",
+                snapshot.path().display()
+            ))),
+            None => shared(mounts, root),
+        };
     }
     if let Some(snapshot) = image_of(mounts, wanted)? {
         return image(&mounts[0], snapshot, root, wanted);
@@ -36,21 +50,24 @@ pub fn make(mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snaps
     if wanted.has_upper == Some(false) {
         return shared(mounts, root);
     }
-    let must_be = wanted.roots == Roots::Block || wanted.has_upper == Some(true);
-    let (image, directory) = match lower_of(mounts) {
-        Ok(lower) => lower,
-        Err(error) if must_be => return Err(error),
-        Err(_) => return shared(mounts, root),
+    let must_be = wanted.roots == Roots::Block || wanted.has_upper == Some(true) || old_disk.is_some();
+    let (overlay, snapshot) = match (overlay, snapshot) {
+        (Ok(overlay), Some(snapshot)) => (overlay, snapshot),
+        (Err(error), _) if must_be => return Err(error),
+        _ => return shared(mounts, root),
     };
-    let layers =
-        files_of(&image).map_err(|e| Error::internal("look at the layers of the rootfs").because(e))?;
+    let failed = |e| Error::internal("look at the layers of the rootfs").because(e);
+    // By virtiofs, which the container had before: it is below what is written from now on.
+    let written = pin::has_entries(&open(overlay.upper)?).map_err(failed)?;
+    let image = overlay.read_only(written);
+    let layers = files_of(&image).map_err(failed)?;
     if layers.is_none() && !must_be {
         return shared(mounts, root);
     }
     let (mounts, seen) = Mounted::rootfs(&image, &root.bundle, &root.path)?;
     let disk = match wanted.has_upper {
         Some(_) => None,
-        None => Some(upper(&directory, wanted)?),
+        None => Some(VmDisk::upper(&snapshot, wanted.size_mib, wanted.role == Role::Lone)?),
     };
     let guest = GuestRoot {
         shared: match layers {
@@ -85,11 +102,10 @@ fn shared(mounts: &[Mount], root: &Root) -> Result<Snapshot<Vec<Mounted>>> {
     Ok(Snapshot { mounts, guest: GuestRoot::shared(root.clone()), root, disk: None })
 }
 
-/// The disk for what a sandbox's containers write, in the directory of its snapshot.
-fn upper(directory: &Path, wanted: &RootRequest) -> Result<VmDisk> {
-    let snapshot = Pinned::open_directory(directory)
-        .map_err(|e| Error::internal(format!("open the snapshot {}", directory.display())).because(e))?;
-    VmDisk::upper(&snapshot, wanted.size_mib, wanted.role == Role::Lone)
+/// Opens a directory of a snapshot.
+fn open(path: &Path) -> Result<Pinned> {
+    Pinned::open_directory(path)
+        .map_err(|e| Error::internal(format!("open the snapshot {}", path.display())).because(e))
 }
 
 /// The snapshot, when it is a file system in a file or on a device, which this container may write to.

@@ -7,6 +7,9 @@ use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
+/// Does something to a disk's file.
+type Spoil<'a> = &'a dyn Fn() -> Result<()>;
+
 /// What a guest may have done to its own disk, or somebody to the file: each is an error that says so, when the container is started
 /// again, and the host never looks into it.
 pub fn faults(ctx: &Ctx) -> Result<Outcome> {
@@ -19,7 +22,7 @@ pub fn faults(ctx: &Ctx) -> Result<Outcome> {
     let disk = snapshot(ctx, &id)?.join(DISK);
     let good = fs::metadata(&disk).context("the disk")?.len();
     let open = || File::options().write(true).open(&disk).context("open the disk");
-    let spoils: [(&str, &dyn Fn() -> Result<()>, &str); 5] = [
+    let spoils: [(&str, Spoil, &str); 5] = [
         ("garbage", &|| Ok(open()?.write_all_at(&[0xa5; 1 << 20], 0)?), "no ext4"),
         ("another file system", &|| Ok(open()?.write_all_at(b"XFSB", 0)?), "no ext4"),
         ("an encrypted one", &|| Ok(open()?.write_all_at(b"LUKS\xba\xbe", 0)?), "no ext4"),

@@ -60,3 +60,31 @@ pub fn kept(ctx: &Ctx) -> Result<Outcome> {
     gone(&disk)?;
     Ok(Outcome::Passed)
 }
+
+/// A container that was run with one kind of root, and then with the other: what it wrote by virtiofs it finds on the disk, as if it had
+/// written it there. The other way round is refused, as virtiofs does not show the disk.
+pub fn changed(ctx: &Ctx) -> Result<Outcome> {
+    let (id, config) = (ctx.id(""), ctx.work("root.toml"));
+    let configure = |rootfs: &str| std::fs::write(&config, format!("rootfs = {rootfs:?}\n"));
+    configure("virtiofs")?;
+    let path = config.display().to_string();
+    let flags =
+        ["container", "create", "--runtime", ctx.runtime.containerd_name(), "--runtime-config-path", &path];
+    let script = "cat /etc/new /x 2>/dev/null; [ -e /bin/ls ] || echo gone; echo more >>/x; rm -f /bin/ls; echo new >/etc/new";
+    ctx.ctr(&[&flags[..], &[BUSYBOX, &id, "sh", "-c", script]].concat()).run()?.ok()?;
+    let run = || -> Result<crate::command::Output> {
+        let output = ctx.ctr(&["task", "start", &id]).run()?;
+        ctx.ctr(&["task", "rm", "--force", &id]).run()?;
+        Ok(output)
+    };
+    run()?.ok()?.printed("")?;
+    configure("block")?;
+    run()?.ok()?.printed("new\nmore\ngone\n")?;
+    run()?.ok()?.printed("new\nmore\nmore\ngone\n")?;
+    configure("virtiofs")?;
+    run()?.refused(&["rootfs = virtiofs", "rootfs = block", "has written to a disk"])?;
+    configure("auto")?;
+    run()?.ok()?.printed("new\nmore\nmore\nmore\ngone\n")?;
+    ctx.ctr(&["container", "rm", &id]).run()?.ok()?;
+    Ok(Outcome::Passed)
+}

@@ -17,7 +17,7 @@ const SNAPSHOTS: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.overla
 /// MiB that a file takes on the disk.
 fn taken(file: &Path) -> Result<u64> {
     let metadata = fs::metadata(file).with_context(|| format!("look at {}", file.display()))?;
-    Ok(metadata.blocks() * 512 >> 20)
+    Ok((metadata.blocks() * 512) >> 20)
 }
 
 /// A full root is the container's own, its size is what `df` says, and what it removes is the host's again. Its files have what

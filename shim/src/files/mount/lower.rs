@@ -1,46 +1,71 @@
 //! What of a snapshot is the image's, for a container that writes elsewhere.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use containerd_shim_protos::types::mount::Mount;
 
 use crate::error::{Error, Result};
 
-/// The mounts that show the image alone, and the directory of the container's snapshot, which containerd makes and removes with it.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` that says what the mounts are, when they are not an overlay with an upper layer.
-pub fn lower_of(mounts: &[Mount]) -> Result<(Vec<Mount>, PathBuf)> {
-    let Some((overlay, below)) = mounts.split_last().filter(|(last, _)| last.type_ == "overlay") else {
-        return Err(refusal(mounts, "no overlay is the uppermost"));
-    };
-    let value = |name: &str| overlay.options.iter().find_map(|option| option.strip_prefix(name));
-    let (Some(upper), Some(work), Some(lower)) = (value("upperdir="), value("workdir="), value("lowerdir="))
-    else {
-        return Err(refusal(mounts, "the overlay has not all of upperdir=, workdir= and lowerdir="));
-    };
-    let snapshot = match (Path::new(upper).parent(), Path::new(work).parent()) {
-        (Some(upper), Some(work)) if upper == work && upper.is_absolute() && upper.parent().is_some() => {
-            upper
-        }
-        _ => return Err(refusal(mounts, "upperdir= and workdir= are not in one directory")),
-    };
-    let mut image = overlay.clone();
-    if lower.contains(':') {
-        let writes = |option: &String| {
-            ["upperdir=", "workdir="].iter().any(|name| option.starts_with(name)) || option == "volatile"
+/// A snapshot that is an overlay with an upper layer.
+#[derive(Debug)]
+pub struct Overlay<'a> {
+    mounts: &'a [Mount],
+    /// The directory of the snapshot, which containerd makes and removes with it.
+    pub snapshot: &'a Path,
+    /// The upper layer, in that directory.
+    pub upper: &'a Path,
+    /// The image's layers, the uppermost first, with colons between them.
+    lower: &'a str,
+}
+
+impl<'a> Overlay<'a> {
+    /// Takes a snapshot's mounts apart.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` that says what the mounts are, when they are something else.
+    pub fn of(mounts: &'a [Mount]) -> Result<Overlay<'a>> {
+        let Some(overlay) = mounts.last().filter(|last| last.type_ == "overlay") else {
+            return Err(refusal(mounts, "no overlay is the uppermost"));
         };
-        image.options.retain(|option| !writes(option) && option != "rw");
-        image.options.push("ro".to_owned());
-    } else {
-        // An overlay of one layer alone is refused by Linux.
-        let maps = |option: &&String| option.starts_with("uidmap=") || option.starts_with("gidmap=");
-        image.options = overlay.options.iter().filter(maps).cloned().collect();
-        image.options.extend(["bind", "ro"].map(str::to_owned));
-        image.source = lower.to_owned();
-        image.type_ = "bind".to_owned();
+        let value = |name: &str| overlay.options.iter().find_map(|option| option.strip_prefix(name));
+        let (Some(upper), Some(work), Some(lower)) =
+            (value("upperdir="), value("workdir="), value("lowerdir="))
+        else {
+            return Err(refusal(mounts, "the overlay has not all of upperdir=, workdir= and lowerdir="));
+        };
+        let upper = Path::new(upper);
+        match (upper.parent(), Path::new(work).parent()) {
+            (Some(snapshot), Some(work))
+                if snapshot == work && snapshot.is_absolute() && snapshot.parent().is_some() =>
+            {
+                Ok(Overlay { mounts, snapshot, upper, lower })
+            }
+            _ => Err(refusal(mounts, "upperdir= and workdir= are not in one directory")),
+        }
     }
-    Ok(([below, &[image]].concat(), snapshot.to_owned()))
+
+    /// The mounts that show what is in it, and that nobody can write to: the image, and what was `written` to the upper layer.
+    pub fn read_only(&self, written: bool) -> Vec<Mount> {
+        let mut mounts = self.mounts.to_vec();
+        let Some(image) = mounts.last_mut() else { return mounts };
+        let lower =
+            if written { format!("{}:{}", self.upper.display(), self.lower) } else { self.lower.to_owned() };
+        let replaced = ["upperdir=", "workdir=", "lowerdir="];
+        let stays = |option: &String| {
+            !replaced.iter().any(|name| option.starts_with(name)) && option != "volatile" && option != "rw"
+        };
+        image.options.retain(stays);
+        if lower.contains(':') {
+            image.options.extend([format!("lowerdir={lower}"), "ro".to_owned()]);
+        } else {
+            // An overlay of one layer alone is refused by Linux.
+            image.options.retain(|option| option.starts_with("uidmap=") || option.starts_with("gidmap="));
+            image.options.extend(["bind", "ro"].map(str::to_owned));
+            image.source = lower;
+            image.type_ = "bind".to_owned();
+        }
+        mounts
+    }
 }
 
 fn refusal(mounts: &[Mount], why: &str) -> Error {
@@ -67,24 +92,27 @@ mod tests {
     #[test]
     fn an_overlay_without_its_upper_layer_is_the_image() {
         let given =
-            overlay(&["index=off", "workdir=/s/3/work", "upperdir=/s/3/fs", "lowerdir=/s/2/fs:/s/1/fs"]);
-        let (mounts, snapshot) = lower_of(&[given]).unwrap();
-        assert_eq!(mounts[0].options, ["index=off", "lowerdir=/s/2/fs:/s/1/fs", "ro"]);
-        assert_eq!((mounts[0].type_.as_str(), snapshot), ("overlay", "/s/3".into()));
+            [overlay(&["index=off", "workdir=/s/3/work", "upperdir=/s/3/fs", "lowerdir=/s/2/fs:/s/1/fs"])];
+        let overlay = Overlay::of(&given).unwrap();
+        assert_eq!((overlay.snapshot, overlay.upper), (Path::new("/s/3"), Path::new("/s/3/fs")));
+        let [image] = &overlay.read_only(false)[..] else { panic!("one mount") };
+        assert_eq!(image.options, ["index=off", "lowerdir=/s/2/fs:/s/1/fs", "ro"]);
+        assert_eq!(image.type_, "overlay");
+        let [all] = &overlay.read_only(true)[..] else { panic!("one mount") };
+        assert_eq!(all.options, ["index=off", "lowerdir=/s/3/fs:/s/2/fs:/s/1/fs", "ro"]);
     }
 
     #[test]
     fn a_single_layer_is_bound() {
-        let given = overlay(&[
-            "uidmap=0:1:1",
-            "gidmap=0:1:1",
-            "workdir=/s/3/work",
-            "upperdir=/s/3/fs",
-            "lowerdir=/s/1/fs",
-        ]);
-        let (mounts, _) = lower_of(&[given]).unwrap();
-        assert_eq!((mounts[0].type_.as_str(), mounts[0].source.as_str()), ("bind", "/s/1/fs"));
-        assert_eq!(mounts[0].options, ["uidmap=0:1:1", "gidmap=0:1:1", "bind", "ro"]);
+        let maps = ["uidmap=0:1:1", "gidmap=0:1:1"];
+        let given =
+            [overlay(&[maps[0], maps[1], "workdir=/s/3/work", "upperdir=/s/3/fs", "lowerdir=/s/1/fs"])];
+        let overlay = Overlay::of(&given).unwrap();
+        let [image] = &overlay.read_only(false)[..] else { panic!("one mount") };
+        assert_eq!((image.type_.as_str(), image.source.as_str()), ("bind", "/s/1/fs"));
+        assert_eq!(image.options, [maps[0], maps[1], "bind", "ro"]);
+        let [all] = &overlay.read_only(true)[..] else { panic!("one mount") };
+        assert_eq!(all.options, [maps[0], maps[1], "lowerdir=/s/3/fs:/s/1/fs", "ro"]);
     }
 
     #[test]
@@ -98,7 +126,7 @@ mod tests {
             vec![overlay(&["workdir=/work", "upperdir=/fs", "lowerdir=/c"])],
             vec![overlay(&["workdir=s/work", "upperdir=s/fs", "lowerdir=/c"])],
         ] {
-            let error = lower_of(&mounts).unwrap_err().to_string();
+            let error = Overlay::of(&mounts).unwrap_err().to_string();
             assert!(error.starts_with("rootfs = block: the snapshotter's mounts are ["), "{error}");
         }
     }

@@ -24,7 +24,7 @@ use super::pin;
 pub use erofs::files_of;
 pub use held::{Held, Place};
 pub use linux::mountinfo::MountId;
-pub use lower::lower_of;
+pub use lower::Overlay;
 pub use model::Model;
 pub use namespace::Namespace;
 pub use remapped::LAYERS;

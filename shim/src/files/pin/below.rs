@@ -80,6 +80,14 @@ pub fn rename(top: impl AsFd, from: &str, to: &str) -> io::Result<()> {
     Ok(renameat2(&top, from, &top, to, RenameFlags::RENAME_NOREPLACE)?)
 }
 
+/// Whether a directory has anything in it.
+///
+/// # Errors
+/// The file system's.
+pub fn has_entries(directory: &impl AsFd) -> io::Result<bool> {
+    Ok(fs::read_dir(path_of(directory))?.next().transpose()?.is_some())
+}
+
 /// Removes `path` below `top` with all that is below it, but nothing that is mounted there, which may be somebody's data: it
 /// stays then with the directories on its way.
 ///

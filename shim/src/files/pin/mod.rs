@@ -38,7 +38,8 @@ use super::mount;
 use crate::error::{Error, Result};
 
 pub use below::{
-    directory_for, make_directory, make_file, open_regular, open_regular_to_write, remove, rename,
+    directory_for, has_entries, make_directory, make_file, open_regular, open_regular_to_write, remove,
+    rename,
 };
 pub use inside::{Found, Inside, Mounted};
 pub use named::{block_device, fifo, log_file, namespace};
