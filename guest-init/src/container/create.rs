@@ -46,12 +46,13 @@ pub async fn create(
     namespaces::join(&mut spec, pid_of)?;
     let sysctls = sysctl::take_shared(&mut spec)?;
     check_rootfs(&spec)?;
-    let own_root = OwnRoot::of(&request).context("prepare the rootfs")?;
     sysctl::apply(&sysctls)?;
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::new(path.unwrap_or(Path::new("")));
     let owner = users::outside(&spec, spec.process().as_ref().map_or(0, |process| process.user().uid()))?;
     let wiring = Wiring::open(&supervisor.mux, &request.stdio, owner)?;
+    // Nothing after it but what undoes it may fail.
+    let own_root = OwnRoot::of(&request).context("prepare the rootfs")?;
     let watched = volumes::places(&spec, &id, &request.watched);
     let volumes = Volumes::default();
     let made = async {

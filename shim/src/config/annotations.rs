@@ -86,7 +86,8 @@ const ANNOTATIONS: [Annotation; 9] = [
         },
     },
     Annotation { name: "network", in_pods: InPods::ByDefault, set: Config::set_network },
-    Annotation { name: "rootfs", in_pods: InPods::ByDefault, set: Config::set_rootfs },
+    // What is written to a disk is not what the kubelet counts, and what is not has no size.
+    Annotation { name: "rootfs", in_pods: InPods::Listed, set: Config::set_rootfs },
     // It is room on the host's disk: a pod may ask for less than the administrator's files give, and not for more.
     Annotation {
         name: "rootfs_size_mib",
@@ -296,12 +297,23 @@ mod tests {
             ("io.containerd.krun.cpus", "2"),
             ("krun.ram_mib", "1024"),
             ("io.containerd.krun.network", "none"),
+            ("io.containerd.krun.rootfs_size_mib", "64"),
         ] {
             assert_eq!(by(POD, Config::default(), key, value).unwrap(), one(key, value).unwrap());
         }
         for (key, value, expected) in [
             ("krun.cpus", "3", "a VM of 3 cpus in a pod: at most 2, "),
             ("io.containerd.krun.memory_mib", "1025", "a VM of 1025 MiB in a pod: at most 1024, "),
+            (
+                "io.containerd.krun.rootfs_size_mib",
+                "10241",
+                "rootfs_size_mib = 10241 in a pod: at most 10240, ",
+            ),
+            (
+                "io.containerd.krun.rootfs",
+                "virtiofs",
+                "\"virtiofs\" in a pod: not allowed by enable_annotations; ",
+            ),
         ] {
             let error = by(POD, Config::default(), key, value).unwrap_err().to_string();
             assert!(error.starts_with(&format!("annotation {key}: {expected}")), "{error}");
@@ -315,7 +327,7 @@ mod tests {
         for (name, fits, too_much) in [("max_cpus", "2", "3"), ("max_memory_mib", "896", "897")] {
             let key = format!("{PREFIX}{name}");
             let error = by(POD, Config::default(), &key, fits).unwrap_err().to_string();
-            assert!(error.contains("pods may set: cpus, memory_mib, network"), "{error}");
+            assert!(error.contains("pods may set: cpus, memory_mib, network, rootfs_size_mib"), "{error}");
             assert!(by(POD, listed.clone(), &key, fits).is_ok());
             let error = by(POD, listed.clone(), &key, too_much).unwrap_err().to_string();
             assert!(error.contains("a VM of") && error.contains("at most"), "{error}");

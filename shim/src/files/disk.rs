@@ -12,9 +12,8 @@ use std::{
 };
 
 use guest_protocol::boot::{ROOT_DISK, UPPER_DISK};
-use log::info;
-use nix::fcntl::OFlag;
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use nix::{errno::Errno, fcntl::OFlag};
+use rustix::fs::{FileType, FlockOperation, XattrFlags, fgetxattr, flock, fsetxattr, fstat};
 
 use super::pin::{self, Pinned};
 use crate::{
@@ -70,32 +69,40 @@ impl VmDisk {
     /// A snapshot that is a file, or a device, with a container's rootfs.
     ///
     /// # Errors
-    /// The failing step's, naming the path.
-    pub fn of_snapshot(snapshot: &Pinned, durable: bool) -> Result<VmDisk> {
-        let file = pin::reopen(snapshot, OFlag::O_RDWR).map_err(|e| {
-            Error::internal(format!("open the snapshot {}", snapshot.path().display())).because(e)
+    /// The failing step's, naming the path; when another VM has it, or the host has mounted it.
+    pub fn of_snapshot(snapshot: &Pinned) -> Result<VmDisk> {
+        let file = claim(snapshot, OFlag::O_RDWR).and_then(|file| mark(&file).map(|()| file));
+        let file = file.map_err(|e| {
+            Error::internal(format!("use the snapshot {} as a disk", snapshot.path().display())).because(e)
         })?;
-        mark(&file);
-        Ok(VmDisk { name: ROOT_DISK.to_owned(), file: file.into(), is_new: false, durable, read_only: false })
+        Ok(VmDisk { name: ROOT_DISK.to_owned(), file, is_new: false, durable: true, read_only: false })
     }
 
     /// The block device with these numbers on the host, with the name of a container's device `number`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` that names it, when there is none.
+    /// `INVALID_ARGUMENT` that names it, when there is none, or it is to be written to and is mounted or another VM's.
     pub fn device(number: usize, device: &HostDisk) -> Result<VmDisk> {
         let HostDisk { major, minor, read_only } = *device;
-        let opened = pin::block_device(major as u64, minor as u64)
-            .and_then(|found| pin::reopen(found, if read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR }));
+        let access = if read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR };
+        let opened = pin::block_device(major as u64, minor as u64).and_then(|found| claim(&found, access));
         let file = opened.map_err(|e| {
             Error::invalid(format!("linux.devices: the block device {major}:{minor}")).because(e)
         })?;
-        Ok(VmDisk { name: device_name(number), file: file.into(), is_new: false, durable: true, read_only })
+        Ok(VmDisk { name: device_name(number), file, is_new: false, durable: true, read_only })
     }
 
     /// Whether a snapshot has a disk for what is written.
-    pub fn is_there(snapshot: &Pinned) -> bool {
-        snapshot.beneath(Path::new(NAME)).is_ok()
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn is_there(snapshot: &Pinned) -> io::Result<bool> {
+        match snapshot.beneath(Path::new(NAME)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // What else is there is told when it is opened.
+            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => Ok(true),
+            found => found.map(|_| true),
+        }
     }
 
     /// Opens the disk for what is written, in the directory `snapshot`, which is made with `size` MiB unless it is there. It blocks.
@@ -115,7 +122,10 @@ impl VmDisk {
             read_only: false,
         };
         match pin::open_regular_to_write(snapshot, Path::new(NAME)) {
-            Ok(file) => return Ok(disk(file, false)),
+            Ok(file) => {
+                lock(&file).map_err(|e| failed("use", e))?;
+                return Ok(disk(file, false));
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("open", error)),
             Err(_) => {}
         }
@@ -135,18 +145,57 @@ pub fn device_name(number: usize) -> String {
 /// The attribute of a snapshot whose file system a guest's kernel has had: the host's must not mount it.
 const GUESTS: &str = "trusted.krun.guest";
 
-/// Remembers that a guest's kernel has had a snapshot, where its file system can: devices cannot.
-pub fn mark(snapshot: impl AsFd) {
-    if let Err(error) = fsetxattr(snapshot, GUESTS, b"1", XattrFlags::empty()) {
-        info!("a snapshot cannot be marked as a guest's: {error}");
+/// Remembers that a guest's kernel has had a snapshot. Devices have no place for that.
+///
+/// # Errors
+/// The file system's.
+pub fn mark(snapshot: impl AsFd) -> io::Result<()> {
+    match fsetxattr(&snapshot, GUESTS, b"1", XattrFlags::empty()) {
+        Err(_) if is_device(&snapshot)? => Ok(()),
+        marked => Ok(marked?),
     }
 }
 
-/// Whether a guest's kernel has had a snapshot.
+/// Whether a guest's kernel may have had a snapshot: one that cannot be asked counts as one that has.
 pub fn is_guests(snapshot: &Pinned) -> bool {
-    let marked =
-        pin::reopen(snapshot, OFlag::O_RDONLY).map(|file| fgetxattr(file, GUESTS, &mut [0u8; 1][..]));
-    matches!(marked, Ok(Ok(_)))
+    let asked = pin::reopen(snapshot, OFlag::O_RDONLY).map(|file| fgetxattr(file, GUESTS, &mut [0u8; 1][..]));
+    !matches!(asked, Ok(Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP)))
+}
+
+/// Opens a file or a device for one VM alone. A device that is mounted, or is another's, is refused, and the host mounts none that a
+/// VM has; a file is locked, for as long as a process has it open.
+///
+/// # Errors
+/// When it is another's; and the kernel's.
+pub fn claim(named: &Pinned, access: OFlag) -> io::Result<OwnedFd> {
+    if named.is_device()? {
+        // Who only reads shares it with others who do.
+        let claim = if access == OFlag::O_RDWR { OFlag::O_EXCL } else { OFlag::empty() };
+        let opened = pin::reopen(named, access | claim);
+        return opened.map(OwnedFd::from).map_err(|error| match error.raw_os_error() {
+            Some(code) if code == Errno::EBUSY as i32 => {
+                io::Error::new(error.kind(), "it is mounted on the host, or another VM has it")
+            }
+            _ => error,
+        });
+    }
+    let file = pin::reopen(named, access)?;
+    lock(&file)?;
+    Ok(file.into())
+}
+
+/// The vmm inherits the open file, and with it the lock.
+fn lock(file: &File) -> io::Result<()> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, "another VM has it"))
+        }
+        locked => Ok(locked?),
+    }
+}
+
+fn is_device(file: impl AsFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::BlockDevice)
 }
 
 fn make(snapshot: &Pinned, size: u32) -> io::Result<File> {
@@ -154,6 +203,7 @@ fn make(snapshot: &Pinned, size: u32) -> io::Result<File> {
     pin::remove(snapshot, Path::new(UNFINISHED))?;
     pin::make_file(snapshot, Path::new(UNFINISHED), 0o600)?;
     let file = pin::open_regular_to_write(snapshot, Path::new(UNFINISHED))?;
+    lock(&file)?;
     file.set_len(u64::from(size) << 20)?;
     format(&file)?;
     failpoint!(blocking "create.upper");
@@ -220,6 +270,9 @@ mod tests {
         assert_eq!(u16::from_le_bytes(magic), 0xef53);
         file.write_all_at(b"guest's", 0).unwrap();
 
+        let error = VmDisk::upper(&snapshot, 64, true).unwrap_err().to_string();
+        assert!(error.contains("another VM has it"), "{error}");
+        drop(file);
         let again = VmDisk::upper(&snapshot, 64, true).unwrap();
         let mut first = [0; 7];
         File::from(again.file).read_exact_at(&mut first, 0).unwrap();

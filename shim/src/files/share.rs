@@ -45,8 +45,8 @@ pub enum SharedRoot {
     Rootfs(Pinned, ReadOnly),
     /// Files with a layer of the image each, the uppermost first.
     Layers(Vec<Pinned>),
-    /// A file with the whole of it, which the guest writes to.
-    Image(Pinned),
+    /// A file with the whole of it, which the guest writes to, and the same file locked for this VM.
+    Image(Pinned, OwnedFd),
     /// Nothing that is shared.
     Disk,
 }
@@ -80,6 +80,8 @@ pub struct ContainerShare {
     namespace: Arc<Namespace>,
     /// Undone before the directories are removed, last mounted first.
     mounts: Vec<Held>,
+    /// A file that no other VM may have meanwhile.
+    locked: Option<OwnedFd>,
     follower: Follower,
 }
 
@@ -120,6 +122,7 @@ impl Share {
             share: self.mount.place(),
             namespace: self.namespace.clone(),
             mounts: Vec::new(),
+            locked: None,
             follower: Follower::default(),
         };
         let mut followed = Vec::new();
@@ -140,7 +143,10 @@ impl Share {
                     )?);
                 }
             }
-            SharedRoot::Image(image) => {
+            SharedRoot::Image(image, locked) => {
+                let locked =
+                    locked.try_clone().map_err(|e| Error::internal("copy a descriptor").because(e))?;
+                share.locked = Some(locked);
                 share.mounts.push(self.bind_file(image, &image_path(container), ReadOnly::Nothing)?);
             }
             SharedRoot::Disk => {}

@@ -11,7 +11,7 @@ use crate::{
     config::Roots,
     error::{Error, Result},
     files::{
-        disk::{VmDisk, is_guests, mark},
+        disk::{VmDisk, claim, is_guests, mark},
         mount::{Mounted, Overlay, ReadOnly, files_of},
         pin::{self, Pinned},
         share::SharedRoot,
@@ -33,12 +33,14 @@ pub fn make(mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snaps
         Err(_) => None,
     };
     // What a lone container wrote in an earlier VM must be found again.
-    let old_disk =
-        snapshot.as_ref().filter(|snapshot| wanted.role == Role::Lone && VmDisk::is_there(snapshot));
+    let old_disk = match &snapshot {
+        Some(snapshot) if wanted.role == Role::Lone && has_disk(snapshot)? => Some(snapshot),
+        _ => None,
+    };
     if wanted.roots == Roots::Virtiofs && wanted.has_upper != Some(true) {
         return match old_disk {
             Some(snapshot) => Err(Error::invalid(format!(
-                "rootfs = virtiofs: with rootfs = block the container has written to a disk in {}: use rootfs = block, or remove the disk",
+                "rootfs = virtiofs: the container has a disk in {}, of a start with rootfs = block: use rootfs = block, or remove the disk with what is on it",
                 snapshot.path().display()
             ))),
             None => shared(mounts, root),
@@ -60,6 +62,11 @@ pub fn make(mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snaps
     // By virtiofs, which the container had before: it is below what is written from now on.
     let written = pin::has_entries(&open(overlay.upper)?).map_err(failed)?;
     let image = overlay.read_only(written);
+    if written && image.iter().any(|mount| mount.options.iter().any(|option| option.starts_with("uidmap="))) {
+        return Err(Error::invalid(
+            "rootfs = block: the container has written by virtiofs, with other owners: use rootfs = virtiofs",
+        ));
+    }
     let layers = files_of(&image).map_err(failed)?;
     if layers.is_none() && !must_be {
         return shared(mounts, root);
@@ -100,6 +107,12 @@ fn shared(mounts: &[Mount], root: &Root) -> Result<Snapshot<Vec<Mounted>>> {
         mounts => Mounted::rootfs(mounts, &root.bundle, &root.path)?,
     };
     Ok(Snapshot { mounts, guest: GuestRoot::shared(root.clone()), root, disk: None })
+}
+
+/// Whether a snapshot has a disk of an earlier VM.
+fn has_disk(snapshot: &Pinned) -> Result<bool> {
+    VmDisk::is_there(snapshot)
+        .map_err(|e| Error::internal(format!("look for a disk in {}", snapshot.path().display())).because(e))
 }
 
 /// Opens a directory of a snapshot.
@@ -149,13 +162,12 @@ fn image(
         api::Image { type_: mount.type_.clone(), options: options.join(","), in_file, ..Default::default() };
     let (shared, disk) = match in_file {
         true => {
-            let file = pin::reopen(&snapshot, OFlag::O_RDWR);
-            mark(
-                file.map_err(|e| Error::internal(format!("open the snapshot {}", mount.source)).because(e))?,
-            );
-            (SharedRoot::Image(snapshot), None)
+            let locked = claim(&snapshot, OFlag::O_RDWR).and_then(|file| mark(&file).map(|()| file));
+            let locked = locked
+                .map_err(|e| Error::internal(format!("use the snapshot {}", mount.source)).because(e))?;
+            (SharedRoot::Image(snapshot, locked), None)
         }
-        false => (SharedRoot::Disk, Some(VmDisk::of_snapshot(&snapshot, true)?)),
+        false => (SharedRoot::Disk, Some(VmDisk::of_snapshot(&snapshot)?)),
     };
     let guest = GuestRoot { shared, upper: api::Upper::UPPER_SHARE, image: Some(image) };
     Ok(Snapshot { mounts, root: seen, disk, guest })

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use guest_protocol::api;
@@ -17,6 +18,9 @@ const DISK: &str = "/run/upper";
 /// The directory of a container that finds it again, and of the others.
 const KEPT: &str = "kept";
 const SCRATCH: &str = "scratch";
+
+/// The directory of what is being removed.
+const TRASH: &str = "trash";
 
 /// Freed blocks are the host's again; inode tables that are zero in a new file need no zeros written. Source:
 /// Documentation/admin-guide/ext4.rst.
@@ -48,8 +52,27 @@ impl Place {
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
             Err(err) => return Err(err).with_context(|| format!("make {DISK}")),
         }
-        fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
-        Ok(Some(Place { directory, is_kept }))
+        let place = Place { directory, is_kept };
+        if !is_kept && place.directory.try_exists()? {
+            // Of another container of that name, of which it could not be taken away.
+            place.throw_away().context("take away what another container wrote")?;
+        }
+        fs::create_dir_all(&place.directory)
+            .with_context(|| format!("make {}", place.directory.display()))?;
+        Ok(Some(place))
+    }
+
+    /// Moves what is there to a name that no container has, for removing it. Nobody finds it any more.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn throw_away(&self) -> io::Result<PathBuf> {
+        static THROWN: AtomicU64 = AtomicU64::new(0);
+        let trash = Path::new(DISK).join(TRASH);
+        fs::create_dir_all(&trash)?;
+        let name = trash.join(THROWN.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::rename(&self.directory, &name)?;
+        Ok(name)
     }
 }
 

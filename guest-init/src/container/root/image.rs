@@ -17,6 +17,7 @@ pub struct Image {
     source: PathBuf,
     in_file: bool,
     kind: String,
+    flags: MsFlags,
     options: String,
 }
 
@@ -30,8 +31,8 @@ impl Image {
             true => Path::new("/").join(image_path(id)),
             false => disk::device_of(ROOT_DISK)?,
         };
-        let (kind, options) = (image.type_.clone(), image.options.clone());
-        Ok(Image { source, in_file: image.in_file, kind, options })
+        let (flags, options) = parse(&image.options);
+        Ok(Image { source, in_file: image.in_file, kind: image.type_.clone(), flags, options })
     }
 
     /// In a fork: mounts it on `rootfs`.
@@ -40,8 +41,7 @@ impl Image {
     /// The kernel's.
     pub fn mount(&self, rootfs: &Path) -> io::Result<()> {
         let (kind, options) = (self.kind.as_str(), self.options.as_str());
-        let mount_from =
-            |source: &Path| mount(Some(source), rootfs, Some(kind), MsFlags::empty(), Some(options));
+        let mount_from = |source: &Path| mount(Some(source), rootfs, Some(kind), self.flags, Some(options));
         let mounted = match self.in_file {
             // It has its device until it is unmounted.
             true => mount_from(&loop_device::of(&self.source, false)?.path()),
@@ -49,9 +49,50 @@ impl Image {
         };
         mounted.map_err(|errno| match errno {
             Errno::EINVAL | Errno::EUCLEAN => {
-                io::Error::other(format!("the snapshot holds no {kind} that is whole ({errno})"))
+                let with = if options.is_empty() {
+                    String::new()
+                } else {
+                    format!(", or takes no option of {options:?}")
+                };
+                io::Error::other(format!("the snapshot holds no {kind} that is whole{with} ({errno})"))
             }
             _ => failed(&format!("mount the snapshot's {kind} from"), &self.source, errno),
         })
+    }
+}
+
+/// Options that are a mount's own, and the rest, which is the file system's. Source: mount(8).
+fn parse(options: &str) -> (MsFlags, String) {
+    let mut flags = MsFlags::empty();
+    let of_the_file_system = |option: &&str| {
+        let flag = match *option {
+            "noatime" => MsFlags::MS_NOATIME,
+            "nodiratime" => MsFlags::MS_NODIRATIME,
+            "relatime" => MsFlags::MS_RELATIME,
+            "strictatime" => MsFlags::MS_STRICTATIME,
+            "lazytime" => MsFlags::MS_LAZYTIME,
+            "nosuid" => MsFlags::MS_NOSUID,
+            "nodev" => MsFlags::MS_NODEV,
+            "noexec" => MsFlags::MS_NOEXEC,
+            "sync" => MsFlags::MS_SYNCHRONOUS,
+            "dirsync" => MsFlags::MS_DIRSYNC,
+            _ => return true,
+        };
+        flags |= flag;
+        false
+    };
+    let rest: Vec<_> = options.split(',').filter(of_the_file_system).collect();
+    (flags, rest.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_the_mount_are_flags() {
+        let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV;
+        assert_eq!(parse("noatime,discard,nodev,data=ordered"), (flags, "discard,data=ordered".to_owned()));
+        assert_eq!(parse(""), (MsFlags::empty(), String::new()));
     }
 }

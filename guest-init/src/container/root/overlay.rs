@@ -70,13 +70,21 @@ impl Overlay {
         Ok(move_mount(&mount, "", rustix::fs::CWD, rootfs, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
     }
 
-    /// Removes what was written, in a fork that nobody waits for.
+    /// Takes away what was written at once, and has it removed in a fork that nobody waits for.
     ///
     /// # Errors
-    /// When there is no fork.
+    /// When it is still there.
     pub fn forget(&self, reaper: &Reaper) -> io::Result<()> {
-        let remove = |_| fs::remove_dir_all(&self.place.directory).map_or_else(|err| errno(&err), |()| 0);
-        fork_quietly(reaper, &[], remove).map(drop)
+        let trash = self.place.throw_away()?;
+        let remove = |_| fs::remove_dir_all(&trash).map_or_else(|err| errno(&err), |()| 0);
+        let removing = fork_quietly(reaper, &[], remove)?;
+        tokio::spawn(async move {
+            let status = removing.end().await;
+            if status != 0 {
+                log::warn!("remove what a container wrote: {}", Errno::from_raw(status as i32));
+            }
+        });
+        Ok(())
     }
 }
 

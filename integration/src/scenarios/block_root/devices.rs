@@ -30,6 +30,18 @@ pub fn devices(ctx: &Ctx) -> Result<Outcome> {
     let seen = ctx.sh(&["--device", &device], &ctx.id("other"), other).run()?.stdout_text();
     ensure!(seen == "1\n2\n", "disks beside the one that it has: {seen}");
     if ctx.krun() {
+        // One that is mounted is not written to by two kernels.
+        let (target, image) = (ctx.work("mounted"), ctx.work("image").display().to_string());
+        fs::create_dir(&target).context("make a directory")?;
+        let target = target.display().to_string();
+        Cmd::new(&["mke2fs", "-q", "-t", "ext4", &image, "4M"]).run()?.ok()?;
+        let other =
+            Cmd::new(&["losetup", "-f", "--show", &image]).run()?.ok()?.stdout_text().trim().to_owned();
+        undo::remember(&["losetup", "-d", &other])?;
+        undo::remember(&["umount", &target])?;
+        Cmd::new(&["mount", &other, &target]).run()?.ok()?;
+        run(&other)?.refused(&["linux.devices", "it is mounted on the host"])?;
+
         let pod = [
             "--device",
             &device,

@@ -4,6 +4,7 @@ use super::{BLOCK, DISK, snapshot};
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::scenario::Outcome;
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
@@ -35,6 +36,14 @@ pub fn faults(ctx: &Ctx) -> Result<Outcome> {
         ensure!(!refused.stderr_text().contains("deadline"), "a disk that is {what}: {refused}");
         ctx.ctr(&["task", "rm", "--force", &id]).run()?;
     }
+    // Another process has it, as a VM that has not ended.
+    let lock = open()?;
+    lock.set_len(good)?;
+    let lock =
+        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context("lock the disk")?;
+    run()?.refused(&["another VM has it"])?;
+    ctx.ctr(&["task", "rm", "--force", &id]).run()?;
+    drop(lock);
     // Without it, the container begins anew.
     fs::remove_file(&disk).context("remove the disk")?;
     std::os::unix::fs::symlink("/etc/passwd", &disk).context("link it")?;
@@ -66,7 +75,8 @@ pub fn refused(ctx: &Ctx) -> Result<Outcome> {
         "--annotation=io.kubernetes.cri.container-type=sandbox",
         "--annotation=io.kubernetes.cri.sandbox-id=x",
     ];
-    run(&[&pod[..], &[BLOCK, "--annotation=io.containerd.krun.rootfs_size_mib=10241"]].concat())?
+    run(&[&pod[..], &[BLOCK]].concat())?.refused(&["\"block\" in a pod", "enable_annotations"])?;
+    run(&[&pod[..], &["--annotation=io.containerd.krun.rootfs_size_mib=10241"]].concat())?
         .refused(&["rootfs_size_mib = 10241 in a pod", "at most 10240"])?;
     run(&[BLOCK, "--snapshotter", "native"])?.refused(&["rootfs = block", "bind", "virtiofs"])?;
 

@@ -82,7 +82,7 @@ pub fn changed(ctx: &Ctx) -> Result<Outcome> {
     run()?.ok()?.printed("new\nmore\ngone\n")?;
     run()?.ok()?.printed("new\nmore\nmore\ngone\n")?;
     configure("virtiofs")?;
-    run()?.refused(&["rootfs = virtiofs", "rootfs = block", "has written to a disk"])?;
+    run()?.refused(&["rootfs = virtiofs", "rootfs = block", "has a disk in"])?;
     configure("auto")?;
     run()?.ok()?.printed("new\nmore\nmore\nmore\ngone\n")?;
     ctx.ctr(&["container", "rm", &id]).run()?.ok()?;

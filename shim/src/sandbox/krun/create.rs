@@ -211,6 +211,11 @@ impl<H: Host> KrunSandbox<H> {
             Some(vm) => {
                 network::check(&config.ports, vm.network())?;
                 vm.check_users(users.as_ref())?;
+                if !disks.is_empty() {
+                    return Err(Error::precondition(
+                        "the VM was made meanwhile, and gets no more disks: create the pod's containers after its sandbox",
+                    ));
+                }
                 vm.clone()
             }
             None => {
