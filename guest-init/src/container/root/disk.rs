@@ -70,9 +70,14 @@ impl Place {
         static THROWN: AtomicU64 = AtomicU64::new(0);
         let trash = Path::new(DISK).join(TRASH);
         fs::create_dir_all(&trash)?;
-        let name = trash.join(THROWN.fetch_add(1, Ordering::Relaxed).to_string());
-        fs::rename(&self.directory, &name)?;
-        Ok(name)
+        loop {
+            let name = trash.join(THROWN.fetch_add(1, Ordering::Relaxed).to_string());
+            match fs::rename(&self.directory, &name) {
+                // Of an earlier VM, which ended while it removed that.
+                Err(err) if err.kind() == ErrorKind::DirectoryNotEmpty => {}
+                renamed => return renamed.map(|()| name),
+            }
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("block-root-kept", kept::kept).krun_only(WHY),
     Scenario::new("block-root-pod", pod::pod).krun_only(WHY),
     Scenario::new("block-root-snapshotters", snapshotters::snapshotters).timeout(400),
+    Scenario::new("block-root-layers", snapshotters::many_layers).long().timeout(600),
     Scenario::new("block-root-changed", kept::changed).long().krun_only(WHY),
     Scenario::new("block-devices", devices::devices).long(),
     Scenario::new("block-root-faults", faults::faults).long().krun_only(WHY).timeout(400),

@@ -91,6 +91,43 @@ fn has_own_root(ctx: &Ctx, containerd: &Containerd, id: &str, expected: &str) ->
     }
 }
 
+/// An image with many layers, some of which take away what those below have, with erofs and, by virtiofs and a disk, with overlayfs.
+pub fn many_layers(ctx: &Ctx) -> Result<Outcome> {
+    if containerd_version()? < (2, 1) {
+        return Ok(Outcome::Skipped("containerd has no erofs snapshotter before 2.1".to_owned()));
+    }
+    let containerd = set_up(ctx)?;
+    let (layout, archive) = (ctx.work("layout"), ctx.work("many.tar").display().to_string());
+    fs::create_dir(&layout).context("make a directory")?;
+    let layout = layout.display().to_string();
+    let exported = ctx.work("busybox.tar").display().to_string();
+    Cmd::new(&["tar", "-x", "-f", &exported, "-C", &layout]).run()?.ok()?;
+    Cmd::new(&["python3", "-c", include_str!("layers.py"), &layout, MANY, &LAYERS.to_string()])
+        .run()?
+        .ok()?;
+    Cmd::new(&["tar", "-c", "-f", &archive, "-C", &layout, "."]).run()?.ok()?;
+    containerd.ctr(&["images", "import", "--no-unpack", &archive]).run()?.ok()?;
+    // Each tenth but the first takes one away.
+    let there = LAYERS - (LAYERS - 1) / 10;
+    for snapshotter in ["erofs", "overlayfs"] {
+        let id = &ctx.id(snapshotter);
+        let block = "--annotation=io.containerd.krun.rootfs=block";
+        containerd.run(ctx, &["--snapshotter", snapshotter, block], &[MANY, id, "sleep", "1000"])?;
+        let said = containerd.says(id, "ls /layers | wc -l; ls -d /layers/5 /layers/15 2>/dev/null; rm /layers/7; echo x >/layers/new; ls /layers | wc -l")?;
+        ensure!(said == format!("{there}\n{there}"), "{id} says {said}");
+        containerd.remove(id)?;
+    }
+    for image in [MANY, BUSYBOX] {
+        containerd.ctr(&["images", "rm", "--sync", image]).run()?.ok()?;
+    }
+    containerd.stop()?;
+    Ok(Outcome::Passed)
+}
+
+/// The image with many layers, and how many it has beside busybox's own.
+const MANY: &str = "localhost/many:1";
+const LAYERS: usize = 99;
+
 /// A containerd that has them, and an image.
 fn set_up(ctx: &Ctx) -> Result<Containerd> {
     let scratch = format!("{ROOT}/scratch");
