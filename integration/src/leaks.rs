@@ -61,8 +61,15 @@ fn cheap() -> Result<BTreeMap<&'static str, BTreeSet<String>>> {
             "bundle",
             BUNDLES.iter().flat_map(|t| tree(Path::new(t), 2, &|p| depth_below(p, BUNDLES) == 2)).collect(),
         ),
-        ("device", tree(Path::new("/dev"), 1, &|_| true)),
+        ("device", tree(Path::new("/dev"), 1, &|path| !is_spare(path))),
     ]))
+}
+
+/// What the modules of loop and mapped devices have in /dev without any: nodes stay once they are made.
+fn is_spare(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_bound = || Path::new("/sys/block").join(&*name).join("loop").exists();
+    name == "mapper" || name == "loop-control" || name.starts_with("loop") && !is_bound()
 }
 
 /// The parent of all cgroups of a containerd namespace, which belongs to no container and which runc leaves too.

@@ -62,8 +62,8 @@ fn bad_process_or_root(ctx: &Ctx) -> Result<Outcome> {
     fs::write(&file, "I am a file").context("write the file")?;
     let path = file.display().to_string();
     if ctx.krun() {
-        let disk = ["--rm", "--device", "/dev/vda"];
-        ctx.run(&disk, BUSYBOX, &ctx.id("device"), &["true"]).run()?.refused(&["/dev/vda", "/dev/null"])?;
+        let port = ["--rm", "--device", "/dev/ttyS0"];
+        ctx.run(&port, BUSYBOX, &ctx.id("device"), &["true"]).run()?.refused(&["/dev/ttyS0", "/dev/null"])?;
     }
     ctx.run(&["--rm", "--rootfs"], &path, &ctx.id("root"), &["true"]).run()?.refused(&["not a directory"])?;
     Ok(Outcome::Passed)

@@ -66,7 +66,8 @@ fn disk(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> Option<HostDisk> {
     allowing.peek()?;
     let writes =
         |rule: &LinuxDeviceCgroup| rule.access().as_deref().is_none_or(|access| access.contains('w'));
-    Some(HostDisk { major: device.major(), minor: device.minor(), read_only: !allowing.any(writes) })
+    let path = device.path().clone();
+    Some(HostDisk { path, major: device.major(), minor: device.minor(), read_only: !allowing.any(writes) })
 }
 
 /// The rules that allow a device by its number.
@@ -158,7 +159,7 @@ mod tests {
         let rule = |minor, access| json!([{"allow": true, "type": "b", "major": 8, "minor": minor, "access": access}]);
         let of = |pod: bool, rules| bundle(false, pod, sda.clone(), rules);
         for (access, read_only) in [("r", true), ("rwm", false)] {
-            let disk = HostDisk { major: 8, minor: 0, read_only };
+            let disk = HostDisk { path: "/dev/sda".into(), major: 8, minor: 0, read_only };
             assert_eq!(of(false, rule(0, access)).unwrap().disks, [disk]);
         }
         assert_eq!(of(false, rule(1, "rwm")).unwrap().disks, []);

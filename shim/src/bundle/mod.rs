@@ -51,6 +51,8 @@ pub struct GuestBundle {
 /// A block device of the host that a container asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostDisk {
+    /// Its path in the container, for messages.
+    pub path: PathBuf,
     /// Its numbers.
     pub major: i64,
     pub minor: i64,

@@ -83,11 +83,12 @@ impl VmDisk {
     /// # Errors
     /// `INVALID_ARGUMENT` that names it, when there is none, or it is to be written to and is mounted or another VM's.
     pub fn device(number: usize, device: &HostDisk) -> Result<VmDisk> {
-        let HostDisk { major, minor, read_only } = *device;
+        let HostDisk { ref path, major, minor, read_only } = *device;
         let access = if read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR };
         let opened = pin::block_device(major as u64, minor as u64).and_then(|found| claim(&found, access));
         let file = opened.map_err(|e| {
-            Error::invalid(format!("linux.devices: the block device {major}:{minor}")).because(e)
+            Error::invalid(format!("linux.devices: {}, the block device {major}:{minor}", path.display()))
+                .because(e)
         })?;
         Ok(VmDisk { name: device_name(number), file, is_new: false, durable: true, read_only })
     }

@@ -9,7 +9,6 @@ use crate::undo;
 use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 /// Where the second containerd has its data: a disk's file system, as its own layers need.
@@ -132,10 +131,7 @@ const LAYERS: usize = 99;
 fn set_up(ctx: &Ctx) -> Result<Containerd> {
     let scratch = format!("{ROOT}/scratch");
     for module in ["erofs", "loop", "dm_thin_pool"] {
-        if !Path::new("/sys/module").join(module).exists() {
-            undo::remember(&["modprobe", "-r", module])?;
-            Cmd::new(&["modprobe", module]).run()?.ok()?;
-        }
+        Cmd::new(&["modprobe", module]).run()?.ok()?;
     }
     undo::remember(&["sh", "-c", &format!("rm -rf {ROOT}")])?;
     undo::remember(&[
@@ -170,7 +166,6 @@ fn pool() -> Result<()> {
     let gone = format!(
         "export {NO_UDEV}; dmsetup ls | awk '/^{POOL}-/ {{print $1}}' | xargs -rn1 dmsetup remove; dmsetup remove {POOL}"
     );
-    undo::remember(&["sh", "-c", "rmdir /dev/mapper 2>/dev/null; true"])?;
     let mut devices = Vec::new();
     for (name, size) in [("metadata", "4M"), ("data", "400M")] {
         let file = format!("{ROOT}/{name}");
