@@ -56,7 +56,9 @@ pub fn pod(ctx: &Ctx) -> Result<Outcome> {
     let before = used(&two)?;
     ensure!(before >= 40, "two files of 20 MiB take {before} MiB");
     // A container that comes again at once, under the same name, is not the old one, whose files are removed in the background.
-    says(ctx, &one, "i=0; while [ $i -lt 2000 ]; do echo $i >/deep/$i; i=$((i+1)); done")?;
+    let links = "mkdir /deep/a; i=0; while [ $i -lt 500 ]; do : >/deep/a/$i; i=$((i+1)); done
+        for n in $(seq 60); do cp -rl /deep/a /deep/$n || exit 1; done";
+    says(ctx, &one, links)?;
     ctx.end(&one)?;
     start(&one, "container")?;
     let found = says(ctx, &one, "cat /who 2>/dev/null; ls -d /bin/ls; echo kept >/kept")?;
