@@ -51,7 +51,7 @@ pub async fn create(
     let cgroup = Cgroup::new(path.unwrap_or(Path::new("")));
     let owner = users::outside(&spec, spec.process().as_ref().map_or(0, |process| process.user().uid()))?;
     let wiring = Wiring::open(&supervisor.mux, &request.stdio, owner)?;
-    // Nothing after it but what undoes it may fail.
+    // From here on, what fails is followed by `forget`.
     let own_root = OwnRoot::of(&request).context("prepare the rootfs")?;
     let watched = volumes::places(&spec, &id, &request.watched);
     let volumes = Volumes::default();

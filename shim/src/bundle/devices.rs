@@ -31,8 +31,8 @@ pub fn hosts(mut bundle: GuestBundle, context: &Context) -> Result<GuestBundle> 
     let rules =
         linux.resources().as_ref().and_then(|resources| resources.devices().clone()).unwrap_or_default();
     let can_be_disk = |device: &LinuxDevice| context.pod.is_none() && device.typ() == LinuxDeviceType::B;
-    let disks: Vec<_> = linux.devices().iter().flatten().filter(|device| can_be_disk(device)).collect();
-    let disks: Vec<_> = disks.into_iter().filter_map(|device| disk(device, &rules)).collect();
+    let could_be = linux.devices().iter().flatten().filter(|device| can_be_disk(device));
+    let disks: Vec<_> = could_be.filter_map(|device| disk(device, &rules)).collect();
     let is_disk = |device: &LinuxDevice| {
         let is = |disk: &HostDisk| (disk.major, disk.minor) == (device.major(), device.minor());
         can_be_disk(device) && disks.iter().any(is)

@@ -4,14 +4,13 @@ use std::path::{Component, Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
 use guest_protocol::api;
-use nix::fcntl::OFlag;
 
 use crate::{
     bundle::{Role, Root},
     config::Roots,
     error::{Error, Result},
     files::{
-        disk::{VmDisk, claim, is_guests, mark},
+        disk::{VmDisk, claim},
         mount::{Mounted, Overlay, ReadOnly, files_of},
         pin::{self, Pinned},
         share::SharedRoot,
@@ -58,23 +57,34 @@ pub fn make(mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snaps
         (Err(error), _) if must_be => return Err(error),
         _ => return shared(mounts, root),
     };
+    on_disk(&overlay, &snapshot, root, wanted, must_be).transpose().unwrap_or_else(|| shared(mounts, root))
+}
+
+/// An overlay on a disk of the VM's, whose layers the guest mounts itself where it can. None where it cannot, and such a root need not be.
+fn on_disk(
+    overlay: &Overlay,
+    snapshot: &Pinned,
+    root: &Root,
+    wanted: &RootRequest,
+    must_be: bool,
+) -> Result<Option<Snapshot<Vec<Mounted>>>> {
     let failed = |e| Error::internal("look at the layers of the rootfs").because(e);
     // By virtiofs, which the container had before: it is below what is written from now on.
     let written = pin::has_entries(&open(overlay.upper)?).map_err(failed)?;
     let image = overlay.read_only(written);
+    let layers = files_of(&image).map_err(failed)?;
+    if layers.is_none() && !must_be {
+        return Ok(None);
+    }
     if written && image.iter().any(|mount| mount.options.iter().any(|option| option.starts_with("uidmap="))) {
         return Err(Error::invalid(
             "rootfs = block: the container has written by virtiofs, with other owners: use rootfs = virtiofs",
         ));
     }
-    let layers = files_of(&image).map_err(failed)?;
-    if layers.is_none() && !must_be {
-        return shared(mounts, root);
-    }
     let (mounts, seen) = Mounted::rootfs(&image, &root.bundle, &root.path)?;
     let disk = match wanted.has_upper {
         Some(_) => None,
-        None => Some(VmDisk::upper(&snapshot, wanted.size_mib, wanted.role == Role::Lone)?),
+        None => Some(VmDisk::upper(snapshot, wanted.size_mib, wanted.role == Role::Lone)?),
     };
     let guest = GuestRoot {
         shared: match layers {
@@ -88,14 +98,14 @@ pub fn make(mounts: &[Mount], root: &Root, wanted: &RootRequest) -> Result<Snaps
         },
         image: None,
     };
-    Ok(Snapshot { mounts, root: seen, disk, guest })
+    Ok(Some(Snapshot { mounts, root: seen, disk, guest }))
 }
 
 /// A rootfs that the guest reaches by virtiofs.
 fn shared(mounts: &[Mount], root: &Root) -> Result<Snapshot<Vec<Mounted>>> {
     if let [mount] = mounts
         && IMAGES.contains(&mount.type_.as_str())
-        && Pinned::open(Path::new(&mount.source)).is_ok_and(|snapshot| is_guests(&snapshot))
+        && Pinned::open(Path::new(&mount.source)).is_ok_and(|snapshot| claim::is_guests(&snapshot))
     {
         return Err(Error::invalid(format!(
             "rootfs = virtiofs: the kernel of a guest has written to the file system in {}, and the host does not mount it: use rootfs = block",
@@ -162,8 +172,7 @@ fn image(
         api::Image { type_: mount.type_.clone(), options: options.join(","), in_file, ..Default::default() };
     let (shared, disk) = match in_file {
         true => {
-            let locked = claim(&snapshot, OFlag::O_RDWR).and_then(|file| mark(&file).map(|()| file));
-            let locked = locked
+            let locked = claim::snapshot(&snapshot)
                 .map_err(|e| Error::internal(format!("use the snapshot {}", mount.source)).because(e))?;
             (SharedRoot::Image(snapshot, locked), None)
         }
@@ -178,19 +187,11 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::files::mount::fake::mount;
 
     const LONE: RootRequest =
         RootRequest { roots: Roots::Auto, role: Role::Lone, size_mib: 64, has_upper: None };
     const MEMBER: RootRequest = RootRequest { role: Role::Member, has_upper: Some(true), ..LONE };
-
-    fn mount(kind: &str, source: &Path, options: &[&str]) -> Mount {
-        Mount {
-            type_: kind.to_owned(),
-            source: source.display().to_string(),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            ..Mount::default()
-        }
-    }
 
     #[test]
     fn a_file_system_that_may_be_written_is_an_image() {
@@ -232,11 +233,29 @@ mod tests {
             assert_eq!((made.disk.is_some(), made.is_known()), (!in_file, false));
             assert!(fs::write(dir.path().join("bundle/rootfs/new"), "").is_err());
         }
-        let marked = is_guests(&Pinned::open(&file).unwrap());
+        let marked = claim::is_guests(&Pinned::open(&file).unwrap());
         let virtiofs = RootRequest { roots: Roots::Virtiofs, ..LONE };
         let error = make(&mounts, &root, &virtiofs).err().unwrap().to_string();
         // In memory, files have such attributes only since Linux 6.6.
         assert!(!marked || error.contains("the host does not mount it"), "{error}");
+    }
+
+    #[test]
+    fn with_other_owners_what_was_written_by_virtiofs_stays_there() {
+        let dir = tempfile::tempdir().unwrap();
+        for made in ["bundle", "3/fs/new", "3/work", "1/fs"] {
+            fs::create_dir_all(dir.path().join(made)).unwrap();
+        }
+        let at = |name: &str, path: &str| format!("{name}={}", dir.path().join(path).display());
+        let options = [at("upperdir", "3/fs"), at("workdir", "3/work"), at("lowerdir", "1/fs")];
+        let mut overlay = mount("overlay", Path::new("overlay"), &["uidmap=0:100000:65536"]);
+        overlay.options.extend(options);
+        let mounts = [overlay];
+        let (overlay, snapshot) = (Overlay::of(&mounts).unwrap(), open(&dir.path().join("3")).unwrap());
+        let root = Root { bundle: open(&dir.path().join("bundle")).unwrap(), path: "rootfs".into() };
+        assert!(on_disk(&overlay, &snapshot, &root, &LONE, false).unwrap().is_none());
+        let error = on_disk(&overlay, &snapshot, &root, &LONE, true).err().unwrap().to_string();
+        assert!(error.contains("with other owners"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How much a container may write, and where that room comes from.
 
 use super::{BLOCK, DISK, gone, says, snapshot, start};
+use crate::command::Cmd;
 use crate::ctx::Ctx;
 use crate::scenario::Outcome;
 use crate::undo;
@@ -58,7 +59,6 @@ pub fn bounded(ctx: &Ctx) -> Result<Outcome> {
 
 /// The host's own disk is full: the container gets an error for what it syncs, and goes on; so does its neighbour.
 pub fn host_full(ctx: &Ctx) -> Result<Outcome> {
-    // A small file system for the snapshots of one container: they are where containerd puts its directory.
     let (one, two) = (ctx.id("one"), ctx.id("two"));
     start(ctx, &[], &two)?;
     let filler = Path::new(SNAPSHOTS).join("filler");
@@ -67,7 +67,7 @@ pub fn host_full(ctx: &Ctx) -> Result<Outcome> {
     let free = fs_free(SNAPSHOTS)?;
     // All but some MiB.
     let length = (free - (24 << 20)).to_string();
-    crate::command::Cmd::new(&["fallocate", "-l", &length, &filler.display().to_string()]).run()?.ok()?;
+    Cmd::new(&["fallocate", "-l", &length, &filler.display().to_string()]).run()?.ok()?;
     let said = says(ctx, &one, "dd if=/dev/zero of=/big bs=1M count=200 conv=fsync 2>&1; echo status $?")?;
     ensure!(
         said.contains("status 1") && said.to_lowercase().contains("error"),

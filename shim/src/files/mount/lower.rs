@@ -78,15 +78,10 @@ fn refusal(mounts: &[Mount], why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fake::mount, *};
 
     fn overlay(options: &[&str]) -> Mount {
-        Mount {
-            type_: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            ..Mount::default()
-        }
+        mount("overlay", Path::new("overlay"), options)
     }
 
     #[test]

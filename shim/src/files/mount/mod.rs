@@ -72,3 +72,20 @@ fn unmount(root: impl AsFd) -> io::Result<()> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+pub mod fake {
+    use containerd_shim_protos::types::mount::Mount;
+
+    use super::*;
+
+    /// A mount as containerd sends it.
+    pub fn mount(kind: &str, source: &Path, options: &[&str]) -> Mount {
+        Mount {
+            type_: kind.to_owned(),
+            source: source.display().to_string(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..Mount::default()
+        }
+    }
+}

@@ -159,16 +159,7 @@ fn attach(mount: Mount, place: PathBuf) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn mount(kind: &str, source: &Path, options: &[&str]) -> Mount {
-        Mount {
-            type_: kind.to_owned(),
-            source: source.display().to_string(),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            ..Mount::default()
-        }
-    }
+    use super::{super::fake::mount, *};
 
     #[test]
     fn flags_of_a_bind_and_propagation_are_set_later() {

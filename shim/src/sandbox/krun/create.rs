@@ -94,7 +94,7 @@ impl<H: Host> KrunSandbox<H> {
                 self.take_place(&mut side, &new, (cgroup, root, wanted), &network, &policy).await?;
             let (rootfs, id, is_known) = (snapshot.root.clone(), new.id.clone(), snapshot.is_known());
             let root = Arc::new(snapshot.guest);
-            let hosts = guest.disks.clone();
+            let devices = guest.disks.clone();
             let looked = blocking("look at the files", move || {
                 let files = view::files(&mut guest, &id, rootfs);
                 if let Some(process) = guest.spec.process().as_ref().filter(|_| is_known) {
@@ -105,12 +105,12 @@ impl<H: Host> KrunSandbox<H> {
                 Ok((guest.volumes, spec))
             });
             let (volumes, spec) = looked.await?;
-            let asked_for = hosts.clone();
+            let asked_for = devices.clone();
             let opened = blocking("open the disks", move || {
                 asked_for.iter().enumerate().map(|(number, disk)| VmDisk::device(number, disk)).collect()
             });
-            let devices: Vec<VmDisk> = opened.await?;
-            let disks = snapshot.disk.into_iter().chain(devices).collect();
+            let opened: Vec<VmDisk> = opened.await?;
+            let disks = snapshot.disk.into_iter().chain(opened).collect();
             let (vm, follower, watched) = self
                 .join(
                     &mut side,
@@ -123,7 +123,7 @@ impl<H: Host> KrunSandbox<H> {
             let relays = vm.backend(anchor.pid()).and_then(|backend| {
                 published.serve(&backend).map_err(|e| Error::internal("publish ports").because(e))
             })?;
-            Ok((vm, anchor, (follower, watched), (relays, spec, root, hosts)))
+            Ok((vm, anchor, (follower, watched), (relays, spec, root, devices)))
         };
         let (vm, anchor, (follower, watched), (relays, spec, root, disks)) = match built.await {
             Ok(built) => built,

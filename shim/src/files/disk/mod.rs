@@ -3,52 +3,26 @@
 //! One that takes what is written is a sparse file beside the upper layer of a snapshot, and goes with the snapshot. The host formats it
 //! once, when it is empty. From then on its contents are the guest's: the host never reads or mounts them.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-    process::{Command, Stdio},
-};
+pub mod claim;
+mod format;
+
+use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 
 use guest_protocol::boot::{ROOT_DISK, UPPER_DISK};
 use nix::{errno::Errno, fcntl::OFlag};
-use rustix::fs::{FileType, FlockOperation, XattrFlags, fgetxattr, flock, fsetxattr, fstat};
 
+use self::format::format;
 use super::pin::{self, Pinned};
 use crate::{
     bundle::HostDisk,
     error::{Error, Result},
 };
 
-/// Its name.
+/// The name of the one that takes what is written.
 const NAME: &str = "krun-upper.img";
 
 /// Its name until it is formatted.
 const UNFINISHED: &str = "krun-upper.img.new";
-
-/// What formats it, of Debian's package e2fsprogs, and where the host's root has such programs.
-const FORMAT: &str = "mke2fs";
-const PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What it is told: a journal, no blocks for root alone, and nothing to be written that is zero in a new file anyway. Its input is
-/// the file. Source: mke2fs(8).
-const OPTIONS: [&str; 11] = [
-    "-q",
-    "-F",
-    "-t",
-    "ext4",
-    "-b",
-    "4096",
-    "-m",
-    "0",
-    "-E",
-    "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-    "/proc/self/fd/0",
-];
-
-/// The most bytes of what it says that an error repeats.
-const SAID: u64 = 1024;
 
 /// A VM's disk.
 #[derive(Debug)]
@@ -71,8 +45,7 @@ impl VmDisk {
     /// # Errors
     /// The failing step's, naming the path; when another VM has it, or the host has mounted it.
     pub fn of_snapshot(snapshot: &Pinned) -> Result<VmDisk> {
-        let file = claim(snapshot, OFlag::O_RDWR).and_then(|file| mark(&file).map(|()| file));
-        let file = file.map_err(|e| {
+        let file = claim::snapshot(snapshot).map_err(|e| {
             Error::internal(format!("use the snapshot {} as a disk", snapshot.path().display())).because(e)
         })?;
         Ok(VmDisk { name: ROOT_DISK.to_owned(), file, is_new: false, durable: true, read_only: false })
@@ -85,7 +58,8 @@ impl VmDisk {
     pub fn device(number: usize, device: &HostDisk) -> Result<VmDisk> {
         let HostDisk { ref path, major, minor, read_only } = *device;
         let access = if read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR };
-        let opened = pin::block_device(major as u64, minor as u64).and_then(|found| claim(&found, access));
+        let opened =
+            pin::block_device(major as u64, minor as u64).and_then(|found| claim::device(&found, access));
         let file = opened.map_err(|e| {
             Error::invalid(format!("linux.devices: {}, the block device {major}:{minor}", path.display()))
                 .because(e)
@@ -124,7 +98,7 @@ impl VmDisk {
         };
         match pin::open_regular_to_write(snapshot, Path::new(NAME)) {
             Ok(file) => {
-                lock(&file).map_err(|e| failed("use", e))?;
+                claim::lock(&file).map_err(|e| failed("use", e))?;
                 return Ok(disk(file, false));
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("open", error)),
@@ -143,98 +117,17 @@ pub fn device_name(number: usize) -> String {
     format!("device-{number}")
 }
 
-/// The attribute of a snapshot whose file system a guest's kernel has had: the host's must not mount it.
-const GUESTS: &str = "trusted.krun.guest";
-
-/// Remembers that a guest's kernel has had a snapshot. Devices have no place for that.
-///
-/// # Errors
-/// The file system's.
-pub fn mark(snapshot: impl AsFd) -> io::Result<()> {
-    match fsetxattr(&snapshot, GUESTS, b"1", XattrFlags::empty()) {
-        Err(_) if is_device(&snapshot)? => Ok(()),
-        marked => Ok(marked?),
-    }
-}
-
-/// Whether a guest's kernel may have had a snapshot: one that cannot be asked counts as one that has.
-pub fn is_guests(snapshot: &Pinned) -> bool {
-    let asked = pin::reopen(snapshot, OFlag::O_RDONLY).map(|file| fgetxattr(file, GUESTS, &mut [0u8; 1][..]));
-    !matches!(asked, Ok(Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP)))
-}
-
-/// Opens a file or a device for one VM alone. A device that is mounted, or is another's, is refused, and the host mounts none that a
-/// VM has; a file is locked, for as long as a process has it open.
-///
-/// # Errors
-/// When it is another's; and the kernel's.
-pub fn claim(named: &Pinned, access: OFlag) -> io::Result<OwnedFd> {
-    if named.is_device()? {
-        // Who only reads shares it with others who do.
-        let claim = if access == OFlag::O_RDWR { OFlag::O_EXCL } else { OFlag::empty() };
-        let opened = pin::reopen(named, access | claim);
-        return opened.map(OwnedFd::from).map_err(|error| match error.raw_os_error() {
-            Some(code) if code == Errno::EBUSY as i32 => {
-                io::Error::new(error.kind(), "it is mounted on the host, or another VM has it")
-            }
-            _ => error,
-        });
-    }
-    let file = pin::reopen(named, access)?;
-    lock(&file)?;
-    Ok(file.into())
-}
-
-/// The vmm inherits the open file, and with it the lock.
-fn lock(file: &File) -> io::Result<()> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(io::Error::new(io::ErrorKind::ResourceBusy, "another VM has it"))
-        }
-        locked => Ok(locked?),
-    }
-}
-
-fn is_device(file: impl AsFd) -> io::Result<bool> {
-    Ok(FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::BlockDevice)
-}
-
 fn make(snapshot: &Pinned, size: u32) -> io::Result<File> {
     // What a shim left that was killed here.
     pin::remove(snapshot, Path::new(UNFINISHED))?;
     pin::make_file(snapshot, Path::new(UNFINISHED), 0o600)?;
     let file = pin::open_regular_to_write(snapshot, Path::new(UNFINISHED))?;
-    lock(&file)?;
+    claim::lock(&file)?;
     file.set_len(u64::from(size) << 20)?;
     format(&file)?;
     failpoint!(blocking "create.upper");
     pin::rename(snapshot, UNFINISHED, NAME)?;
     Ok(file)
-}
-
-/// Makes an empty file system in `file`.
-#[expect(clippy::disallowed_methods, reason = "a program of the host's root, by directories that are root's")]
-fn format(file: &File) -> io::Result<()> {
-    let mut command = Command::new(FORMAT);
-    command.args(OPTIONS).env_clear().env("PATH", PROGRAMS);
-    command.stdin(file.try_clone()?).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => {
-            io::Error::other(format!("{FORMAT} is in none of {PROGRAMS}: install e2fsprogs"))
-        }
-        _ => e,
-    })?;
-    let mut said = String::new();
-    // What it says beyond that fills no pipe: reading goes on.
-    if let Some(mut stderr) = child.stderr.take() {
-        let _ = stderr.by_ref().take(SAID).read_to_string(&mut said);
-        let _ = io::copy(&mut stderr, &mut io::sink());
-    }
-    let status = child.wait()?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(format!("{FORMAT}: {status}: {}", said.trim()))),
-    }
 }
 
 #[cfg(test)]
