@@ -77,7 +77,7 @@ impl GuestRoot {
 impl<Mounts> Snapshot<Mounts> {
     /// Whether the host knows what the container finds in it: an earlier VM may have written to its disk.
     pub fn is_known(&self) -> bool {
-        self.guest.image.is_none() && self.disk.as_ref().is_none_or(|disk| disk.is_new)
+        self.guest.image.is_none() && self.disk.as_ref().is_none_or(|disk| disk.made.is_some())
     }
 
     /// Apart from what is undone at its end.

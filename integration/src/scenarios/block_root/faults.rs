@@ -54,6 +54,17 @@ pub fn faults(ctx: &Ctx) -> Result<Outcome> {
     ctx.ctr(&["task", "rm", &id]).run()?;
     ensure!(fs::metadata(&disk).context("the new disk")?.len() == good, "the new disk has another size");
     ctx.ctr(&["container", "rm", &id]).run()?.ok()?;
+    unused(ctx, &flags)
+}
+
+/// A container that cannot be created leaves no disk in its snapshot.
+fn unused(ctx: &Ctx, create: &[&str]) -> Result<Outcome> {
+    let id = ctx.id("unused");
+    ctx.ctr(&[create, &[BUSYBOX, &id, "/absent"]].concat()).run()?.ok()?;
+    ctx.ctr(&["task", "start", &id]).run()?.refused(&["/absent"])?;
+    let disk = snapshot(ctx, &id)?.join(DISK);
+    ensure!(!disk.exists(), "{} stays", disk.display());
+    ctx.ctr(&["container", "rm", &id]).run()?.ok()?;
     Ok(Outcome::Passed)
 }
 

@@ -9,6 +9,7 @@ mod format;
 use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 
 use guest_protocol::boot::{ROOT_DISK, UPPER_DISK};
+use log::warn;
 use nix::{errno::Errno, fcntl::OFlag};
 
 use self::format::format;
@@ -31,12 +32,26 @@ pub struct VmDisk {
     pub name: String,
     /// Its file or device, open for reading and writing.
     pub file: OwnedFd,
-    /// No container has written to it yet.
-    pub is_new: bool,
+    /// Where it was made just now: no container has written to it yet.
+    pub made: Option<NewDisk>,
     /// What containers sync is to outlive a crash of the host.
     pub durable: bool,
     /// The guest may only read it.
     pub read_only: bool,
+}
+
+/// The directory of a snapshot whose disk was made just now.
+#[derive(Debug, Clone)]
+pub struct NewDisk(Pinned);
+
+impl NewDisk {
+    /// Removes the disk, of a container that came to nothing. It blocks.
+    pub fn remove(self) {
+        let NewDisk(snapshot) = self;
+        if let Err(error) = pin::remove(&snapshot, Path::new(NAME)) {
+            warn!("remove {}: {error}", snapshot.path().join(NAME).display());
+        }
+    }
 }
 
 impl VmDisk {
@@ -48,7 +63,7 @@ impl VmDisk {
         let file = claim::snapshot(snapshot).map_err(|e| {
             Error::internal(format!("use the snapshot {} as a disk", snapshot.path().display())).because(e)
         })?;
-        Ok(VmDisk { name: ROOT_DISK.to_owned(), file, is_new: false, durable: true, read_only: false })
+        Ok(VmDisk { name: ROOT_DISK.to_owned(), file, made: None, durable: true, read_only: false })
     }
 
     /// The block device with these numbers on the host, with the name of a container's device `number`.
@@ -64,7 +79,7 @@ impl VmDisk {
             Error::invalid(format!("linux.devices: {}, the block device {major}:{minor}", path.display()))
                 .because(e)
         })?;
-        Ok(VmDisk { name: device_name(number), file, is_new: false, durable: true, read_only })
+        Ok(VmDisk { name: device_name(number), file, made: None, durable: true, read_only })
     }
 
     /// Whether a snapshot has a disk for what is written.
@@ -89,17 +104,17 @@ impl VmDisk {
             let path = snapshot.path().join(NAME);
             Error::internal(format!("rootfs = block: {what} {}", path.display())).because(e)
         };
-        let disk = |file: File, is_new| VmDisk {
+        let disk = |file: File, made| VmDisk {
             name: UPPER_DISK.to_owned(),
             file: file.into(),
-            is_new,
+            made,
             durable,
             read_only: false,
         };
         match pin::open_regular_to_write(snapshot, Path::new(NAME)) {
             Ok(file) => {
                 claim::lock(&file).map_err(|e| failed("use", e))?;
-                return Ok(disk(file, false));
+                return Ok(disk(file, None));
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("open", error)),
             Err(_) => {}
@@ -108,7 +123,7 @@ impl VmDisk {
         if made.is_err() {
             let _ = pin::remove(snapshot, Path::new(UNFINISHED));
         }
-        Ok(disk(made?, true))
+        Ok(disk(made?, Some(NewDisk(snapshot.clone()))))
     }
 }
 
@@ -153,7 +168,7 @@ mod tests {
             }
             disk => disk.unwrap(),
         };
-        assert!(disk.is_new);
+        let made = disk.made.unwrap();
         let metadata = std::fs::metadata(dir.path().join(NAME)).unwrap();
         assert_eq!((metadata.len(), metadata.mode() & 0o777), (1 << 30, 0o600));
         assert!(metadata.blocks() < 8192, "{} blocks of 512 bytes", metadata.blocks());
@@ -170,8 +185,10 @@ mod tests {
         let again = VmDisk::upper(&snapshot, 64, true).unwrap();
         let mut first = [0; 7];
         File::from(again.file).read_exact_at(&mut first, 0).unwrap();
-        assert_eq!((again.is_new, &first), (false, b"guest's"));
+        assert_eq!((again.made.is_some(), &first), (false, b"guest's"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        made.remove();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -139,6 +139,8 @@ impl<H: Host> KrunSandbox<H> {
                 return Err(error);
             }
         };
+        // From here on it is the container's, and goes with its snapshot.
+        side.disk = None;
         let pid = anchor.pid();
         let container = Container::new((policy, new.options), relays, anchor, follower, side);
         self.lock().insert(new.id.clone(), container.clone());
@@ -174,6 +176,7 @@ impl<H: Host> KrunSandbox<H> {
         let mounted = blocking("mount the rootfs", move || host.rootfs(&mounts, &root, &wanted));
         let (mounts, snapshot) = mounted.await?.part();
         side.rootfs = Some(mounts);
+        side.disk = snapshot.disk.as_ref().and_then(|disk| disk.made.clone());
         failpoint!("create.rootfs");
         let anchor = self.host.anchor(&new.id, &snapshot.root, network, side.cgroup.clone()).await?;
         let anchor = Arc::new(anchor);

@@ -7,6 +7,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::vm::{GONE, Vm};
 use crate::{
+    files::disk::NewDisk,
     hooks::ContainerHooks,
     sandbox::host::{Anchor, Cgroup, Host},
 };
@@ -15,6 +16,8 @@ use crate::{
 pub struct HostSide<H: Host> {
     pub cgroup: Option<Arc<H::Cgroup>>,
     pub rootfs: Option<H::Rootfs>,
+    /// The disk that was made for it, until it is created.
+    pub disk: Option<NewDisk>,
     pub anchor: Option<Arc<H::Anchor>>,
     pub seat: Option<<H::Cgroup as Cgroup>::Seat>,
     /// The hooks before the start were run, as far as they went: those after the end must be.
@@ -31,6 +34,7 @@ impl<H: Host> HostSide<H> {
         HostSide {
             cgroup: None,
             rootfs: None,
+            disk: None,
             anchor: None,
             seat: None,
             hooked: false,
@@ -42,7 +46,7 @@ impl<H: Host> HostSide<H> {
 
     /// Undoes everything, last made first. What fails is logged. No process of the container is left before its files go.
     pub async fn undo(self) {
-        let HostSide { cgroup, rootfs, anchor, seat, hooked, hooks, vm, share } = self;
+        let HostSide { cgroup, rootfs, disk, anchor, seat, hooked, hooks, vm, share } = self;
         if let Some(vm) = &vm {
             vm.end().await;
         }
@@ -62,6 +66,9 @@ impl<H: Host> HostSide<H> {
             failpoint!(blocking "delete.vm");
             drop(seat);
             drop(anchor);
+            if let Some(disk) = disk {
+                disk.remove();
+            }
             drop(rootfs);
             failpoint!(blocking "delete.rootfs");
             drop(cgroup);

@@ -306,7 +306,7 @@ impl Host for FakeHost {
             name: UPPER_DISK.to_owned(),
             read_only: false,
             file: root.as_fd().try_clone_to_owned().unwrap(),
-            is_new: true,
+            made: None,
             durable: wanted.role == Role::Lone,
         });
         Ok(Snapshot { mounts, root, disk, guest })
