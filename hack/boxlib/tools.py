@@ -1,7 +1,7 @@
-"""What people use with containers: the clients nerdctl and crictl, and rollup, which watches the files that it bundles. Made from
-the versions that hack/tools pins, once, into the cache; a box has them only when asked for."""
+"""What people use with containers: the clients nerdctl and crictl, Debian's Docker, and rollup, which watches the files that it
+bundles. Made from the versions that hack/tools pins, but for Docker, once, into the cache; a box has them only when asked for."""
 
-from . import cache, golang, install, npm
+from . import cache, docker, golang, install, npm
 
 MODULE = cache.HACK / "tools"
 PACKAGES = {
@@ -10,15 +10,15 @@ PACKAGES = {
     # A test binary: `go test -c` makes it.
     "critest": "sigs.k8s.io/cri-tools/cmd/critest",
 }
-USUAL = ("nerdctl", "crictl", "rollup")
-NAMES = (*PACKAGES, "rollup")
+OTHERS = {"rollup": npm.rollup, "docker": docker.docker}
+NAMES = (*PACKAGES, *OTHERS)
 
 
-def put(box, names=USUAL):
+def put(box, names):
     """Installs the tools in a running box."""
     files = {}
     for name in names:
-        files |= npm.rollup() if name == "rollup" else {build(name) / name: f"usr/local/bin/{name}"}
+        files |= OTHERS[name]() if name in OTHERS else {build(name) / name: f"usr/local/bin/{name}"}
     install.copy(box, files)
 
 

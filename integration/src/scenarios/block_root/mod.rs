@@ -3,6 +3,7 @@
 mod devices;
 mod faults;
 mod kept;
+mod nested;
 mod pod;
 mod room;
 mod snapshotters;
@@ -16,12 +17,16 @@ use std::time::Duration;
 
 const WHY: &str = "runc's roots are the host's";
 
+const NESTED: &str = "with runc it would be the box's cgroups that are prepared";
+
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("block-root", room::bounded).krun_only(WHY),
     Scenario::new("block-root-kept", kept::kept).krun_only(WHY),
     Scenario::new("block-root-pod", pod::pod).krun_only(WHY),
     Scenario::new("block-root-snapshotters", snapshotters::snapshotters).timeout(400),
     Scenario::new("block-root-layers", snapshotters::many_layers).long().timeout(600),
+    Scenario::new("block-root-nested", nested::containerd).long().krun_only(NESTED).timeout(400),
+    Scenario::new("block-root-docker", nested::docker).long().krun_only(NESTED).needs("dockerd").timeout(600),
     Scenario::new("block-root-changed", kept::changed).long().krun_only(WHY),
     Scenario::new("block-devices", devices::devices).long(),
     Scenario::new("block-root-faults", faults::faults).long().krun_only(WHY).timeout(400),

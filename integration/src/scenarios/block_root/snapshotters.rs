@@ -128,7 +128,7 @@ const MANY: &str = "localhost/many:1";
 const LAYERS: usize = 99;
 
 /// A containerd that has them, and an image.
-fn set_up(ctx: &Ctx) -> Result<Containerd> {
+pub fn set_up(ctx: &Ctx) -> Result<Containerd> {
     let scratch = format!("{ROOT}/scratch");
     for module in ["erofs", "loop", "dm_thin_pool"] {
         Cmd::new(&["modprobe", module]).run()?.ok()?;
