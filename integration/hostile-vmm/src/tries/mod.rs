@@ -1,6 +1,7 @@
 //! What a vmm tries that a guest has taken over. Each is made in the jail, in a process of its own.
 
 mod devices;
+mod disks;
 mod files;
 mod kernel;
 mod memory;
@@ -33,6 +34,7 @@ pub const ALL: &[&[Try]] = &[
     memory::TRIES,
     sockets::TRIES,
     devices::TRIES,
+    disks::TRIES,
     quotas::TRIES,
 ];
 

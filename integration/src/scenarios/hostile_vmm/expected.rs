@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub enum Mode {
     /// A container of its own, with a spare NIC in its own network namespace.
     Lone,
+    /// The same with a disk.
+    Disk,
     /// A pod's sandbox, with the same.
     Pod,
     /// With a NIC that is joined to an interface.
@@ -25,14 +27,15 @@ pub fn of(mode: Mode) -> BTreeMap<String, String> {
     let others = EVERYWHERE.iter().copied();
     let sockets = match mode {
         Mode::Tsi | Mode::HostNetwork => TSI,
-        Mode::Lone | Mode::Pod | Mode::Tap | Mode::NoNetwork => NO_TSI,
+        Mode::Lone | Mode::Disk | Mode::Pod | Mode::Tap | Mode::NoNetwork => NO_TSI,
     };
     let devices = match mode {
-        Mode::Lone | Mode::Pod | Mode::Tap => TAP,
+        Mode::Lone | Mode::Disk | Mode::Pod | Mode::Tap => TAP,
         Mode::Tsi | Mode::NoNetwork | Mode::HostNetwork => NO_TAP,
     };
     let own = if mode == Mode::HostNetwork { HOST_NETWORK } else { OWN_NETWORK };
-    let all = killed.chain(others).chain([sockets, devices, own].into_iter().flatten().copied());
+    let disks = if mode == Mode::Disk { DISK } else { NO_DISK };
+    let all = killed.chain(others).chain([sockets, devices, own, disks].into_iter().flatten().copied());
     // A try whose name is its only call's needs no second mention of it.
     all.map(|(name, wanted)| match wanted {
         "killed for" => (name.to_owned(), format!("killed for {name}")),
@@ -75,8 +78,6 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("list /proc", "EACCES"),
     ("list /sys", "ENOENT"),
     ("list /share", "ok containers dev proc run sys tmp"),
-    ("open its descriptors again", "ok 0 EACCES, 1 EACCES, 2 ok, 4 ok"),
-    ("open .. of its descriptors", "ok 0 ENOTDIR, 1 ENOTDIR, 2 ENOTDIR, 4 ENOTDIR"),
     ("make a file in /", "EROFS"),
     ("make a file in /share", "EROFS"),
     ("make a file in /sock", "EROFS"),
@@ -186,6 +187,15 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("set a file's flags", "killed for ioctl"),
     ("clone a file", "killed for ioctl"),
     ("own a descriptor's signals by ioctl", "killed for ioctl"),
+    // The kernel asks for a capability first.
+    ("link its disk into a volume", "ENOENT"),
+    ("set a device read-only", "killed for ioctl"),
+    ("read a device's partitions", "killed for ioctl"),
+    ("discard a device", "killed for ioctl"),
+    ("zero a device", "killed for ioctl"),
+    ("send SCSI to a device", "killed for ioctl"),
+    ("set a loop device", "killed for ioctl"),
+    ("change a loop device", "killed for ioctl"),
     // How much of what the host has only so much of.
     // One of its own may be about to end.
     ("threads", "ok 1021 Some(EAGAIN) or ok 1022 Some(EAGAIN)"),
@@ -217,6 +227,25 @@ const NO_TAP: &[(&str, &str)] = &[
     ("mounts outside of the share", "EACCES"),
     ("open /dev/net/tun", "ENOENT"),
     ("attach to a tap that there is not", "ENOENT"),
+];
+
+/// It has its disk, and no other way to it.
+const DISK: &[(&str, &str)] = &[
+    ("open its descriptors again", "ok 0 EACCES, 1 EACCES, 2 ok, 4 ok, 8 ok"),
+    ("open .. of its descriptors", "ok 0 ENOTDIR, 1 ENOTDIR, 2 ENOTDIR, 4 ENOTDIR, 8 ENOTDIR"),
+    ("read its disk", "ok"),
+    ("make its disk larger", "ok"),
+    ("open .. of its disk", "ENOTDIR"),
+    ("take the mark off its disk", "EPERM"),
+];
+
+const NO_DISK: &[(&str, &str)] = &[
+    ("open its descriptors again", "ok 0 EACCES, 1 EACCES, 2 ok, 4 ok"),
+    ("open .. of its descriptors", "ok 0 ENOTDIR, 1 ENOTDIR, 2 ENOTDIR, 4 ENOTDIR"),
+    ("read its disk", "EBADF"),
+    ("make its disk larger", "EBADF"),
+    ("open .. of its disk", "EBADF"),
+    ("take the mark off its disk", "EBADF"),
 ];
 
 const OWN_NETWORK: &[(&str, &str)] =

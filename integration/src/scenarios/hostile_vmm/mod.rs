@@ -35,6 +35,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("hostile-vmm-tsi", tsi, 600).long(),
     scenario("hostile-vmm-none", none, 600).long(),
     scenario("hostile-vmm-host-network", |ctx| tries(ctx, Mode::HostNetwork, &["--net-host"]), 600).long(),
+    scenario("hostile-vmm-disk", disk, 600).long(),
     scenario("hostile-vmm-itself", itself, 400).long(),
     scenario("hostile-vmm-quotas", limits::quotas, 400).long(),
     scenario("hostile-vmm-memory", limits::memory, 300).long(),
@@ -61,6 +62,10 @@ fn tsi(ctx: &Ctx) -> Result<Outcome> {
 
 fn none(ctx: &Ctx) -> Result<Outcome> {
     tries(ctx, Mode::NoNetwork, &["--annotation", "io.containerd.krun.network=none"])
+}
+
+fn disk(ctx: &Ctx) -> Result<Outcome> {
+    tries(ctx, Mode::Disk, &["--annotation", "io.containerd.krun.rootfs=block"])
 }
 
 /// Makes all tries in a container of this kind, and compares what they got.
