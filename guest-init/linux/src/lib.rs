@@ -3,7 +3,7 @@
 //! One module for each thing: pidfds ([`pidfd`]), the ends of processes ([`wait`]), starting a program in namespaces and a cgroup ([`spawn`]), rtnetlink
 //! ([`netlink`]), `lo` ([`loopback`]), the list of mounts ([`mountinfo`]), mounts that are nowhere yet ([`mount_tree`]), file handles ([`file_handle`]), the files of a cgroup ([`cgroup`]), whether there is
 //! Landlock ([`landlock`]), user namespaces ([`user_namespace`]), a user for each process
-//! ([`process_uid`]), and dialling a VM's host ([`vsock`]). Nothing here knows of containers.
+//! ([`process_uid`]), which socket gets what is sent to an address ([`sk_lookup`]), and dialling a VM's host ([`vsock`]). Nothing here knows of containers.
 
 pub mod cgroup;
 mod clone;
@@ -15,6 +15,7 @@ pub mod mountinfo;
 pub mod netlink;
 pub mod pidfd;
 pub mod process_uid;
+pub mod sk_lookup;
 pub mod spawn;
 pub mod user_namespace;
 pub mod vsock;

@@ -5,19 +5,15 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
+    os::fd::AsFd,
 };
 
 use guest_protocol::relay;
+use linux::sk_lookup::{self, Steering};
 use log::debug;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use super::{
-    Connections,
-    dialer::Dialer,
-    netns::Netns,
-    ports::Protocol,
-    sk_lookup::{self, Steering},
-};
+use super::{Connections, dialer::Dialer, netns::Netns, ports::Protocol};
 
 /// The relay of one namespace; it ends when this is dropped.
 pub struct Localhost {
@@ -37,7 +33,7 @@ impl Localhost {
             // There may be no IPv6.
             Ok::<_, io::Error>((ipv4, TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok()))
         })??;
-        let steering = sk_lookup::steer(netns.as_fd(), &ipv4, ipv6.as_ref())?;
+        let steering = sk_lookup::localhost(netns.as_fd(), ipv4.as_fd(), ipv6.as_ref().map(AsFd::as_fd))?;
         let mut tasks = JoinSet::new();
         let listeners = [(Some(ipv4), IpAddr::from(Ipv4Addr::LOCALHOST)), (ipv6, Ipv6Addr::LOCALHOST.into())];
         for (listener, address) in listeners {

@@ -13,7 +13,6 @@ mod localhost;
 mod netns;
 pub mod ports;
 mod publish;
-mod sk_lookup;
 mod snapshot;
 mod spare;
 mod tap;

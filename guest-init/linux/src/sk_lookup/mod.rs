@@ -1,13 +1,17 @@
-//! A small program for the kernel (BPF, sk_lookup, Linux 5.9): in one network namespace, every TCP
-//! connection to 127.0.0.1 or ::1, whatever its port, is one of the listeners that are given here.
-//! Nobody has to know beforehand which ports will be asked for, and no packet is rewritten.
+//! Small programs for the kernel (BPF, sk_lookup, Linux 5.9): in one network namespace, what is sent to some addresses reaches sockets
+//! that are given here, whatever they are bound to. No packet is rewritten.
 //!
 //! Source of numbers and layouts: linux/bpf.h; of the rules: the kernel's
 //! Documentation/bpf/prog_sk_lookup.rst.
 
+mod localhost;
+mod one_port;
+
+pub use localhost::localhost;
+pub use one_port::one_port;
+
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, TcpListener},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
@@ -31,6 +35,7 @@ const FAMILY: i16 = 8;
 const PROTOCOL: i16 = 12;
 const LOCAL_IP4: i16 = 40;
 const LOCAL_IP6: i16 = 44;
+const LOCAL_PORT: i16 = 60;
 
 /// `SK_PASS`: go on, with the socket that was assigned if there is one.
 const PASS: i32 = 1;
@@ -45,16 +50,16 @@ pub struct Steering {
     _link: OwnedFd,
 }
 
-/// Steers the connections of the namespace `netns` to the listeners, which must be in it.
-///
-/// # Errors
-/// The kernel's: it may be too old, or forbid it.
-pub fn steer(netns: BorrowedFd<'_>, ipv4: &TcpListener, ipv6: Option<&TcpListener>) -> io::Result<Steering> {
+/// Attaches to `netns` the program that `program` makes for a map of these sockets, by their keys.
+fn steer(
+    netns: BorrowedFd<'_>,
+    sockets: &[(u32, BorrowedFd<'_>)],
+    program: impl FnOnce(i32) -> Vec<Instruction>,
+) -> io::Result<Steering> {
     // Type, size of a key, size of a value (a descriptor), entries.
     let map = made(MAP_CREATE, &[MAP_TYPE_SOCKMAP, 4, 4, 2])?;
-    put(map.as_fd(), 0, ipv4)?;
-    if let Some(ipv6) = ipv6 {
-        put(map.as_fd(), 1, ipv6)?;
+    for (key, socket) in sockets {
+        put(map.as_fd(), *key, *socket)?;
     }
     let program = load(&program(map.as_raw_fd()))?;
     let link =
@@ -62,35 +67,33 @@ pub fn steer(netns: BorrowedFd<'_>, ipv4: &TcpListener, ipv6: Option<&TcpListene
     Ok(Steering { _link: link })
 }
 
-fn program(map: i32) -> Vec<Instruction> {
-    let word = |register: u8, offset| Instruction(0x61, 6 << 4 | register, offset, 0);
-    let copy = |to: u8, from: u8| Instruction(0xbf, from << 4 | to, 0, 0);
-    let number = |register, value| Instruction(0xb7, register, 0, value);
+/// Loads a word of the context, which register 6 has, into a register.
+fn word(register: u8, offset: i16) -> Instruction {
+    Instruction(0x61, 6 << 4 | register, offset, 0)
+}
+
+fn copy(to: u8, from: u8) -> Instruction {
+    Instruction(0xbf, from << 4 | to, 0, 0)
+}
+
+fn number(register: u8, value: i32) -> Instruction {
+    Instruction(0xb7, register, 0, value)
+}
+
+/// Puts the key of a socket where [`assign`] finds it.
+fn key(value: i32) -> Instruction {
+    Instruction(0x62, 10, -4, value)
+}
+
+/// Goes to the end unless register 2 has this value; [`finish`] fills in the distance.
+fn end_unless(value: i32) -> Instruction {
+    Instruction(0x55, 2, 0, value)
+}
+
+/// Assigns the socket with the key, and ends.
+fn assign(map: i32) -> [Instruction; 15] {
     let call = |helper| Instruction(0x85, 0, 0, helper);
-    let key = |value| Instruction(0x62, 10, -4, value);
-    // Goes to the end; the distance is filled in below.
-    let end_unless = |value| Instruction(0x55, 2, 0, value);
-    let mut program = vec![
-        copy(6, 1),
-        word(2, PROTOCOL),
-        end_unless(libc::IPPROTO_TCP),
-        word(2, FAMILY),
-        // IPv6's addresses are looked at five instructions on.
-        Instruction(0x15, 2, 5, libc::AF_INET6),
-        end_unless(libc::AF_INET),
-        word(2, LOCAL_IP4),
-        end_unless(i32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets())),
-        key(0),
-        // On to the lookup, past IPv6's nine.
-        Instruction(0x05, 0, 9, 0),
-    ];
-    let loopback = Ipv6Addr::LOCALHOST.octets();
-    let (words, _) = loopback.as_chunks::<4>();
-    for (offset, expected) in (LOCAL_IP6..).step_by(4).zip(words) {
-        program.extend([word(2, offset), end_unless(i32::from_ne_bytes(*expected))]);
-    }
-    program.extend([
-        key(1),
+    [
         // A map's descriptor, in two instructions (BPF_PSEUDO_MAP_FD).
         Instruction(0x18, 1 << 4 | 1, 0, map),
         Instruction(0, 0, 0, 0),
@@ -108,7 +111,11 @@ fn program(map: i32) -> Vec<Instruction> {
         call(SK_RELEASE),
         number(0, PASS),
         Instruction(0x95, 0, 0, 0),
-    ]);
+    ]
+}
+
+/// Has what goes to the end go there.
+fn finish(mut program: Vec<Instruction>) -> Vec<Instruction> {
     let end = program.len() as i16 - 2;
     for (at, instruction) in (0..).zip(&mut program) {
         if instruction.0 == 0x55 {
@@ -131,8 +138,8 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     made(PROG_LOAD, &attributes)
 }
 
-fn put(map: BorrowedFd<'_>, key: u32, listener: &TcpListener) -> io::Result<()> {
-    let socket = listener.as_raw_fd();
+fn put(map: BorrowedFd<'_>, key: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let socket = socket.as_raw_fd();
     let mut attributes = [0u32; 8];
     attributes[0] = map.as_raw_fd() as u32;
     pointer(&mut attributes[2..4], (&raw const key).cast());
@@ -169,22 +176,15 @@ fn bpf(command: libc::c_int, attributes: &[u32]) -> io::Result<libc::c_int> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_jump_lands_where_it_should() {
-        let program = program(3);
-        let end = program.iter().position(|i| (i.0, i.1, i.3) == (0xb7, 0, PASS)).unwrap() as i16;
-        let lookup = program.iter().position(|i| i.0 == 0x18).unwrap() as i16;
-        let target = |at: usize| at as i16 + 1 + program[at].2;
-        for (at, instruction) in program.iter().enumerate() {
-            match (instruction.0, instruction.1) {
-                (0x55, _) | (0x15, 0) => assert_eq!(target(at), end),
-                (0x15, _) => assert_eq!(
-                    (program[target(at) as usize].0, program[target(at) as usize].2),
-                    (0x61, LOCAL_IP6)
-                ),
-                (0x05, _) => assert_eq!(target(at), lookup),
-                _ => {}
-            }
-        }
+    /// Where each jump of a program leads, by the place of the jump.
+    pub fn targets(program: &[Instruction]) -> Vec<(usize, usize)> {
+        let jumps = program.iter().enumerate().filter(|(_, one)| matches!(one.0, 0x05 | 0x15 | 0x55));
+        jumps.map(|(at, jump)| (at, (at as i16 + 1 + jump.2) as usize)).collect()
+    }
+
+    /// The place of the end, and that of the look-up.
+    pub fn places(program: &[Instruction]) -> (usize, usize) {
+        let end = program.iter().position(|i| (i.0, i.1, i.3) == (0xb7, 0, PASS)).unwrap();
+        (end, program.iter().position(|i| i.0 == 0x18).unwrap())
     }
 }
