@@ -1,7 +1,7 @@
-"""What people use with containers: the clients nerdctl and crictl, Debian's Docker, and rollup, which watches the files that it
-bundles. Made from the versions that hack/tools pins, but for Docker, once, into the cache; a box has them only when asked for."""
+"""What people use with containers: the clients nerdctl and crictl, Debian's Docker and git, and rollup, which watches the files that
+it bundles. Made from the versions that hack/tools pins, but for Debian's, once, into the cache; a box has them only when asked for."""
 
-from . import cache, docker, golang, install, npm
+from . import cache, golang, install, npm, packages
 
 MODULE = cache.HACK / "tools"
 PACKAGES = {
@@ -10,16 +10,23 @@ PACKAGES = {
     # A test binary: `go test -c` makes it.
     "critest": "sigs.k8s.io/cri-tools/cmd/critest",
 }
-OTHERS = {"rollup": npm.rollup, "docker": docker.docker}
-NAMES = (*PACKAGES, *OTHERS)
+NAMES = (*PACKAGES, *packages.PACKAGES, "rollup")
 
 
 def put(box, names):
     """Installs the tools in a running box."""
     files = {}
     for name in names:
-        files |= OTHERS[name]() if name in OTHERS else {build(name) / name: f"usr/local/bin/{name}"}
+        files |= _files(name)
     install.copy(box, files)
+
+
+def _files(name):
+    if name == "rollup":
+        return npm.rollup()
+    if name in packages.PACKAGES:
+        return packages.programs(name)
+    return {build(name) / name: f"usr/local/bin/{name}"}
 
 
 def build(name):

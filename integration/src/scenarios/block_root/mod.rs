@@ -3,6 +3,7 @@
 mod devices;
 mod faults;
 mod kept;
+mod load;
 mod nested;
 mod pod;
 mod room;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 const WHY: &str = "runc's roots are the host's";
 
+const BOTH: &str = "it runs both";
+
 const NESTED: &str = "with runc it would be the box's cgroups that are prepared";
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -27,6 +30,12 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("block-root-layers", snapshotters::many_layers).long().timeout(600),
     Scenario::new("block-root-nested", nested::containerd).long().krun_only(NESTED).timeout(400),
     Scenario::new("block-root-docker", nested::docker).long().krun_only(NESTED).needs("dockerd").timeout(600),
+    Scenario::new("block-root-load", load::load)
+        .long()
+        .image(DEBIAN)
+        .needs("git")
+        .krun_only(BOTH)
+        .timeout(1800),
     Scenario::new("block-root-changed", kept::changed).long().krun_only(WHY),
     Scenario::new("block-devices", devices::devices).long(),
     Scenario::new("block-root-faults", faults::faults).long().krun_only(WHY).timeout(400),

@@ -24,7 +24,8 @@ const CONTAINERD: &str = "printf 'version = 2\\ndisabled_plugins = [\"io.contain
 const DOCKER: &str =
     "dockerd --iptables=false --ip6tables=false --bridge=none >/run/log 2>&1 & until_answers docker version
     docker load -i /work/busybox.tar >/run/log; docker info -f '{{.Driver}}'
-    docker run --rm --network none --memory 32m localhost/busybox:1 sh -c \"$inner\"";
+    docker run --rm --network none --memory 32m localhost/busybox:1 sh -c \"$inner\"
+    docker run --rm --network host localhost/busybox:1 true";
 
 const INNER: &str = "overlay on / type overlay\nwritten\n33554432";
 
