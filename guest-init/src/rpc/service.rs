@@ -2,7 +2,7 @@
 //! client goes away, so a call that must not stop half-way runs in a task of its own.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use guest_protocol::api::*;
@@ -13,6 +13,7 @@ use crate::cgroup::{resources, stats};
 use crate::container::{Container, Exec, create, delete, spec};
 use crate::io::console;
 use crate::net::connect;
+use crate::net::resolver::Resolver;
 use crate::net::spare::Spare;
 use crate::process::{Supervisor, exec};
 use crate::rpc::fault::Fault;
@@ -32,6 +33,7 @@ struct Shared {
     supervisor: Supervisor,
     containers: Mutex<HashMap<String, Slot>>,
     spare: Mutex<Option<Spare>>,
+    resolver: OnceLock<Resolver>,
 }
 
 /// Runs `work` to its end, also when the call is given up.
@@ -50,8 +52,8 @@ fn pid_of(pid: i32) -> Process {
 
 impl GuestService {
     pub fn new(supervisor: Supervisor) -> GuestService {
-        let (containers, spare) = Default::default();
-        GuestService(Arc::new(Shared { supervisor, containers, spare }))
+        let (containers, spare, resolver) = Default::default();
+        GuestService(Arc::new(Shared { supervisor, containers, spare, resolver }))
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
@@ -246,6 +248,20 @@ impl Guest for GuestService {
             }
         }
         Ok(Empty::new())
+    }
+
+    async fn listen_for_lookups(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
+        let resolver = Resolver::listen().await.map_err(Fault::from)?;
+        match self.0.resolver.set(resolver) {
+            Ok(()) => Ok(Empty::new()),
+            Err(_) => Err(Fault::exists("the VM has a resolver").into()),
+        }
+    }
+
+    async fn accept_lookup(&self, _: &TtrpcContext, request: AcceptLookupRequest) -> ttrpc::Result<Lookup> {
+        let resolver = self.0.resolver.get().ok_or_else(|| Fault::precondition("the VM has no resolver"))?;
+        let protocol = resolver.accept(&self.0.supervisor.mux, request.stream).await.map_err(Fault::from)?;
+        Ok(Lookup { protocol: protocol.into(), ..Default::default() })
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<Empty> {

@@ -8,6 +8,7 @@ mod block_root;
 mod concurrency;
 mod control;
 mod crash;
+mod docker;
 mod enforcement;
 mod execs;
 mod exit_codes;
@@ -127,6 +128,7 @@ pub const ALL: &[&[Scenario]] = &[
     nerdctl::SCENARIOS,
     nerdctl_compose::SCENARIOS,
     nerdctl_network::SCENARIOS,
+    docker::SCENARIOS,
     parity::SCENARIOS,
     pod::SCENARIOS,
     pod_many::SCENARIOS,

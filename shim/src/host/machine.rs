@@ -25,7 +25,7 @@ use crate::{
         state_dir::{self, StateDir},
         watch::{Tops, Watched},
     },
-    network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Spare},
+    network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Resolver, Spare},
     sandbox::{
         Exit,
         host::{Ended, Machine},
@@ -257,6 +257,14 @@ impl Machine<HostCgroup> for KrunMachine {
             dialer.set_addresses(joined.addresses);
             joined.guest
         }))
+    }
+
+    fn resolver(&self, anchor: u32) -> Result<Option<Resolver>> {
+        match self.network {
+            Choice::Tap | Choice::TapAtStart | Choice::Spare => Resolver::find(Netns::of(anchor)?)
+                .map_err(|e| Error::internal("look for Docker's resolver").because(e)),
+            Choice::Tsi | Choice::None => Ok(None),
+        }
     }
 
     fn backend(&self, anchor: u32, dialer: &Dialer) -> Result<Backend> {

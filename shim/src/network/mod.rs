@@ -13,6 +13,7 @@ mod localhost;
 mod netns;
 pub mod ports;
 mod publish;
+mod resolver;
 mod snapshot;
 mod spare;
 mod tap;
@@ -26,6 +27,7 @@ pub use links::Links;
 pub use localhost::Localhost;
 pub use netns::Netns;
 pub use publish::{Backend, Bound, check};
+pub use resolver::Resolver;
 pub use spare::Spare;
 
 use log::info;

@@ -18,7 +18,7 @@ use crate::{
     files::{
         disk::VmDisk, follow::Follower, mount::ReadOnly, pin::Pinned, share::SharedRoot, watch::Watched,
     },
-    network::{Backend, Choice, Dialer},
+    network::{Backend, Choice, Dialer, Resolver},
 };
 
 /// What is wanted of a container's rootfs.
@@ -218,6 +218,12 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// # Errors
     /// When there is an interface, and it cannot be joined.
     async fn join_network(&self, dialer: &Dialer) -> Result<Option<api::Network>>;
+
+    /// Docker's resolver in the network namespace of `anchor`, a pid, if the guest cannot reach it by itself. It may block.
+    ///
+    /// # Errors
+    /// When the namespace cannot be looked into.
+    fn resolver(&self, anchor: u32) -> Result<Option<Resolver>>;
 
     /// Where published ports of a container lead, whose anchor is in the task's network namespace.
     ///

@@ -59,7 +59,7 @@ pub struct Container<H: Host> {
     pub follower: Follower,
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
     host: Mutex<Option<HostSide<H>>>,
-    /// What relays its published ports and the host's sockets, has its volumes follow the host, and watches them.
+    /// What relays its published ports, the host's sockets and its look-ups, has its volumes follow the host, and watches them.
     relays: Mutex<JoinSet<()>>,
     /// Its limits now.
     limits: Mutex<Limits>,
@@ -126,6 +126,11 @@ impl<H: Host> Container<H> {
     /// Takes what was made on the host, for undoing it.
     pub fn take_host(&self) -> Option<HostSide<H>> {
         lock(&self.host).take()
+    }
+
+    /// Runs `work` until the container's end.
+    pub fn relay(&self, work: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.relays).spawn(work);
     }
 
     /// Its cgroup on the host, as long as that is there.

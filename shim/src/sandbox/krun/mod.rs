@@ -124,8 +124,11 @@ impl<H: Host> KrunSandbox<H> {
         if let Some(exit) = container.init.exit() {
             return Err(Error::precondition(format!("container {id} has ended with status {}", exit.status)));
         }
-        if container.is_sandbox {
-            vm.join_network().await?;
+        if container.is_sandbox
+            && vm.join_network().await?
+            && let Some(lookups) = vm.lookups(container.anchor.pid()).await?
+        {
+            container.relay(lookups);
         }
         let reference = container.init.reference();
         failpoint!("run.called");

@@ -20,7 +20,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
 use vm_launcher::{Guest, Lost};
 
-use super::{boot::Boot, clock, container::container_ref};
+use super::{boot::Boot, clock, container::container_ref, create::blocking};
 use crate::{
     config::Size,
     error::{Error, Result},
@@ -189,15 +189,33 @@ impl<H: Host> Vm<H> {
         Ok(guest)
     }
 
-    /// Gives it the interface that its network namespace has got since its launch, if it has one. Its guest must be up.
+    /// Gives it the interface that its network namespace has got since its launch, if it has one. Its guest must be up. Whether it has
+    /// the namespace's interfaces now.
     ///
     /// # Errors
     /// What could not be done; as of [`Vm::call`].
-    pub async fn join_network(&self) -> Result<()> {
-        let Some(network) = self.machine.join_network(&self.dialer).await? else { return Ok(()) };
+    pub async fn join_network(&self) -> Result<bool> {
+        let Some(network) = self.machine.join_network(&self.dialer).await? else {
+            return Ok(matches!(self.network(), Choice::Tap | Choice::TapAtStart));
+        };
         failpoint!("run.joined");
         self.call("join the network", async |guest, limit| guest.client.join(limit, &network).await).await?;
-        Ok(())
+        Ok(true)
+    }
+
+    /// What answers the guest's look-ups, where the network namespace of `anchor`, a pid, has a resolver of Docker's.
+    ///
+    /// # Errors
+    /// When the namespace cannot be looked into; as of [`Vm::call`].
+    pub async fn lookups(self: &Arc<Self>, anchor: u32) -> Result<Option<impl Future<Output = ()> + use<H>>> {
+        let vm = self.clone();
+        let found = blocking("look for a resolver", move || vm.machine.resolver(anchor));
+        let Some(resolver) = found.await? else { return Ok(None) };
+        self.call("listen for look-ups", async |guest, limit| {
+            guest.client.listen_for_lookups(limit, &api::Empty::new()).await
+        })
+        .await?;
+        Ok(Some(resolver.serve(self.guest().await?, self.numbers())))
     }
 
     /// The guest, once it is up.

@@ -30,7 +30,7 @@ use crate::{
         share::SharedRoot,
         watch::Watched,
     },
-    network::{Backend, Choice, Dialer},
+    network::{Backend, Choice, Dialer, Resolver},
     sandbox::{
         Exit,
         host::{self, Ended, GuestRoot, Host, RootRequest, Snapshot},
@@ -251,6 +251,10 @@ impl host::Machine<FakeCgroup> for FakeMachine {
             return Ok(None);
         }
         self.made.host.step("join").map(|_| Some(api::Network::new()))
+    }
+
+    fn resolver(&self, _: u32) -> Result<Option<Resolver>> {
+        Ok(None)
     }
 
     fn backend(&self, _: u32, dialer: &Dialer) -> Result<Backend> {

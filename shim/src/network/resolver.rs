@@ -1,0 +1,152 @@
+//! Docker's resolver. In a network of a user's own, dockerd answers look-ups at 127.0.0.11 in each container's network namespace, and
+//! /etc/resolv.conf names it. With tap that namespace's loopback interface is not the guest's, so guest-init listens at the same
+//! address, and the shim asks the resolver for each of its clients. A guest reaches nothing else in this way.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    net::{Ipv4Addr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use guest_protocol::{
+    api::{self, Protocol},
+    boot::RESOLVER,
+    failure::CallError,
+    mux::{Reader, Writer},
+    relay::{self, Frames, frame},
+};
+use log::debug;
+use tokio::{net::TcpSocket, sync::Semaphore, task::JoinSet, time::timeout};
+use ttrpc::context::Context;
+use vm_launcher::Guest;
+
+use super::netns::Netns;
+use crate::{id::StreamNumbers, warnings::Warnings};
+
+/// The UDP sockets of this thread's network namespace. Source: proc_pid_net(5).
+const SOCKETS: &str = "/proc/thread-self/net/udp";
+
+/// The most of that list that is read, in bytes: some 500 sockets. dockerd makes its own before the container runs.
+const MAX_LIST: u64 = 64 << 10;
+
+/// Clients at a time; more wait in the guest.
+const CLIENTS: usize = 128;
+
+/// How long an answer is waited for. A client's library has asked again by then. Source: resolv.conf(5), `timeout`.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The largest datagram that UDP has.
+const MAX_DATAGRAM: usize = 65_535;
+
+/// The resolver of one network namespace.
+pub struct Resolver(Netns);
+
+impl Resolver {
+    /// That of a namespace, if it has one.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or its sockets not be listed.
+    #[expect(clippy::disallowed_methods, reason = "a list of the kernel's")]
+    pub fn find(netns: Netns) -> io::Result<Option<Resolver>> {
+        let listed = netns.run(|| {
+            let mut list = String::new();
+            File::open(SOCKETS)?.take(MAX_LIST).read_to_string(&mut list)?;
+            Ok::<_, io::Error>(list)
+        })??;
+        Ok(is_listed(&listed).then_some(Resolver(netns)))
+    }
+
+    /// Answers the guest's look-ups until the guest is gone. Stopped by dropping it, with all clients.
+    pub async fn serve(self, guest: Guest, numbers: StreamNumbers) {
+        let netns = Arc::new(self.0);
+        let room = Arc::new(Semaphore::new(CLIENTS));
+        let warnings = Arc::new(Warnings::new("ask Docker's resolver"));
+        let mut clients = JoinSet::new();
+        loop {
+            // Never closed.
+            let Ok(place) = room.clone().acquire_owned().await else { return };
+            while clients.try_join_next().is_some() {}
+            let stream = numbers.next();
+            let (reader, writer) = match guest.streams.open(stream) {
+                Ok(halves) => halves,
+                Err(error) => return debug!("look-ups: {error}"),
+            };
+            let request = api::AcceptLookupRequest { stream, ..Default::default() };
+            let protocol = match guest.client.accept_lookup(Context::default(), &request).await {
+                Ok(lookup) => lookup.protocol.enum_value_or_default(),
+                Err(error) => return debug!("no more look-ups: {}", CallError::from(error)),
+            };
+            let (netns, warnings) = (netns.clone(), warnings.clone());
+            clients.spawn(async move {
+                let answered = match protocol {
+                    Protocol::TCP => by_tcp(&netns, reader, writer).await,
+                    Protocol::UDP => by_udp(&netns, reader, writer).await,
+                };
+                if let Err(error) = answered {
+                    warnings.failed(error);
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Whether a list of sockets has the resolver's, whose port is any: dockerd has rules lead to it.
+fn is_listed(list: &str) -> bool {
+    // The address as the kernel has it in memory, as a number of this machine's.
+    let address = format!("{:08X}:", u32::from_ne_bytes(RESOLVER.ip().octets()));
+    list.lines().filter_map(|line| line.split_whitespace().nth(1)).any(|local| local.starts_with(&address))
+}
+
+async fn by_tcp(netns: &Netns, reader: Reader, writer: Writer) -> io::Result<()> {
+    // A socket belongs to the namespace in which it was made, wherever it is used.
+    let socket = netns.run(TcpSocket::new_v4)??;
+    let server = timeout(PATIENCE, socket.connect(RESOLVER.into())).await??;
+    relay::bytes(server, reader, writer).await;
+    Ok(())
+}
+
+/// Asks one question, and passes on the answer, if there is one.
+async fn by_udp(netns: &Netns, mut reader: Reader, mut writer: Writer) -> io::Result<()> {
+    let socket = netns.run(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(RESOLVER)?;
+        socket.set_nonblocking(true)?;
+        Ok::<_, io::Error>(socket)
+    })??;
+    let socket = tokio::net::UdpSocket::from_std(socket)?;
+    let asked = async {
+        let mut frames = Frames::default();
+        let question = loop {
+            if let Some(question) = frames.next() {
+                break question;
+            }
+            let Some(chunk) = reader.recv().await else { return Ok(()) };
+            frames.push(&chunk);
+        };
+        socket.send(&question).await?;
+        let mut answer = vec![0; MAX_DATAGRAM];
+        let length = socket.recv(&mut answer).await?;
+        // The guest may be gone.
+        let _ = writer.send(&frame(&answer[..length])).await;
+        Ok(())
+    };
+    timeout(PATIENCE, asked).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resolver_is_found_by_its_address() {
+        let list = "   sl  local_address rem_address   st\n 1286: 0B00007F:8AA7 00000000:0000 07\n";
+        assert!(is_listed(list));
+        for other in ["", " 1286: 0100007F:8AA7 0B00007F:0035 07\n", " 1286: 0B00007E:0035 00000000:0000 07"]
+        {
+            assert!(!is_listed(other), "{other}");
+        }
+    }
+}
