@@ -163,11 +163,12 @@ fn check_and_refusals(ctx: &Ctx) -> Result<Outcome> {
     Cmd::new(&["krunctl", "check"]).run()?.ok()?;
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     let file = format!("{root}/bin/busybox");
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&["--root", &root, "--memory", "64"], &["64", "128"]),
         (&["--root", &root, "--memory", "99999999"], &["99999999", "128"]),
         (&["--root", &root, "--cpus", "0"], &["0", "16"]),
         (&["--root", &root, "--cpus", "17"], &["17", "16"]),
+        (&[], &["--root <DIR>", "--image <REFERENCE|ARCHIVE|LAYOUT>"]),
         (&["--root", &file], &["not a directory"]),
         (&["--root", "/no/such/root"], &["/no/such/root"]),
     ];

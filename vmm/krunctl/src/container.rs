@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use images::ImageConfig;
 
 use crate::{
@@ -26,12 +26,13 @@ use crate::{
 /// The flags of a container.
 #[derive(Args)]
 #[group(skip)]
+#[command(group(ArgGroup::new("origin").args(["root", "image"]).required(true)))]
 pub struct Arguments {
     /// Directory that holds the root file system
-    #[arg(long, value_name = "DIR", required_unless_present = "image")]
+    #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Image that holds it: a reference, an archive (docker save, OCI), or the directory of an OCI layout
-    #[arg(long, value_name = "IMAGE", conflicts_with = "root")]
+    #[arg(long, value_name = "REFERENCE|ARCHIVE|LAYOUT")]
     image: Option<String>,
     #[command(flatten)]
     source: image::Source,

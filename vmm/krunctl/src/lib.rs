@@ -138,6 +138,9 @@ mod tests {
             (&["sh", "--shell", ""], &["--shell"]),
             (&["sh", "--network", "wifi"], &["wifi", "tsi", "tap", "none"]),
             (&["sh", "a", "b"], &["'b'"]),
+            (&["run", "--", "x"], &["--root <DIR>", "--image <REFERENCE|ARCHIVE|LAYOUT>"]),
+            (&["create", "--name", "web"], &["--root <DIR>", "--image <REFERENCE|ARCHIVE|LAYOUT>"]),
+            (&["run", "--root", "/", "--image", "x"], &["--root <DIR>", "--image"]),
             (&["sh", "--nonsense"], &["--nonsense"]),
         ] {
             let error = Cli::try_parse_from([&["krunctl"], arguments].concat()).err().unwrap();
