@@ -106,7 +106,8 @@ fn named_once(root: &str) -> Result<()> {
     let once = |script: &str| Cmd::new(&[&words[..], &["/bin/sh", "-c", script]].concat());
     let mut first = once("trap 'exit 3' TERM; echo up; sleep 1000 & wait").spawn()?;
     first.wait_for_stdout("up\n")?;
-    once("true").run()?.expect_status(125)?.refused(&["once", "it runs"])?;
+    let pid = format!("as process {}:", first.pid());
+    once("true").run()?.expect_status(125)?.refused(&["--name once", "is running", &pid, "another name"])?;
     first.signal(Signal::SIGTERM)?;
     first.finish()?.expect_status(3)?;
     once("true").run()?.ok().map(drop)

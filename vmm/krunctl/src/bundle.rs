@@ -29,6 +29,9 @@ const SPEC: &str = "config.json";
 const ROOTFS: &str = "rootfs";
 const LAYERS: &str = "layers";
 
+/// The pid of the process that has it, for whoever cannot have it.
+const PID: &str = "pid";
+
 /// The bundle of one VM, which is removed when this is dropped.
 pub struct Bundle {
     id: String,
@@ -48,13 +51,18 @@ impl Bundle {
         bail!("{BASE} is full")
     }
 
-    /// Makes the one of this id, for a VM that others may not have at the same time.
-    pub fn of(id: String) -> Result<Bundle> {
+    /// Makes the one of this id, for a VM that others may not have at the same time. `taken` says that the process with a pid has it.
+    pub fn of(id: String, taken: impl FnOnce(u32) -> String) -> Result<Bundle> {
         clean_abandoned();
-        let taken = format!(
-            "{id}: it runs, another command has it now, or what it left could not be removed: {BASE}/{id} is there"
-        );
-        Bundle::take(id)?.context(taken)
+        let directory = path_of(&id);
+        match (Bundle::take(id)?, holder(&directory)) {
+            (Some(bundle), _) => Ok(bundle),
+            (None, Some(pid)) => bail!("{}", taken(pid)),
+            (None, None) => bail!(
+                "another command has it now, or what it left could not be removed: {} is there",
+                directory.display()
+            ),
+        }
     }
 
     /// Makes the one of this id, unless it is there.
@@ -72,7 +80,9 @@ impl Bundle {
             // Another run may remove it before it is locked.
             let locked = File::open(&directory).ok().and_then(|file| lock(file).ok());
             if let Some(_lock) = locked.filter(|_| directory.exists()) {
-                return Ok(Some(Bundle { id, directory, _lock }));
+                let bundle = Bundle { id, directory, _lock };
+                bundle.write(PID, std::process::id().to_string().as_bytes())?;
+                return Ok(Some(bundle));
             }
         }
     }
@@ -127,6 +137,12 @@ impl Drop for Bundle {
     }
 }
 
+/// The pid of the process that has a bundle; none when that is just being made or removed, or was left.
+fn holder(directory: &Path) -> Option<u32> {
+    let pid: u32 = fs::read_to_string(directory.join(PID)).ok()?.parse().ok()?;
+    Path::new("/proc").join(pid.to_string()).exists().then_some(pid)
+}
+
 /// Undoes what processes have left that were killed. Their own mounts ended with their mount namespaces.
 pub fn clean_abandoned() {
     for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
@@ -162,6 +178,18 @@ fn lock(file: File) -> Result<Flock<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_it_is_known_while_it_lives() {
+        let bundle = tempfile::tempdir().unwrap();
+        assert_eq!(holder(bundle.path()), None);
+        let ours = std::process::id();
+        // No process has such a pid: it is more than the kernel gives.
+        for (pid, found) in [(ours, Some(ours)), (4_194_305, None)] {
+            fs::write(bundle.path().join(PID), pid.to_string()).unwrap();
+            assert_eq!(holder(bundle.path()), found);
+        }
+    }
 
     #[test]
     fn only_files_and_empty_directories_are_removed() {

@@ -8,11 +8,10 @@ use nix::sys::signal::Signal;
 use shim::failpoint;
 
 use super::{
-    id_of,
+    bundle_of,
     state::{self, Description, State},
 };
 use crate::{
-    bundle::Bundle,
     container::{self, HOSTS},
     image, inject,
     root::{self, Origin, Root},
@@ -41,7 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     State::check_free(&arguments.name)?;
     let origin = container.origin()?;
     root::enter()?;
-    let bundle = Bundle::of(id_of(&arguments.name))?;
+    let bundle = bundle_of(&arguments.name)?;
     // Another may have made it while this one pulled.
     State::check_free(&arguments.name)?;
     // To look into it. It is mounted anew at each start.

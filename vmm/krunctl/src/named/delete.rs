@@ -7,11 +7,11 @@ use clap::Args;
 use shim::failpoint;
 
 use super::{
-    id_of,
+    bundle_of,
     state::{Condition, State},
     stop,
 };
-use crate::{bundle::Bundle, image, vm};
+use crate::{image, vm};
 
 /// The flags of `delete`.
 #[derive(Args)]
@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         stop::stop(&state, Duration::ZERO)?;
     }
     // Nobody makes one of the same name until all is gone.
-    let _bundle = Bundle::of(id_of(state.name()))?;
+    let _bundle = bundle_of(state.name())?;
     let deleted = state.delete();
     failpoint!(blocking "command.state-deleted");
     image::release(&arguments.name.name)?;

@@ -15,7 +15,7 @@ use shim::direct::{Author, NewContainer, RuntimeOptions, Served, StdioPaths};
 use tokio::time::timeout;
 
 use super::{
-    Name, client, id_of,
+    Name, bundle_of, client,
     log::Copies,
     state::{Description, State},
 };
@@ -56,7 +56,7 @@ fn keep(name: &str) -> Result<()> {
     logger::set(description.debug);
     // Before the process has other threads.
     root::enter()?;
-    let bundle = Bundle::of(id_of(name))?;
+    let bundle = bundle_of(name)?;
     let layer = state.path(LAYER);
     let writes = match &description.root {
         Origin::Directory(_) => Writes::Through,

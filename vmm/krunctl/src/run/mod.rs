@@ -60,7 +60,10 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     root::enter()?;
     let place = Place::find()?;
     let bundle = match &arguments.name {
-        Some(name) => Bundle::of(format!("run-{name}")).with_context(|| format!("--name {name}"))?,
+        Some(name) => Bundle::of(format!("run-{name}"), |pid| {
+            format!("a run with that name is running, as process {pid}: `kill {pid}` ends it, or give another name")
+        })
+        .with_context(|| format!("--name {name}"))?,
         None => Bundle::make()?,
     };
     let root = Root::mount(&origin, container.writes(), &bundle)?;
