@@ -101,7 +101,10 @@ fn life(ctx: &Ctx) -> Result<Outcome> {
 
 /// Execs have flags of their own, run at the same time, and end at a time or a signal.
 fn execs(ctx: &Ctx) -> Result<Outcome> {
-    create(ctx, "web", &["-e", "A=1", "-w", "/tmp"], SERVER)?;
+    let volume = ctx.work("volume");
+    fs::create_dir(&volume).context("make a volume")?;
+    let volume = format!("{}:/data", volume.display());
+    create(ctx, "web", &["-e", "A=1", "-w", "/tmp", "-v", &volume, "--tmpfs", "/scratch"], SERVER)?;
     fs::write(ctx.work("root").join("etc/passwd"), "app:x:7:8::/srv:/bin/sh\n")?;
     krunctl(&["start", "web"])?.ok()?;
     let flags = ["exec", "-e", "B=2", "-w", "/etc", "-u", "app", "web", "--", "/bin/sh", "-c"];
@@ -157,7 +160,30 @@ fn copies(ctx: &Ctx) -> Result<()> {
     krunctl(&["cp", "web:/tree/fifo", &out])?.expect_status(125)?.refused(&["fifo", "neither"])?;
     krunctl(&["cp", "web:/no/such", &out])?.expect_status(125)?.refused(&["/no"])?;
     krunctl(&["cp", &file, &out])?.expect_status(125)?.refused(&["NAME:PATH"])?;
-    Ok(())
+    mounts(ctx, &file)
+}
+
+/// What is mounted in the VM is not what a copy would see: it says so, and what to do, which works.
+fn mounts(ctx: &Ctx, file: &str) -> Result<()> {
+    let volume = ctx.work("volume").display().to_string();
+    krunctl(&["exec", "web", "--", "/bin/sh", "-c", "ln -s /run /link"])?.ok()?;
+    for (path, words) in [
+        ("/data", ["/data is mounted", &volume]),
+        ("/data/new/x", ["/data is mounted", &format!("{volume}/new/x")]),
+        ("/scratch", ["/scratch is mounted", "tar -x -C /scratch"]),
+        ("/dev/shm/x", ["/dev/shm is mounted", "tar -x -C /dev/shm"]),
+        ("/link/x", ["/run is mounted", "web:/run/x"]),
+    ] {
+        let there = format!("web:{path}");
+        krunctl(&["cp", file, &there])?.expect_status(125)?.refused(&words)?;
+        krunctl(&["cp", &there, "/tmp"])?.expect_status(125)?.refused(&words[..1])?;
+    }
+    let pipes = format!(
+        "set -e; tar -c -C {0} file | krunctl exec -i web -- /bin/busybox tar -x -C /scratch
+         krunctl exec web -- /bin/busybox tar -c /scratch/file | tar -x -O 2>/dev/null",
+        Path::new(file).parent().context("its directory")?.display()
+    );
+    Cmd::new(&["sh", "-c", &pipes]).run()?.ok()?.printed("from the host\n").map(drop)
 }
 
 /// A killed keeper, broken files and a killed client are survived.

@@ -3,6 +3,7 @@
 //! The VM's files are its command's, who may put links and FIFOs anywhere, at any time. So what is in the VM is resolved inside of
 //! its root, once, and below that through no link.
 
+mod mounts;
 pub mod tree;
 
 use std::{
@@ -15,6 +16,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+use mounts::{Mounts, Way};
 
 use super::{
     client::Vm,
@@ -68,19 +71,26 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             let (parent, name) = (from.parent().unwrap_or(Path::new("/")), Path::new(name));
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             let source = File::open(parent).with_context(|| format!("opening {}", parent.display()))?;
-            let root = root(vm)?;
+            let (root, mounts) = root(vm)?;
+            mounts.refuse(path, Way::In)?;
             let target = target(|path| beneath(&root, path, OFlag::O_DIRECTORY), path, name)
                 .with_context(|| format!("{vm}:{}", path.display()))?;
+            let new = mounts::place(&root, &target.0)?.join(&target.1);
+            mounts.refuse(&new, Way::In)?;
+            mounts.refuse_tree(&new, from)?;
             tree::copy((&source, name), (&target.0, &target.1), tree::ALL)
                 .with_context(|| format!("{} to {vm}:{}", from.display(), path.display()))?;
         }
         (Place::There { vm, path }, Place::Here(to)) => {
             let name =
                 path.file_name().with_context(|| format!("{}: it must end in a name", path.display()))?;
-            let root = root(vm)?;
+            let (root, mounts) = root(vm)?;
+            mounts.refuse(path, Way::Out)?;
             let parent = path.parent().unwrap_or(Path::new("/"));
             let source = beneath(&root, parent, OFlag::O_DIRECTORY)
                 .with_context(|| format!("{vm}:{}", parent.display()))?;
+            let old = mounts::place(&root, &source)?.join(name);
+            mounts.refuse(&old, Way::Out)?;
             // As a link of this host's, it would lead the next copy where the VM likes.
             let is_link = tree::is_link((&source, Path::new(name)));
             if is_link.with_context(|| format!("{vm}:{}", path.display()))? {
@@ -91,25 +101,41 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             // A program of the VM's must not be another user's here.
             tree::copy((&source, Path::new(name)), (&target.0, &target.1), tree::HARMLESS)
                 .with_context(|| format!("{vm}:{}", path.display()))?;
+            for below in mounts.below(&old) {
+                eprintln!("krunctl: {}: not copied: it is mounted in the VM", below.display());
+            }
         }
-        _ => bail!("one of the two must be in a VM, as NAME:PATH, and the other on this host"),
+        (Place::Here(from), Place::Here(to)) => {
+            bail!(
+                "{} and {} are on this host; one must be in a VM, as NAME:PATH",
+                from.display(),
+                to.display()
+            )
+        }
+        (Place::There { vm, path }, Place::There { .. }) => {
+            bail!("{vm}:{} is in a VM, as is the other; one must be on this host", path.display())
+        }
     }
     Ok(0)
 }
 
-/// The root of a VM's container: as its processes see it, or where its files are while it does not run.
-fn root(name: &str) -> Result<File> {
+/// The root of a VM's container, as its processes see it but for its mounts, or where its files are while it does not run.
+fn root(name: &str) -> Result<(File, Mounts)> {
     let state = State::open(name)?;
-    if state.condition()? == Condition::Running {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        return runtime.block_on(async { Vm::connect(&state).await?.root().await });
-    }
-    match state.description()?.root {
-        Origin::Directory(path) => directory(&path).with_context(|| format!("opening the root of {name}")),
+    let runs = state.condition()? == Condition::Running;
+    let description = state.description()?;
+    let root = match description.root {
+        _ if runs => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { Vm::connect(&state).await?.root().await })?
+        }
+        Origin::Directory(path) => directory(&path).with_context(|| format!("opening the root of {name}"))?,
         Origin::Image(_) => {
             bail!("{name} does not run; of a VM with an image, files can be copied while it runs")
         }
-    }
+    };
+    let mounts = Mounts::of(name, &description.spec, &root);
+    Ok((root, mounts))
 }
 
 fn directory(path: &Path) -> Result<File> {
