@@ -110,7 +110,10 @@ fn image(ctx: &Ctx) -> Result<Outcome> {
     run(&["-u", "0", "--inject", &inject], &[script])?
         .ok()?
         .printed(&format!("secret\n600\n{servers}kept\n"))?;
-    ensure!(krunctl(&["image", "ls"])?.ok()?.stdout_text().starts_with(&reference), "it is not listed");
+    let listed = krunctl(&["image", "ls"])?.ok()?.stdout_text();
+    let lines: Vec<_> = listed.lines().collect();
+    let is_listed = lines.len() == 2 && lines[0].starts_with("REFERENCE") && lines[1].starts_with(&reference);
+    ensure!(is_listed && lines[1].contains("iB"), "{listed}");
 
     let script =
         "cat /kept 2>/dev/null; echo more >>/kept; trap 'echo bye; exit 3' USR1; echo up; sleep 1000 & wait";
@@ -130,20 +133,34 @@ fn image(ctx: &Ctx) -> Result<Outcome> {
     krunctl(&["logs", "kept"])?.ok()?.printed("up\nbye\nmore\nup\nbye\n")?;
     krunctl(&["delete", "kept"])?.ok()?;
     krunctl(&["image", "prune"])?.ok()?;
-    for directory in ["layers", "refs", "tmp"] {
-        let path = Path::new(STORE).join(directory);
-        ensure!(fs::read_dir(&path)?.count() == 0, "{} is not empty", path.display());
-    }
+    store_is_empty()?;
 
     let archive = ctx.work("busybox.tar").display().to_string();
     krunctl(&["run", "--memory", "256", "--image", &archive, "--", "/bin/echo", "imported"])?
         .ok()?
         .printed("imported\n")?;
     // Whatever the archive calls it, a run calls it after its path.
-    let listed = krunctl(&["image", "ls"])?.ok()?.stdout_text();
-    let name = listed.split_whitespace().next().unwrap_or_default();
+    let listed = krunctl(&["image", "ls", "--format", "json"])?.ok()?.stdout_text();
+    let listed: serde_json::Value = serde_json::from_str(&listed)?;
+    let name = listed[0]["reference"].as_str().unwrap_or_default();
     ensure!(name.starts_with("localhost/imported-from:"), "{listed}");
-    krunctl(&["image", "rm", name])?.ok()?;
+    ensure!(listed[0]["imported_from"] == archive.as_str(), "{listed}");
+    ensure!(listed[0]["size"].as_u64().is_some_and(|bytes| bytes > 100_000), "{listed}");
+    // It goes when no VM has it.
+    krunctl(&["create", "--name", "kept", "--image", &archive, "--", "true"])?.ok()?;
+    let prune = || Ok::<_, anyhow::Error>(krunctl(&["image", "prune"])?.ok()?.stdout_text());
+    ensure!(prune()?.starts_with("0 imported images, 0 layers"), "an image of a VM's was removed");
+    krunctl(&["delete", "kept"])?.ok()?;
+    let pruned = prune()?;
+    ensure!(pruned.starts_with("1 imported images, ") && pruned.contains("iB freed"), "{pruned}");
+    store_is_empty()
+}
+
+fn store_is_empty() -> Result<Outcome> {
+    for directory in ["layers", "refs", "tmp"] {
+        let path = Path::new(STORE).join(directory);
+        ensure!(fs::read_dir(&path)?.count() == 0, "{} is not empty", path.display());
+    }
     Ok(Outcome::Passed)
 }
 
@@ -171,11 +188,7 @@ fn liars(ctx: &Ctx) -> Result<Outcome> {
             .expect_status(125)?
             .refused(&[words])?;
     }
-    for directory in ["layers", "refs", "tmp"] {
-        let path = Path::new(STORE).join(directory);
-        ensure!(fs::read_dir(&path)?.count() == 0, "{} is not empty", path.display());
-    }
-    Ok(Outcome::Passed)
+    store_is_empty()
 }
 
 /// By TLS, a registry counts whose certificate this host trusts, and gets the credentials that are written down for it.

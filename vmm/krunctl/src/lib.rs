@@ -27,6 +27,7 @@ mod sh;
 mod signals;
 mod spec;
 mod stdio;
+mod table;
 mod terminal;
 mod vm;
 mod watch;

@@ -90,6 +90,7 @@ impl Store {
             manifest: found.manifest.clone(),
             config: config.clone(),
             layers: diff_ids.clone(),
+            imported_from: Some(source.path().display().to_string()),
         };
         names.into_iter().map(|name| self.add(record(name), &found.config, &layers)).collect()
     }

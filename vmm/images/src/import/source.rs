@@ -70,6 +70,11 @@ impl Source {
         Ok(source(Kind::Archive { file: Arc::new(file), members }))
     }
 
+    /// Where it is, from anywhere.
+    pub fn path(&self) -> PathBuf {
+        std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+
     /// Whether there is a file of this name.
     pub fn has(&self, name: &str) -> Result<bool> {
         Ok(self.find(name)?.is_some())

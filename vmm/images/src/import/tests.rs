@@ -109,7 +109,9 @@ fn a_layout_is_imported_as_a_directory_and_as_an_archive_packed_or_not() {
         let (_dir, store) = store();
         let images = source(&store).unwrap();
         check(&images[0], "r.example/app:v1");
-        assert!(images.len() == 1 && images[0].record().manifest.is_some());
+        let record = images[0].record();
+        assert!(images.len() == 1 && record.manifest.is_some());
+        assert!(record.imported_from.as_ref().is_some_and(|path| path.starts_with('/')), "{record:?}");
         assert_eq!(fs::read_dir(store.path().join("tmp")).unwrap().count(), 0);
     }
 }

@@ -181,6 +181,7 @@ async fn plan(
         manifest: Some(digest),
         config: manifest.config.digest,
         layers: diff_ids,
+        imported_from: None,
     };
     Ok(Plan { record, config, layers })
 }

@@ -120,7 +120,7 @@ impl Store {
         }
     }
 
-    fn layer_path(&self, digest: &Digest) -> PathBuf {
+    pub(super) fn layer_path(&self, digest: &Digest) -> PathBuf {
         self.path.join("layers").join(digest.file_name())
     }
 }

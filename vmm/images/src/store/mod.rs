@@ -12,6 +12,7 @@ mod image;
 mod layers;
 mod refs;
 mod remove;
+mod size;
 mod temp;
 #[cfg(test)]
 mod tests;

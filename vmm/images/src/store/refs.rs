@@ -25,6 +25,9 @@ pub struct Record {
     pub config: Digest,
     /// The digests of the unpacked layers, top last.
     pub layers: Vec<Digest>,
+    /// The file or directory that it was imported from, if it was and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported_from: Option<String>,
 }
 
 /// Reads a reference, and adds what it leaves out.

@@ -4,20 +4,23 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io,
+    path::Path,
 };
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Store, Temp, refs};
+use super::{Record, Store, Temp, refs, size};
 use crate::{Digest, Error, Result};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// References: 1 or 0.
+    /// References.
     pub references: usize,
     /// Layers.
     pub layers: usize,
+    /// Bytes on disk that those layers had.
+    pub bytes: u64,
     /// Layers that no reference leads to any more, but that are in use. [`Store::prune`] removes them later.
     pub in_use: usize,
 }
@@ -27,23 +30,38 @@ impl Store {
     pub fn remove(&self, reference: &str) -> Result<Removed> {
         let reference = refs::parse(reference)?.whole();
         let path = refs::path(self, &reference);
-        self.sweep(|| match fs::remove_file(&path) {
-            Ok(()) => Ok(1),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(Error::io(format!("removing {}", path.display()))(error)),
+        self.sweep(|| remove(&path))
+    }
+
+    /// Removes the references that nobody wants, unless their images are in use, and then what no reference leads to, unless that is.
+    pub fn prune(&self, unwanted: impl Fn(&Record) -> bool) -> Result<Removed> {
+        self.sweep(|| {
+            let mut removed = 0;
+            for record in refs::all(self)?.iter().filter(|record| unwanted(record)) {
+                if !self.is_in_use(record)? {
+                    removed += remove(&refs::path(self, &record.reference))?;
+                }
+            }
+            Ok(removed)
         })
     }
 
-    /// Removes what no reference leads to, unless it is in use.
-    pub fn prune(&self) -> Result<Removed> {
-        self.sweep(|| Ok(0))
+    /// Whether somebody uses this image, or one on top of it: whoever does has its top layer.
+    fn is_in_use(&self, record: &Record) -> Result<bool> {
+        let Some(path) = record.layers.last().map(|top| self.layer_path(top)) else { return Ok(false) };
+        match File::open(&path) {
+            Ok(top) => Ok(flock(&top, FlockOperation::NonBlockingLockExclusive).is_err()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(path.display().to_string())(error)),
+        }
     }
 
     fn sweep(&self, first: impl FnOnce() -> Result<usize>) -> Result<Removed> {
         // Outlives the lock: what it has is removed when the store can be used again.
         let temp = Temp::new(self)?;
-        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        let lock = self.lock(FlockOperation::LockExclusive)?;
         let mut removed = Removed { references: first()?, ..Default::default() };
+        let mut gone = Vec::new();
         let records = refs::all(self)?;
         let layers: HashSet<_> = records.iter().flat_map(|record| &record.layers).collect();
         for name in self.names("layers")? {
@@ -58,7 +76,9 @@ impl Store {
                 removed.in_use += 1;
                 continue;
             }
-            fs::rename(&path, temp.path().join(&name)).map_err(Error::io(what()))?;
+            let unlisted = temp.path().join(&name);
+            fs::rename(&path, &unlisted).map_err(Error::io(what()))?;
+            gone.push(unlisted);
             removed.layers += 1;
         }
         let configs: HashSet<_> = records.iter().map(|record| self.config_path(&record.config)).collect();
@@ -68,6 +88,8 @@ impl Store {
                 fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
             }
         }
+        drop(lock);
+        removed.bytes = gone.iter().map(|layer| size::of(layer)).sum::<Result<_>>()?;
         Ok(removed)
     }
 
@@ -79,5 +101,14 @@ impl Store {
             names.collect::<io::Result<_>>()
         };
         read().map_err(Error::io(path.display().to_string()))
+    }
+}
+
+/// Removes a reference's file, and answers how many there were.
+fn remove(path: &Path) -> Result<usize> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(1),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(Error::io(format!("removing {}", path.display()))(error)),
     }
 }

@@ -32,6 +32,7 @@ fn add(store: &Store, reference: &str, files: &[&str]) -> Image {
         manifest: None,
         config: Digest::of(&config),
         layers: bytes.iter().map(|bytes| Digest::of(bytes)).collect(),
+        imported_from: None,
     };
     store.add(record, &config, &layers).unwrap()
 }
@@ -116,8 +117,11 @@ fn what_only_a_removed_reference_had_is_removed() {
     let (_dir, store) = store();
     drop(add(&store, "one", &["base", "one"]));
     drop(add(&store, "two", &["base", "two"]));
+    let records = store.list().unwrap();
+    let sizes = store.sizes(&records).unwrap();
     let removed = store.remove("one").unwrap();
-    assert_eq!(removed, Removed { references: 1, layers: 1, in_use: 0 });
+    assert_eq!((removed.references, removed.layers, removed.in_use), (1, 1, 0));
+    assert!(removed.bytes > 0 && removed.bytes < sizes[0], "{removed:?} of {sizes:?}");
     assert!(store.find("one").unwrap().is_none() && store.find("two").unwrap().is_some());
     assert_eq!((count(&store, "layers"), count(&store, "configs"), count(&store, "tmp")), (2, 1, 0));
     assert_eq!(store.remove("one").unwrap(), Removed::default());
@@ -132,12 +136,29 @@ fn what_is_in_use_stays_until_it_is_not() {
     }
     let (_dir, store) = store();
     let image = add(&store, "one", &["a", "b"]);
-    assert_eq!(store.remove("one").unwrap(), Removed { references: 1, layers: 0, in_use: 2 });
+    assert_eq!(store.prune(|_| true).unwrap(), Removed::default());
+    let removed = Removed { references: 1, layers: 0, bytes: 0, in_use: 2 };
+    assert_eq!(store.remove("one").unwrap(), removed);
     assert!(image.layers()[0].path().join("a").exists());
-    assert_eq!(store.prune().unwrap().in_use, 2);
+    assert_eq!(store.prune(|_| false).unwrap().in_use, 2);
     drop(image);
-    assert_eq!(store.prune().unwrap(), Removed { references: 0, layers: 2, in_use: 0 });
+    let removed = store.prune(|_| false).unwrap();
+    assert_eq!((removed.references, removed.layers, removed.in_use), (0, 2, 0));
     assert_eq!((count(&store, "layers"), count(&store, "tmp")), (0, 0));
+}
+
+#[test]
+fn images_that_nobody_wants_go_and_the_others_stay() {
+    if !root() {
+        return;
+    }
+    let (_dir, store) = store();
+    drop(add(&store, "one", &["base", "one"]));
+    drop(add(&store, "two", &["base", "two"]));
+    drop(add(&store, "none", &[]));
+    let removed = store.prune(|record| !record.reference.contains("two")).unwrap();
+    assert_eq!((removed.references, removed.layers), (2, 1));
+    assert!(store.find("one").unwrap().is_none() && store.find("two").unwrap().is_some());
 }
 
 #[test]
@@ -149,7 +170,7 @@ fn a_reference_that_moves_on_leaves_its_layers_to_prune() {
     drop(add(&store, "one", &["old"]));
     drop(add(&store, "one", &["new"]));
     assert_eq!(store.list().unwrap().len(), 1);
-    assert_eq!(store.prune().unwrap().layers, 1);
+    assert_eq!(store.prune(|_| false).unwrap().layers, 1);
     assert!(store.find("one").unwrap().unwrap().layers()[0].path().join("new").exists());
 }
 

@@ -3,6 +3,7 @@
 mod progress;
 
 use std::{
+    collections::HashSet,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
@@ -10,8 +11,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use images::{DEFAULT_PATH, DEFAULT_UNPACKED, Digest, Image, PullOptions, Removed, Store};
+use serde_json::json;
 
-use crate::{named, vm};
+use crate::{
+    named,
+    table::{self, Format, human},
+    vm,
+};
 use progress::Bar;
 
 /// The host of the references that keep the images of VMs with names. No registry has it.
@@ -40,7 +46,11 @@ pub enum Command {
         source: Source,
     },
     /// Lists the images that are here
-    Ls,
+    Ls {
+        /// As a table, or as JSON
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
     /// Removes an image; what a VM uses stays as long as it does
     Rm {
         /// The image
@@ -54,7 +64,7 @@ pub enum Command {
         #[arg(long, value_name = "REFERENCE")]
         name: Option<String>,
     },
-    /// Removes what no image and no VM needs any more
+    /// Removes what was imported for `--image PATH`, and layers of no image, unless a VM uses them
     Prune,
 }
 
@@ -70,13 +80,7 @@ pub fn run(command: &Command) -> Result<u8> {
             let image = pull(&store, reference, source)?;
             println!("{} {}", image.record().reference, image.record().config);
         }
-        Command::Ls => {
-            for record in store.list()? {
-                if !record.reference.starts_with(KEPT) {
-                    println!("{} {}", record.reference, record.config);
-                }
-            }
-        }
+        Command::Ls { format } => list(&store, *format)?,
         Command::Rm { reference } => {
             let removed = store.remove(reference)?;
             if removed.references == 0 {
@@ -91,14 +95,52 @@ pub fn run(command: &Command) -> Result<u8> {
         }
         Command::Prune => {
             release_deleted(&store)?;
-            say(&store.prune()?);
+            let removed = prune(&store)?;
+            print!("{} imported images, ", removed.references);
+            say(&removed);
         }
     }
     Ok(0)
 }
 
+/// Lists the images, but for what only keeps those of VMs.
+fn list(store: &Store, format: Format) -> Result<()> {
+    let mut records = store.list()?;
+    records.retain(|record| !record.reference.starts_with(KEPT));
+    let sizes = store.sizes(&records)?;
+    let all = records.iter().zip(sizes).map(|(record, bytes)| match format {
+        Format::Json => json!({
+            "reference": record.reference, "id": record.config, "size": bytes, "imported_from": record.imported_from,
+        }),
+        Format::Table => json!({
+            "reference": record.reference, "id": record.config.hex()[..12], "size": human(bytes),
+            "imported_from": record.imported_from,
+        }),
+    });
+    let all: Vec<_> = all.collect();
+    match format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&all)?),
+        Format::Table => table::print(&["reference", "id", "size", "imported_from"], &all),
+    }
+    Ok(())
+}
+
+/// Removes what was imported for runs, but for what VMs with names have, and layers that nothing needs.
+fn prune(store: &Store) -> Result<Removed> {
+    let records = store.list()?;
+    let kept: HashSet<_> = records
+        .iter()
+        .filter(|record| record.reference.starts_with(KEPT))
+        .map(|record| (&record.config, &record.layers))
+        .collect();
+    let removed = store.prune(|record| {
+        record.reference.starts_with(IMPORTED) && !kept.contains(&(&record.config, &record.layers))
+    });
+    Ok(removed?)
+}
+
 fn say(removed: &Removed) {
-    print!("{} layers removed", removed.layers);
+    print!("{} layers removed, {} freed", removed.layers, human(removed.bytes));
     match removed.in_use {
         0 => println!(),
         in_use => println!(", {in_use} in use"),

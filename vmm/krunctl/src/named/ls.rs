@@ -1,7 +1,7 @@
 //! `krunctl ls` and `status`: how the VMs are.
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
@@ -9,7 +9,10 @@ use super::{
     client::Vm,
     state::{Condition, State},
 };
-use crate::vm;
+use crate::{
+    table::{self, Format},
+    vm,
+};
 
 /// The flags of `ls`.
 #[derive(Args)]
@@ -20,12 +23,6 @@ pub struct Arguments {
     /// As a table, or as JSON
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 /// Prints a line for each VM.
@@ -43,7 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         true => &["name", "state", "status", "cpus", "memory", "pid", "root", "command"],
         false => &["name", "state", "status", "root"],
     };
-    print_table(columns, &all);
+    table::print(columns, &all);
     Ok(0)
 }
 
@@ -97,28 +94,4 @@ fn keeper(state: &State) -> Result<u32> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let pids = runtime.block_on(async { Vm::connect(state).await?.pids().await });
     Ok(pids.context("asking the VM's keeper")?.0)
-}
-
-/// A text in one line that moves no cursor: an image chose it.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn print_table(columns: &[&str], all: &[Value]) {
-    let cell = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => plain(text),
-        Value::Array(words) => plain(&words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
-        other => other.to_string(),
-    };
-    let heads = columns.iter().map(|column| column.to_uppercase()).collect();
-    let mut rows: Vec<Vec<String>> = vec![heads];
-    rows.extend(all.iter().map(|vm| columns.iter().map(|column| cell(&vm[*column])).collect()));
-    let widths: Vec<_> = (0..columns.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
 }
