@@ -6,6 +6,8 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use shim::direct::Error;
 
+use crate::table::plain;
+
 /// It failed for another reason than its command. Source: `docker run`.
 pub const FAILED: u8 = 125;
 
@@ -19,7 +21,7 @@ pub fn of(result: Result<u8>) -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("krunctl: {}", told(&error));
+            eprintln!("krunctl: {}", plain(&told(&error)));
             ExitCode::from(of_command(&error).unwrap_or(FAILED))
         }
     }

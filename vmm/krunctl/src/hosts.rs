@@ -8,6 +8,8 @@ const MAX_NAME: usize = 64;
 /// What stands in every list. Source: Docker's.
 const LOCAL: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
+const FORM: &str = "it must be NAME:ADDRESS, as db:10.0.0.7";
+
 /// A line of /etc/hosts, as `--add-host` says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -19,9 +21,9 @@ impl FromStr for Entry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (host, address) = text.split_once([':', '=']).ok_or("it must be NAME:ADDRESS, as db:10.0.0.7")?;
+        let (host, address) = text.split_once([':', '=']).ok_or(FORM)?;
         let address = address.trim_start_matches('[').trim_end_matches(']');
-        let address = address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
+        let address = address.parse().map_err(|_| format!("{address:?} is no IP address; {FORM}"))?;
         Ok(Entry { name: name(host)?, address })
     }
 }

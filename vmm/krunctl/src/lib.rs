@@ -132,8 +132,10 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_flag_names_it_and_what_is_allowed() {
         for (arguments, words) in [
-            (&["sh", "--cpus", "0"][..], &["--cpus", "1..=16"][..]),
-            (&["sh", "--cpus", "300"], &["--cpus", "1..=16"]),
+            (&["sh", "--cpus", "0"][..], &["'0'", "--cpus", "1 to 16"][..]),
+            (&["sh", "--cpus", "300"], &["'300'", "--cpus", "1 to 16"]),
+            (&["sh", "--cpus", "two"], &["'two'", "--cpus", "1 to 16"]),
+            (&["run", "--root", "/", "--add-host", "db:1.2"], &["1.2", "db:10.0.0.7"]),
             (&["run", "--root", "/", "--memory", "much", "--", "x"], &["--memory", "much", "MiB", "128"]),
             (&["sh", "-e", "=x"], &["KEY=VAL", "=x"]),
             (&["sh", "--shell", ""], &["--shell"]),

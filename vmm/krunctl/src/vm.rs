@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use clap::{Args, builder::RangedU64ValueParser};
+use clap::Args;
 use nix::unistd::Uid;
 use shim::direct::{Author, RuntimeOptions};
 use vm_launcher::{
@@ -23,8 +23,7 @@ use crate::{
 #[group(skip)]
 pub struct Arguments {
     /// vCPUs, 1 to 16
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS,
-        value_parser = RangedU64ValueParser::<u8>::new().range(1..=MAX_CPUS as u64))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS, value_parser = cpus)]
     pub cpus: u8,
     /// Memory of the VM in MiB, at least 128
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_RUN_MEMORY_MIB, value_parser = memory)]
@@ -46,6 +45,11 @@ pub struct Arguments {
     /// The guest's PID 1, if it is not in a usual place
     #[arg(long, value_name = "FILE")]
     guest_init: Option<PathBuf>,
+}
+
+fn cpus(text: &str) -> Result<u8, String> {
+    let allowed = |cpus: &u8| (1..=MAX_CPUS).contains(cpus);
+    text.parse().ok().filter(allowed).ok_or_else(|| format!("it must be a whole number, 1 to {MAX_CPUS}"))
 }
 
 fn memory(text: &str) -> Result<u32, String> {

@@ -63,7 +63,9 @@ impl Source {
         let file = plain(store, file, unpacked)?;
         let members = members(&file).map_err(|error| match Error::tar(error) {
             Error::Tar(error) => {
-                Error::NoImage { path: path.to_owned(), why: format!("no tar archive: {error}") }
+                // The rest is what is in the file.
+                let why = error.to_string().lines().next().map(|why| format!("no tar archive: {why}"));
+                Error::NoImage { path: path.to_owned(), why: why.unwrap_or_default() }
             }
             own => own,
         })?;

@@ -13,7 +13,7 @@ use super::{
     keeper::READY,
     state::{Condition, State},
 };
-use crate::vm;
+use crate::{table::plain, vm};
 
 /// Answers 0 once the command runs.
 ///
@@ -43,7 +43,7 @@ pub fn run(name: &Name) -> Result<u8> {
     let status = keeper.wait().context("waiting for the VM's keeper")?;
     // It could not run its command, as a shell says it.
     if let Some(code @ (126 | 127)) = status.code() {
-        eprintln!("krunctl: {}", answer.trim_end());
+        eprintln!("krunctl: {}", plain(answer.trim_end()));
         return Ok(code as u8);
     }
     match answer.trim_end() {
