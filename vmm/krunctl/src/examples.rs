@@ -1,5 +1,12 @@
 //! Examples that `--help` shows.
 
+pub const ALL: &str = "Examples:
+  krunctl check
+  krunctl run --image alpine:3 -- uname -r
+  echo 'uname -r; ls /' | krunctl sh
+  krunctl create --name web --image nginx:1 -p 8080:80
+  krunctl start web";
+
 pub const RUN: &str = "Examples:
   krunctl run --root /srv/alpine -- /bin/sh -c 'uname -r; exit 42'
   krunctl run --image alpine:3 -it -- /bin/sh
@@ -26,4 +33,14 @@ pub const CP: &str = "Examples:
 
 pub const IMAGE: &str = "Examples:
   krunctl image pull registry.example.com/app:1
-  krunctl image import ./app.tar --name app:1";
+  krunctl image import ./app.tar --name app:1
+  krunctl image prune";
+
+pub const LOGS: &str = "Examples:
+  krunctl logs -f web";
+
+pub const COMPLETIONS: &str = "Examples:
+  krunctl completions bash >/etc/bash_completion.d/krunctl";
+
+pub const MAN: &str = "Examples:
+  krunctl man /usr/local/share/man/man1";

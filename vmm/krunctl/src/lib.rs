@@ -38,7 +38,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Runs commands in microVMs, without containerd
 #[derive(Parser)]
-#[command(name = "krunctl", version)]
+#[command(name = "krunctl", version, after_help = examples::ALL)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -71,13 +71,16 @@ enum Command {
     /// Says how a VM is
     Status(named::Name),
     /// Prints what a VM's command has written
+    #[command(after_help = examples::LOGS)]
     Logs(named::logs::Arguments),
     /// Copies files and directories between this host and a VM
     #[command(after_help = examples::CP)]
     Cp(named::cp::Arguments),
     /// Prints a script that has a shell complete what is typed
+    #[command(after_help = examples::COMPLETIONS)]
     Completions(completions::Completions),
     /// Writes manual pages
+    #[command(after_help = examples::MAN)]
     Man(completions::Man),
     /// Keeps a VM while it runs
     #[command(hide = true)]
