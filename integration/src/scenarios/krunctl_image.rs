@@ -90,6 +90,14 @@ pub fn registry(ctx: &Ctx, layout: &str, lie: &[&str]) -> Result<(Running, Strin
 fn image(ctx: &Ctx) -> Result<Outcome> {
     let layout = layout(ctx)?;
     let (_registry, reference) = registry(ctx, &layout, &[])?;
+    // On a terminal, with a bar.
+    let pull = format!("krunctl image pull --plain-http {reference}");
+    let pulled = Cmd::new(&["script", "-qec", &pull, "/dev/null"]).run()?.ok()?.stdout_text();
+    ensure!(
+        pulled.contains("#] layers: 1 of 1") && pulled.contains(&format!("{reference} sha256:")),
+        "{pulled}"
+    );
+    krunctl(&["image", "rm", &reference])?.ok()?;
     let run = |flags: &[&str], args: &[&str]| {
         let words =
             [&["run", "--memory", "256", "--plain-http", "--image", &reference], flags, &["--"], args]
@@ -149,10 +157,13 @@ fn image(ctx: &Ctx) -> Result<Outcome> {
     // It goes when no VM has it.
     krunctl(&["create", "--name", "kept", "--image", &archive, "--", "true"])?.ok()?;
     let prune = || Ok::<_, anyhow::Error>(krunctl(&["image", "prune"])?.ok()?.stdout_text());
-    ensure!(prune()?.starts_with("0 imported images, 0 layers"), "an image of a VM's was removed");
+    ensure!(
+        prune()?.starts_with("imported images removed: 0, layers removed: 0,"),
+        "an image of a VM's was removed"
+    );
     krunctl(&["delete", "kept"])?.ok()?;
     let pruned = prune()?;
-    ensure!(pruned.starts_with("1 imported images, ") && pruned.contains("iB freed"), "{pruned}");
+    ensure!(pruned.starts_with("imported images removed: 1,") && pruned.contains("iB"), "{pruned}");
     store_is_empty()
 }
 

@@ -96,7 +96,7 @@ pub fn run(command: &Command) -> Result<u8> {
         Command::Prune => {
             release_deleted(&store)?;
             let removed = prune(&store)?;
-            print!("{} imported images, ", removed.references);
+            print!("imported images removed: {}, ", removed.references);
             say(&removed);
         }
     }
@@ -140,10 +140,10 @@ fn prune(store: &Store) -> Result<Removed> {
 }
 
 fn say(removed: &Removed) {
-    print!("{} layers removed, {} freed", removed.layers, human(removed.bytes));
+    print!("layers removed: {}, freed: {}", removed.layers, human(removed.bytes));
     match removed.in_use {
         0 => println!(),
-        in_use => println!(", {in_use} in use"),
+        in_use => println!(", still in use: {in_use}"),
     }
 }
 

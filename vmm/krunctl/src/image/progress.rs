@@ -11,6 +11,9 @@ use images::Progress;
 /// How often it is drawn.
 const OFTEN: Duration = Duration::from_millis(100);
 
+/// How wide the bar is, in characters.
+const WIDTH: u128 = 28;
+
 /// A line that shows it.
 pub struct Bar(Option<Mutex<State>>);
 
@@ -56,7 +59,9 @@ fn line(layers: &[(u64, u64)]) -> String {
     let whole = layers.iter().filter(|(done, total)| done == total && *total > 0).count();
     let (done, total) = layers.iter().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
     let mib = |bytes: u64| bytes >> 20;
-    format!("layers: {whole} of {}, {} of {} MiB", layers.len(), mib(done), mib(total))
+    let bar = "#".repeat((u128::from(done.min(total)) * WIDTH / u128::from(total.max(1))) as usize);
+    let width = WIDTH as usize;
+    format!("[{bar:width$}] layers: {whole} of {}, {} of {} MiB", layers.len(), mib(done), mib(total))
 }
 
 #[cfg(test)]
@@ -65,6 +70,9 @@ mod tests {
 
     #[test]
     fn a_line_adds_layers_up() {
-        assert_eq!(line(&[(3 << 20, 3 << 20), (1 << 20, 4 << 20), (0, 0)]), "layers: 1 of 3, 4 of 7 MiB");
+        let bar = format!("[{}{}]", "#".repeat(16), " ".repeat(12));
+        let text = line(&[(3 << 20, 3 << 20), (1 << 20, 4 << 20), (0, 0)]);
+        assert_eq!(text, format!("{bar} layers: 1 of 3, 4 of 7 MiB"));
+        assert!(line(&[]).starts_with("[ ") && line(&[(u64::MAX, u64::MAX)]).contains("#]"));
     }
 }

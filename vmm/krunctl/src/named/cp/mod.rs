@@ -102,7 +102,10 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             tree::copy((&source, Path::new(name)), (&target.0, &target.1), tree::HARMLESS)
                 .with_context(|| format!("{vm}:{}", path.display()))?;
             for below in mounts.below(&old) {
-                eprintln!("krunctl: {}: not copied: it is mounted in the VM", below.display());
+                eprintln!(
+                    "krunctl: {vm}:{}: it is mounted in the VM; copied is what is below the mount",
+                    below.display()
+                );
             }
         }
         (Place::Here(from), Place::Here(to)) => {
