@@ -185,6 +185,14 @@ fn check_and_refusals(ctx: &Ctx) -> Result<Outcome> {
         let without_kvm = ["unshare", "--mount", "sh", "-c", hidden, "sh"];
         Cmd::new(&[&without_kvm[..], &words].concat()).run()?.expect_status(125)?.refused(&["/dev/kvm"])?;
     }
+    // Where what it says cannot be written, that is an error as any other.
+    for command in ["completions bash", "ls"] {
+        let command = format!("krunctl {command} >/dev/full");
+        Cmd::new(&["sh", "-c", &command])
+            .run()?
+            .expect_status(125)?
+            .refused(&["standard output", "No space left"])?;
+    }
     for (flags, words) in cases {
         Cmd::new(&[&["krunctl", "run"], flags, &["--", "/bin/true"]].concat())
             .run()?

@@ -2,6 +2,7 @@
 //! not meet it. It changes nothing.
 
 use std::{
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -23,7 +24,7 @@ use vm_launcher::{
     probe,
 };
 
-use crate::vm;
+use crate::{out, vm};
 
 /// The oldest kernel that works: mount_setattr came with 5.12 (clone3 with 5.3, close_range's CLOSE_RANGE_CLOEXEC with
 /// 5.11).
@@ -84,15 +85,20 @@ pub fn main(arguments: &Arguments) -> ExitCode {
                 ("FAILED", format!("{error:#}"))
             }
         };
-        println!("{result:8} {name:11} {text}");
+        say(format!("{result:8} {name:11} {text}"));
     }
     if failed == 0 {
-        println!("This host can run microVMs.");
+        say("This host can run microVMs.");
         ExitCode::SUCCESS
     } else {
-        println!("This host cannot run microVMs: {failed} of the above failed.");
+        say(format!("This host cannot run microVMs: {failed} of the above failed."));
         ExitCode::FAILURE
     }
+}
+
+/// The exit status says it as well.
+fn say(text: impl Display) {
+    let _ = out::line(text);
 }
 
 fn good(text: impl Into<String>) -> Result<Finding> {

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use crate::out;
+
 /// The flags of `completions`.
 #[derive(Args)]
 pub struct Completions {
@@ -28,7 +30,9 @@ pub struct Man {
 /// Prints a script that has a shell complete the words of `command`.
 pub fn print(mut command: Command, arguments: &Completions) -> Result<u8> {
     let name = command.get_name().to_owned();
-    clap_complete::generate(arguments.shell, &mut command, name, &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut command, name, &mut script);
+    out::line(String::from_utf8_lossy(&script).trim_end())?;
     Ok(0)
 }
 

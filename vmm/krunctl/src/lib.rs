@@ -20,6 +20,7 @@ mod logger;
 mod named;
 mod network;
 mod notify;
+mod out;
 mod root;
 mod run;
 mod session;

@@ -1,7 +1,10 @@
 //! Lists on standard output: a table for people, or JSON for programs.
 
+use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::Value;
+
+use crate::out;
 
 /// How a list is printed.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -16,7 +19,10 @@ pub fn plain(text: &str) -> String {
 }
 
 /// Prints these fields of all, below their names.
-pub fn print(columns: &[&str], all: &[Value]) {
+///
+/// # Errors
+/// When they cannot be written.
+pub fn print(columns: &[&str], all: &[Value]) -> Result<()> {
     let cell = |value: &Value| match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => plain(text),
@@ -29,10 +35,12 @@ pub fn print(columns: &[&str], all: &[Value]) {
     let widths: Vec<_> = (0..columns.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
+    let mut lines = Vec::new();
     for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+        lines.push(cells.collect::<Vec<_>>().join("  ").trim_end().to_owned());
     }
+    out::line(lines.join("\n"))
 }
 
 /// A number of bytes for people.

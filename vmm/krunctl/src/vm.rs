@@ -25,7 +25,7 @@ pub struct Arguments {
     /// vCPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CPUS, value_parser = cpus)]
     pub cpus: u8,
-    /// Memory of the VM in MiB, at least 128
+    /// Memory of the VM in MiB, at least 128, or with a unit, as 512m or 2g
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_RUN_MEMORY_MIB, value_parser = memory)]
     pub memory: u32,
     #[command(flatten)]
@@ -55,9 +55,18 @@ fn cpus(text: &str) -> Result<u8, String> {
 fn memory(text: &str) -> Result<u32, String> {
     let host = host_memory_mib().ok().and_then(|mib| u32::try_from(mib).ok()).unwrap_or(u32::MAX);
     let allowed = |mib: &u32| (MIN_MEMORY_MIB..=host).contains(mib);
-    let range =
-        || format!("it must be a whole number of MiB, {MIN_MEMORY_MIB} to {host} (this host's memory)");
-    text.parse().ok().filter(allowed).ok_or_else(range)
+    let range = || {
+        format!(
+            "it must be a whole number of MiB, {MIN_MEMORY_MIB} to {host} (this host's memory), or have a unit, as 512m or 2g"
+        )
+    };
+    // The units are nerdctl's. What is a number of bytes to it is more than any host has.
+    let (number, unit) = match text.strip_suffix(['g', 'G']) {
+        Some(number) => (number, 1024),
+        None => (text.strip_suffix(['m', 'M']).unwrap_or(text), 1),
+    };
+    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+    mib.filter(allowed).ok_or_else(range)
 }
 
 impl Arguments {
@@ -117,4 +126,22 @@ pub fn check_host() -> Result<()> {
     check_root()?;
     probe::device()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_in_mib_or_has_a_unit() {
+        for (text, mib) in [("256", 256), ("256m", 256), ("256M", 256)] {
+            assert_eq!(memory(text), Ok(mib), "{text}");
+        }
+        if host_memory_mib().unwrap() >= 1024 {
+            assert_eq!(memory("1g"), Ok(1024));
+        }
+        for text in ["", "m", "g", "-1", "127", "0g", "1t", "1.5g", "4194304g", "256mb"] {
+            assert!(memory(text).unwrap_err().contains("128 to"), "{text}");
+        }
+    }
 }

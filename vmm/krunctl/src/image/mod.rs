@@ -14,7 +14,7 @@ use images::{DEFAULT_PATH, DEFAULT_UNPACKED, Digest, Image, PullOptions, Removed
 use serde_json::json;
 
 use crate::{
-    named,
+    named, out,
     table::{self, Format, human},
     vm,
 };
@@ -78,7 +78,7 @@ pub fn run(command: &Command) -> Result<u8> {
     match command {
         Command::Pull { reference, source } => {
             let image = pull(&store, reference, source)?;
-            println!("{} {}", image.record().reference, image.record().config);
+            out::line(format!("{} {}", image.record().reference, image.record().config))?;
         }
         Command::Ls { format } => list(&store, *format)?,
         Command::Rm { reference } => {
@@ -86,18 +86,17 @@ pub fn run(command: &Command) -> Result<u8> {
             if removed.references == 0 {
                 bail!("{reference} is not here; `krunctl image ls` shows what is");
             }
-            say(&removed);
+            out::line(told(&removed))?;
         }
         Command::Import { path, name } => {
             for image in store.import(path, name.as_deref(), DEFAULT_UNPACKED)? {
-                println!("{} {}", image.record().reference, image.record().config);
+                out::line(format!("{} {}", image.record().reference, image.record().config))?;
             }
         }
         Command::Prune => {
             release_deleted(&store)?;
             let removed = prune(&store)?;
-            print!("imported images removed: {}, ", removed.references);
-            say(&removed);
+            out::line(format!("imported images removed: {}, {}", removed.references, told(&removed)))?;
         }
     }
     Ok(0)
@@ -119,10 +118,9 @@ fn list(store: &Store, format: Format) -> Result<()> {
     });
     let all: Vec<_> = all.collect();
     match format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&all)?),
+        Format::Json => out::line(serde_json::to_string_pretty(&all)?),
         Format::Table => table::print(&["reference", "id", "size", "imported_from"], &all),
     }
-    Ok(())
 }
 
 /// Removes what was imported for runs, but for what VMs with names have, and layers that nothing needs.
@@ -139,12 +137,12 @@ fn prune(store: &Store) -> Result<Removed> {
     Ok(removed?)
 }
 
-fn say(removed: &Removed) {
-    print!("layers removed: {}, freed: {}", removed.layers, human(removed.bytes));
-    match removed.in_use {
-        0 => println!(),
-        in_use => println!(", still in use: {in_use}"),
-    }
+fn told(removed: &Removed) -> String {
+    let in_use = match removed.in_use {
+        0 => String::new(),
+        in_use => format!(", still in use: {in_use}"),
+    };
+    format!("layers removed: {}, freed: {}{in_use}", removed.layers, human(removed.bytes))
 }
 
 /// Answers the reference of the image that `--image` names, which is in the store then: it is imported if that is a path,

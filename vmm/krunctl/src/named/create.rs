@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     container::{self, HOSTS},
-    image, inject,
+    image, inject, out,
     root::{self, Origin, Root},
     signals,
 };
@@ -79,6 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             let _ = image::release(&arguments.name);
         }
     })?;
-    println!("{}", state.name());
+    // It is made, whoever hears of it.
+    let _ = out::line(state.name());
     Ok(0)
 }

@@ -10,6 +10,7 @@ use super::{
     state::{Condition, State},
 };
 use crate::{
+    out,
     table::{self, Format},
     vm,
 };
@@ -33,14 +34,14 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     vm::check_root()?;
     let all: Vec<Value> = State::all()?.iter().map(show).collect();
     if arguments.format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        out::line(serde_json::to_string_pretty(&all)?)?;
         return Ok(0);
     }
     let columns: &[&str] = match arguments.verbose {
         true => &["name", "state", "status", "cpus", "memory", "pid", "root", "command"],
         false => &["name", "state", "status", "root"],
     };
-    table::print(columns, &all);
+    table::print(columns, &all)?;
     Ok(0)
 }
 
@@ -51,7 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 pub fn status(name: &Name) -> Result<u8> {
     vm::check_root()?;
     let shown = show(&State::open(&name.name)?);
-    println!("{}", serde_json::to_string_pretty(&shown)?);
+    out::line(serde_json::to_string_pretty(&shown)?)?;
     Ok(if shown["state"] == "running" { 0 } else { 3 })
 }
 
