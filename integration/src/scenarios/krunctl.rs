@@ -161,7 +161,8 @@ fn early(running: Running) -> Result<Output> {
 
 /// `check` is content with the box; `run` refuses sizes and roots that cannot be.
 fn check_and_refusals(ctx: &Ctx) -> Result<Outcome> {
-    Cmd::new(&["krunctl", "check"]).run()?.ok()?;
+    let checked = Cmd::new(&["krunctl", "check"]).run()?.ok()?;
+    ensure!(checked.stdout_text().contains("nftables v"), "{checked}");
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     let file = format!("{root}/bin/busybox");
     let cases: [(&[&str], &[&str]); 7] = [

@@ -5,7 +5,7 @@ use std::{
     fmt::Display,
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::Instant,
 };
 
@@ -61,7 +61,7 @@ type Check<'a> = (&'static str, Box<dyn Fn() -> Result<Finding> + 'a>);
 
 /// Exits with 0 if a VM would run.
 pub fn main(arguments: &Arguments) -> ExitCode {
-    let checks: [Check<'_>; 9] = [
+    let checks: [Check<'_>; 10] = [
         ("user", Box::new(user)),
         ("kernel", Box::new(kernel)),
         ("cgroups", Box::new(cgroups)),
@@ -74,6 +74,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             None => ("libkrunfw", Box::new(|| libkrunfw(arguments.libkrunfw.as_deref()))),
         },
         ("guest-init", Box::new(|| guest_init(arguments.guest_init.as_deref()))),
+        ("nft", Box::new(|| nft("nft"))),
     ];
     let mut failed = 0;
     for (name, check) in checks {
@@ -205,9 +206,25 @@ fn guest_init(configured: Option<&Path>) -> Result<Finding> {
     good(path.display().to_string())
 }
 
+/// What makes networks of a VM's own.
+fn nft(program: &str) -> Result<Finding> {
+    match Command::new(program).arg("--version").output() {
+        Ok(said) if said.status.success() => good(String::from_utf8_lossy(&said.stdout).trim()),
+        _ => Ok(Finding::Warning(
+            "not here: -p, --network tap, and --allow-net, --allow-host and --deny-all need it; install nftables".to_owned(),
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_nft_is_only_a_warning() {
+        let found = nft("/no/such/nft").unwrap();
+        assert!(matches!(found, Finding::Warning(text) if text.contains("install nftables")));
+    }
 
     #[test]
     fn a_kernel_release_is_parsed() {
