@@ -161,7 +161,6 @@ fn made(command: libc::c_int, attributes: &[u32]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-#[expect(clippy::disallowed_methods, reason = "bpf(2), which is given no path here")]
 fn bpf(command: libc::c_int, attributes: &[u32]) -> io::Result<libc::c_int> {
     // SAFETY: the attributes are read for their size; what they point to outlives the call.
     let result =
