@@ -88,6 +88,20 @@ pub async fn datagrams(socket: UdpSocket, mut reader: Reader, mut writer: Writer
     }
 }
 
+/// The largest datagram, in bytes: a frame's length has two.
+pub const MAX_DATAGRAM: usize = 65_535;
+
+/// Reads one datagram from a stream. None when the stream ends first.
+pub async fn datagram(reader: &mut Reader) -> Option<Vec<u8>> {
+    let mut frames = Frames::default();
+    loop {
+        if let Some(datagram) = frames.next() {
+            return Some(datagram);
+        }
+        frames.push(&reader.recv().await?);
+    }
+}
+
 /// A datagram as a stream carries it: its length in two bytes, little-endian, then itself.
 pub fn frame(datagram: &[u8]) -> Vec<u8> {
     let length = u16::try_from(datagram.len()).unwrap_or(u16::MAX);

@@ -8,34 +8,33 @@ use std::fs::File;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use guest_protocol::api::Protocol;
-use guest_protocol::boot::RESOLVER;
+use guest_protocol::boot::{LOOKUP_TIMEOUT, RESOLVER};
 use guest_protocol::mux::{Mux, Reader, Writer};
-use guest_protocol::relay::{self, Frames, frame};
+use guest_protocol::relay::{self, MAX_DATAGRAM, frame};
 use linux::sk_lookup::{Steering, one_port};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, sendto, setsockopt, socket,
+    sockopt::RcvBuf,
 };
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-
-/// The largest datagram that UDP has.
-const MAX_DATAGRAM: usize = 65_535;
 
 /// Bytes of UDP's header. Source: RFC 768.
 const UDP_HEADER: u16 = 8;
 
-/// How long an answer is waited for. A client's library has asked again by then. Source: resolv.conf(5), `timeout`.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Clients by TCP at a time, so that those who hold a connection keep nobody from asking by UDP: the host serves more at a time.
+const TCP_CLIENTS: usize = 64;
 
 /// What the VM's programs take for the resolver.
 pub struct Resolver {
     tcp: TcpListener,
     udp: UdpSocket,
     answers: Arc<Answers>,
+    room: Arc<Semaphore>,
     _steering: Steering,
 }
 
@@ -53,7 +52,8 @@ impl Resolver {
         let netns = File::open("/proc/thread-self/ns/net").context("open the network namespace")?;
         let steering = one_port(netns.as_fd(), address, tcp.as_fd(), udp.as_fd())
             .with_context(|| format!("take what is sent to {address} (sk_lookup)"))?;
-        Ok(Resolver { tcp, udp, answers: Arc::new(Answers::from(address)?), _steering: steering })
+        let answers = Arc::new(Answers::from(address)?);
+        Ok(Resolver { tcp, udp, answers, room: Arc::new(Semaphore::new(TCP_CLIENTS)), _steering: steering })
     }
 
     /// Waits for a client, and connects it to `stream`. A client by UDP has one question.
@@ -61,10 +61,14 @@ impl Resolver {
         let open = || mux.open(stream).with_context(|| format!("open stream {stream}"));
         let mut question = vec![0; MAX_DATAGRAM];
         tokio::select! {
-            accepted = self.tcp.accept() => {
-                let (client, _) = accepted.context("accept a client")?;
+            accepted = self.accept_tcp() => {
+                let (client, place) = accepted.context("accept a client")?;
                 let (reader, writer) = open()?;
-                tokio::spawn(relay::bytes(client, reader, writer));
+                tokio::spawn(async move {
+                    // One that is late asks again.
+                    let _ = timeout(LOOKUP_TIMEOUT, relay::bytes(client, reader, writer)).await;
+                    drop(place);
+                });
                 Ok(Protocol::TCP)
             }
             received = self.udp.recv_from(&mut question) => {
@@ -73,13 +77,20 @@ impl Resolver {
                 let (reader, writer) = open()?;
                 let answers = self.answers.clone();
                 tokio::spawn(async move {
-                    if let Ok(Some(answer)) = timeout(PATIENCE, ask(&question, reader, writer)).await {
+                    if let Ok(Some(answer)) = timeout(LOOKUP_TIMEOUT, ask(&question, reader, writer)).await {
                         answers.send(client, &answer);
                     }
                 });
                 Ok(Protocol::UDP)
             }
         }
+    }
+}
+
+impl Resolver {
+    async fn accept_tcp(&self) -> Result<(TcpStream, OwnedSemaphorePermit)> {
+        let place = self.room.clone().acquire_owned().await?;
+        Ok((self.tcp.accept().await?.0, place))
     }
 }
 
@@ -93,6 +104,8 @@ impl Answers {
     fn from(address: SocketAddrV4) -> Result<Answers> {
         let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Udp)
             .context("make a raw socket")?;
+        // It is there to send: the kernel keeps nothing for it.
+        setsockopt(&raw, RcvBuf, &0).context("limit a raw socket")?;
         bind(raw.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(*address.ip(), 0)))
             .context("bind a raw socket")?;
         Ok(Answers { raw, port: address.port() })
@@ -116,26 +129,45 @@ impl Answers {
 /// Asks the host. None when it has no answer.
 async fn ask(question: &[u8], mut reader: Reader, mut writer: Writer) -> Option<Vec<u8>> {
     writer.send(&frame(question)).await.ok()?;
-    let mut frames = Frames::default();
-    loop {
-        if let Some(answer) = frames.next() {
-            return Some(answer);
-        }
-        frames.push(&reader.recv().await?);
-    }
+    relay::datagram(&mut reader).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A resolver, unless this process may not have one.
+    async fn resolver(port: u16) -> Option<(SocketAddrV4, Resolver)> {
+        let address = SocketAddrV4::new([127, 0, 0, 153].into(), port);
+        match Resolver::listen_at(address).await {
+            Err(error) if !nix::unistd::geteuid().is_root() => {
+                println!("skipped: {error:#}");
+                None
+            }
+            resolver => Some((address, resolver.unwrap())),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_holds_connections_keeps_nobody_from_asking() {
+        let Some((address, resolver)) = resolver(5354).await else { return };
+        let (a, b) = tokio::io::duplex(8192);
+        let (_host, guest) = (Mux::start(a).0, Mux::start(b).0);
+        let mut held = Vec::new();
+        for _ in 0..=TCP_CLIENTS {
+            held.push(TcpStream::connect(address).await.unwrap());
+        }
+        for stream in 0..TCP_CLIENTS as u32 {
+            assert_eq!(resolver.accept(&guest, 16 + stream).await.unwrap(), Protocol::TCP);
+        }
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.send_to(b"who", address).await.unwrap();
+        assert_eq!(resolver.accept(&guest, 1000).await.unwrap(), Protocol::UDP);
+    }
+
     #[tokio::test]
     async fn a_question_gets_its_answer_from_the_host() {
-        let address = SocketAddrV4::new([127, 0, 0, 153].into(), 5353);
-        let resolver = match Resolver::listen_at(address).await {
-            Err(error) if !nix::unistd::geteuid().is_root() => return println!("skipped: {error:#}"),
-            resolver => resolver.unwrap(),
-        };
+        let Some((address, resolver)) = resolver(5353).await else { return };
         let (a, b) = tokio::io::duplex(8192);
         let (host, guest) = (Mux::start(a).0, Mux::start(b).0);
         // Somebody else serves at all addresses.

@@ -64,8 +64,11 @@ impl Forward {
                 stream,
                 ..Default::default()
             };
-            if let Err(error) = guest.client.accept(Context::default(), &request).await {
-                let error = CallError::from(error);
+            let client = guest.client.clone();
+            // A task of its own: a call that is given up while it is written is the end of the connection.
+            let call = tokio::spawn(async move { client.accept(Context::default(), &request).await });
+            let Ok(accepted) = call.await else { return };
+            if let Err(error) = accepted.map_err(CallError::from) {
                 return debug!("no more clients of {}: {error}", self.socket.path().display());
             }
             let (socket, warnings, turn) = (self.socket.clone(), warnings.clone(), turn.clone());

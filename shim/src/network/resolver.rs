@@ -1,10 +1,10 @@
-//! Docker's resolver. In a network of a user's own, dockerd answers look-ups at 127.0.0.11 in each container's network namespace, and
+//! Docker's resolver. In a user-defined network, dockerd answers look-ups at 127.0.0.11 in each container's network namespace, and
 //! /etc/resolv.conf names it. With tap that namespace's loopback interface is not the guest's, so guest-init listens at the same
 //! address, and the shim asks the resolver for each of its clients. A guest reaches nothing else in this way.
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufRead, BufReader, Read},
     net::{Ipv4Addr, UdpSocket},
     sync::Arc,
     time::Duration,
@@ -12,13 +12,18 @@ use std::{
 
 use guest_protocol::{
     api::{self, Protocol},
-    boot::RESOLVER,
+    boot::{LOOKUP_TIMEOUT, RESOLVER},
     failure::CallError,
     mux::{Reader, Writer},
-    relay::{self, Frames, frame},
+    relay::{self, MAX_DATAGRAM, frame},
 };
 use log::debug;
-use tokio::{net::TcpSocket, sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpSocket,
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use ttrpc::context::Context;
 use vm_launcher::Guest;
 
@@ -28,17 +33,14 @@ use crate::{id::StreamNumbers, warnings::Warnings};
 /// The UDP sockets of this thread's network namespace. Source: proc_pid_net(5).
 const SOCKETS: &str = "/proc/thread-self/net/udp";
 
-/// The most of that list that is read, in bytes: some 500 sockets. dockerd makes its own before the container runs.
-const MAX_LIST: u64 = 64 << 10;
+/// The most of that list that is read, in bytes: some 65,000 sockets.
+const MAX_LIST: u64 = 8 << 20;
 
 /// Clients at a time; more wait in the guest.
 const CLIENTS: usize = 128;
 
-/// How long an answer is waited for. A client's library has asked again by then. Source: resolv.conf(5), `timeout`.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The largest datagram that UDP has.
-const MAX_DATAGRAM: usize = 65_535;
+/// How long the guest is left alone that has failed to take a client.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The resolver of one network namespace.
 pub struct Resolver(Netns);
@@ -50,12 +52,11 @@ impl Resolver {
     /// When the namespace cannot be entered, or its sockets not be listed.
     #[expect(clippy::disallowed_methods, reason = "a list of the kernel's")]
     pub fn find(netns: Netns) -> io::Result<Option<Resolver>> {
-        let listed = netns.run(|| {
-            let mut list = String::new();
-            File::open(SOCKETS)?.take(MAX_LIST).read_to_string(&mut list)?;
-            Ok::<_, io::Error>(list)
+        let is_there = netns.run(|| {
+            let list = BufReader::new(File::open(SOCKETS)?.take(MAX_LIST));
+            has_resolver(list.lines())
         })??;
-        Ok(is_listed(&listed).then_some(Resolver(netns)))
+        Ok(is_there.then_some(Resolver(netns)))
     }
 
     /// Answers the guest's look-ups until the guest is gone. Stopped by dropping it, with all clients.
@@ -74,9 +75,18 @@ impl Resolver {
                 Err(error) => return debug!("look-ups: {error}"),
             };
             let request = api::AcceptLookupRequest { stream, ..Default::default() };
-            let protocol = match guest.client.accept_lookup(Context::default(), &request).await {
+            let client = guest.client.clone();
+            // A task of its own: a call that is given up while it is written is the end of the connection.
+            let call = tokio::spawn(async move { client.accept_lookup(Context::default(), &request).await });
+            let Ok(accepted) = call.await else { return };
+            let protocol = match accepted.map_err(CallError::from) {
                 Ok(lookup) => lookup.protocol.enum_value_or_default(),
-                Err(error) => return debug!("no more look-ups: {}", CallError::from(error)),
+                Err(error @ CallError::Connection(_)) => return debug!("no more look-ups: {error}"),
+                Err(error) => {
+                    warnings.failed(error);
+                    sleep(PAUSE).await;
+                    continue;
+                }
             };
             let (netns, warnings) = (netns.clone(), warnings.clone());
             clients.spawn(async move {
@@ -94,18 +104,24 @@ impl Resolver {
 }
 
 /// Whether a list of sockets has the resolver's, whose port is any: dockerd has rules lead to it.
-fn is_listed(list: &str) -> bool {
+fn has_resolver(mut list: impl Iterator<Item = io::Result<String>>) -> io::Result<bool> {
     // The address as the kernel has it in memory, as a number of this machine's.
     let address = format!("{:08X}:", u32::from_ne_bytes(RESOLVER.ip().octets()));
-    list.lines().filter_map(|line| line.split_whitespace().nth(1)).any(|local| local.starts_with(&address))
+    list.try_fold(false, |found, line| {
+        Ok(found || line?.split_whitespace().nth(1).is_some_and(|local| local.starts_with(&address)))
+    })
 }
 
 async fn by_tcp(netns: &Netns, reader: Reader, writer: Writer) -> io::Result<()> {
     // A socket belongs to the namespace in which it was made, wherever it is used.
     let socket = netns.run(TcpSocket::new_v4)??;
-    let server = timeout(PATIENCE, socket.connect(RESOLVER.into())).await??;
-    relay::bytes(server, reader, writer).await;
-    Ok(())
+    let relayed = async {
+        let server = socket.connect(RESOLVER.into()).await?;
+        relay::bytes(server, reader, writer).await;
+        Ok(())
+    };
+    // A client that holds its connection has no need of it.
+    timeout(LOOKUP_TIMEOUT, relayed).await.unwrap_or(Ok(()))
 }
 
 /// Asks one question, and passes on the answer, if there is one.
@@ -118,14 +134,7 @@ async fn by_udp(netns: &Netns, mut reader: Reader, mut writer: Writer) -> io::Re
     })??;
     let socket = tokio::net::UdpSocket::from_std(socket)?;
     let asked = async {
-        let mut frames = Frames::default();
-        let question = loop {
-            if let Some(question) = frames.next() {
-                break question;
-            }
-            let Some(chunk) = reader.recv().await else { return Ok(()) };
-            frames.push(&chunk);
-        };
+        let Some(question) = relay::datagram(&mut reader).await else { return Ok(()) };
         socket.send(&question).await?;
         let mut answer = vec![0; MAX_DATAGRAM];
         let length = socket.recv(&mut answer).await?;
@@ -133,7 +142,7 @@ async fn by_udp(netns: &Netns, mut reader: Reader, mut writer: Writer) -> io::Re
         let _ = writer.send(&frame(&answer[..length])).await;
         Ok(())
     };
-    timeout(PATIENCE, asked).await?
+    timeout(LOOKUP_TIMEOUT, asked).await?
 }
 
 #[cfg(test)]
@@ -142,11 +151,12 @@ mod tests {
 
     #[test]
     fn the_resolver_is_found_by_its_address() {
+        let is_there = |list: &str| has_resolver(list.lines().map(|line| Ok(line.to_owned()))).unwrap();
         let list = "   sl  local_address rem_address   st\n 1286: 0B00007F:8AA7 00000000:0000 07\n";
-        assert!(is_listed(list));
+        assert!(is_there(list));
         for other in ["", " 1286: 0100007F:8AA7 0B00007F:0035 07\n", " 1286: 0B00007E:0035 00000000:0000 07"]
         {
-            assert!(!is_listed(other), "{other}");
+            assert!(!is_there(other), "{other}");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use guest_protocol::relay::{Frames, frame};
+use guest_protocol::relay::{Frames, MAX_DATAGRAM, frame};
 use log::debug;
 use tokio::{
     net::UdpSocket,
@@ -25,9 +25,6 @@ const MAX_SESSIONS: usize = 1024;
 
 /// The least silence for which a session gives way, so that forged addresses cannot have the guest make sessions without end.
 const MIN_SILENCE: Duration = Duration::from_secs(1);
-
-/// The largest datagram that UDP has.
-const MAX_DATAGRAM: usize = 65_535;
 
 /// A client's.
 struct Session {

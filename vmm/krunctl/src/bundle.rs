@@ -29,7 +29,7 @@ const SPEC: &str = "config.json";
 const ROOTFS: &str = "rootfs";
 const LAYERS: &str = "layers";
 
-/// The pid of the process that has it, for whoever cannot have it.
+/// The file with the pid of the process that made the bundle: who is refused the bundle names it.
 const PID: &str = "pid";
 
 /// The bundle of one VM, which is removed when this is dropped.
@@ -59,7 +59,7 @@ impl Bundle {
             (Some(bundle), _) => Ok(bundle),
             (None, Some(pid)) => bail!("{}", taken(pid)),
             (None, None) => bail!(
-                "another command has it now, or what it left could not be removed: {} is there",
+                "another command is making or removing it, or an earlier one left what cannot be removed: {} is there",
                 directory.display()
             ),
         }
@@ -140,7 +140,9 @@ impl Drop for Bundle {
 /// The pid of the process that has a bundle; none when that is just being made or removed, or was left.
 fn holder(directory: &Path) -> Option<u32> {
     let pid: u32 = fs::read_to_string(directory.join(PID)).ok()?.parse().ok()?;
-    Path::new("/proc").join(pid.to_string()).exists().then_some(pid)
+    // What was left is locked by nobody, and its pid may be another process's.
+    let is_left = lock(File::open(directory).ok()?).is_ok();
+    (!is_left).then_some(pid)
 }
 
 /// Undoes what processes have left that were killed. Their own mounts ended with their mount namespaces.
@@ -180,15 +182,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_it_is_known_while_it_lives() {
+    fn who_has_it_is_known_while_it_is_locked() {
         let bundle = tempfile::tempdir().unwrap();
         assert_eq!(holder(bundle.path()), None);
         let ours = std::process::id();
-        // No process has such a pid: it is more than the kernel gives.
-        for (pid, found) in [(ours, Some(ours)), (4_194_305, None)] {
-            fs::write(bundle.path().join(PID), pid.to_string()).unwrap();
-            assert_eq!(holder(bundle.path()), found);
-        }
+        fs::write(bundle.path().join(PID), ours.to_string()).unwrap();
+        // Its pid may be another process's by now.
+        assert_eq!(holder(bundle.path()), None);
+        let _lock = lock(File::open(bundle.path()).unwrap()).unwrap();
+        assert_eq!(holder(bundle.path()), Some(ours));
     }
 
     #[test]

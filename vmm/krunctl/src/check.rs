@@ -97,7 +97,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// The exit status says it as well.
+/// Prints a line. One that cannot be written is ignored: the exit status says it as well.
 fn say(text: impl Display) {
     let _ = out::line(text);
 }
@@ -211,7 +211,7 @@ fn nft(program: &str) -> Result<Finding> {
     match Command::new(program).arg("--version").output() {
         Ok(said) if said.status.success() => good(String::from_utf8_lossy(&said.stdout).trim()),
         _ => Ok(Finding::Warning(
-            "not here: -p, --network tap, and --allow-net, --allow-host and --deny-all need it; install nftables".to_owned(),
+            "`nft --version` fails: -p, --network tap, --allow-net, --allow-host and --deny-all need it; install nftables".to_owned(),
         )),
     }
 }

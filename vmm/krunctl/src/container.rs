@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use clap::{ArgGroup, Args};
-use images::ImageConfig;
+use images::{Image, ImageConfig};
 
 use crate::{
     cgroup,
@@ -111,14 +111,17 @@ impl Arguments {
         self.ports.list()
     }
 
-    /// Where its root file system comes from. An image is in the store then.
+    /// Where its root file system comes from. An image is in the store as long as what comes with it is held.
     ///
     /// # Errors
     /// When it cannot be had.
-    pub fn origin(&self) -> Result<Origin> {
+    pub fn origin(&self) -> Result<(Origin, Option<Image>)> {
         match (&self.image, &self.root) {
-            (Some(image), _) => Ok(Origin::Image(image::obtain(image, &self.source)?)),
-            (None, Some(root)) => Ok(Origin::Directory(std::path::absolute(root)?)),
+            (Some(name), _) => {
+                let image = image::obtain(name, &self.source)?;
+                Ok((Origin::Image(image.record().reference.clone()), Some(image)))
+            }
+            (None, Some(root)) => Ok((Origin::Directory(std::path::absolute(root)?), None)),
             // The command line has one of them.
             (None, None) => bail!("--root or --image is needed"),
         }

@@ -60,7 +60,7 @@ fn memory(text: &str) -> Result<u32, String> {
             "it must be a whole number of MiB, {MIN_MEMORY_MIB} to {host} (this host's memory), or have a unit, as 512m or 2g"
         )
     };
-    // The units are nerdctl's. What is a number of bytes to it is more than any host has.
+    // The units are nerdctl's, but a bare number is MiB here and bytes there: so many MiB no host has, and they are refused.
     let (number, unit) = match text.strip_suffix(['g', 'G']) {
         Some(number) => (number, 1024),
         None => (text.strip_suffix(['m', 'M']).unwrap_or(text), 1),

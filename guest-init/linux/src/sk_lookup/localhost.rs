@@ -52,7 +52,10 @@ fn program(map: i32) -> Vec<Instruction> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests::{places, targets},
+        super::{
+            JUMP_UNLESS,
+            tests::{places, targets},
+        },
         *,
     };
 
@@ -62,7 +65,7 @@ mod tests {
         let (end, lookup) = places(&program);
         for (at, target) in targets(&program) {
             match (program[at].0, program[at].1) {
-                (0x55, _) | (0x15, 0) => assert_eq!(target, end),
+                (JUMP_UNLESS, _) | (0x15, 0) => assert_eq!(target, end),
                 (0x15, _) => assert_eq!((program[target].0, program[target].2), (0x61, LOCAL_IP6)),
                 _ => assert_eq!(target, lookup),
             }

@@ -85,9 +85,12 @@ fn key(value: i32) -> Instruction {
     Instruction(0x62, 10, -4, value)
 }
 
+/// A jump of 32 bits (BPF_JMP32, BPF_JNE), which compares with no sign: the highest bit is one of an address.
+const JUMP_UNLESS: u8 = 0x56;
+
 /// Goes to the end unless register 2 has this value; [`finish`] fills in the distance.
 fn end_unless(value: i32) -> Instruction {
-    Instruction(0x55, 2, 0, value)
+    Instruction(JUMP_UNLESS, 2, 0, value)
 }
 
 /// Assigns the socket with the key, and ends.
@@ -114,11 +117,11 @@ fn assign(map: i32) -> [Instruction; 15] {
     ]
 }
 
-/// Has what goes to the end go there.
+/// Fills in the distance of each jump to the end.
 fn finish(mut program: Vec<Instruction>) -> Vec<Instruction> {
     let end = program.len() as i16 - 2;
     for (at, instruction) in (0..).zip(&mut program) {
-        if instruction.0 == 0x55 {
+        if instruction.0 == JUMP_UNLESS {
             instruction.2 = end - at - 1;
         }
     }
@@ -177,7 +180,7 @@ mod tests {
 
     /// Where each jump of a program leads, by the place of the jump.
     pub fn targets(program: &[Instruction]) -> Vec<(usize, usize)> {
-        let jumps = program.iter().enumerate().filter(|(_, one)| matches!(one.0, 0x05 | 0x15 | 0x55));
+        let jumps = program.iter().enumerate().filter(|(_, one)| matches!(one.0, 0x05 | 0x15 | JUMP_UNLESS));
         jumps.map(|(at, jump)| (at, (at as i16 + 1 + jump.2) as usize)).collect()
     }
 

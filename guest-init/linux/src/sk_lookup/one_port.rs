@@ -1,4 +1,4 @@
-//! One address and port, by TCP and UDP, which others may still bind, as all addresses.
+//! What is sent to one address and port, by TCP and UDP. A program can still bind that port at all addresses.
 
 use std::{io, net::SocketAddrV4, os::fd::BorrowedFd};
 

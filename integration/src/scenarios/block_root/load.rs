@@ -1,15 +1,21 @@
-//! What people do with many files, in a root of each kind: the figures of docs/performance.md.
+//! Measures what people do with many files, in a root of each kind: the figures of docs/performance.md.
 
 use super::BLOCK;
 use crate::command::Cmd;
 use crate::ctx::{Ctx, DEBIAN, Runtime};
 use crate::scenario::Outcome;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::time::Duration;
 
 /// Each is done so often with each root, in turn; the fastest counts.
 const ROUNDS: usize = 3;
+
+/// Wall time for one container in a busy emulated box.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How many lines [`SCRIPT`] says.
+const LINES: usize = 7;
 
 /// Says what it did, and how many milliseconds it took, by the container's clock.
 const SCRIPT: &str = "set -e; mkdir /load; cd /load
@@ -71,13 +77,12 @@ fn one(ctx: &Ctx, archive: &str, flag: Option<&str>) -> Result<Vec<(String, u64)
     flags.extend(mounts.iter().map(String::as_str).chain(flag));
     let command = ctx.run(&flags, DEBIAN, &ctx.id(""), &["bash", "-c", SCRIPT]);
     let said = command.timeout(PATIENCE.as_secs()).run()?.ok()?.stdout_text();
+    ensure!(said.lines().count() == LINES, "it says {said:?}");
     said.lines()
         .map(|line| {
-            let (name, took) = line.split_once(' ').with_context(|| format!("what is this: {line}"))?;
-            Ok((name.to_owned(), took.parse().with_context(|| format!("what is this: {line}"))?))
+            let (name, took) =
+                line.split_once(' ').with_context(|| format!("{line:?} is not NAME MILLISECONDS"))?;
+            Ok((name.to_owned(), took.parse().with_context(|| format!("{line:?} is not NAME MILLISECONDS"))?))
         })
         .collect()
 }
-
-/// Wall time for one container in a busy emulated box.
-const PATIENCE: Duration = Duration::from_secs(300);

@@ -23,6 +23,9 @@ const ROOT: &str = "/var/lib/krun-scenario-docker";
 const LEFT: &str = "for link in $(ip -o link | grep -oE '(docker0|br-[0-9a-f]{12})' | sort -u); do ip link delete $link; done
     rm -rf /run/docker /var/run/docker.sock /run/docker.pid; rmdir /sys/fs/cgroup/docker 2>/dev/null; nft flush ruleset";
 
+/// Which dockerd sets.
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// dockerd, with the image busybox.
 pub struct Daemon {
     process: Running,
@@ -44,6 +47,8 @@ impl Daemon {
         );
         fs::write(&config, text).context("configure dockerd")?;
         undo::remember(&["sh", "-c", LEFT])?;
+        let forward = fs::read_to_string(FORWARD).context("read a setting")?;
+        undo::remember(&["sh", "-c", &format!("echo {} >{FORWARD}", forward.trim())])?;
         undo::remember(&["rm", "-rf", ROOT])?;
         undo::remember(&[
             "sh",

@@ -1,4 +1,4 @@
-//! Networks: published ports, and names in a network of a user's own.
+//! Networks: published ports, and names in a user-defined network.
 
 use super::daemon::Daemon;
 use super::{docker, run, says};
@@ -35,7 +35,15 @@ pub fn network(ctx: &Ctx) -> Result<Outcome> {
         "for n in $(seq 20); do nslookup web >/tmp/$n 2>&1 & done; wait; cat /tmp/* | grep -c 'Name:.web'";
     let found = says(client, many)?;
     ensure!(found == "20", "of 20 look-ups at once {found} got an answer");
-    docker(&["exec", client, "nslookup", "absent"]).run()?.expect_status(1)?;
+    let absent = docker(&["exec", client, "nslookup", "absent"]).run()?.expect_status(1)?.stdout_text();
+    ensure!(absent.contains("can't find absent"), "of a name that is not there it hears {absent:?}");
+    // Nothing else is there, and on the default bridge nothing at all.
+    let other = says(client, "nc -w 2 127.0.0.11 54 </dev/null || echo refused")?;
+    ensure!(other == "refused", "another port of the resolver's address: {other:?}");
+    run(ctx, &["--rm"], "nc -w 2 127.0.0.11 53 </dev/null || echo refused")
+        .run()?
+        .ok()?
+        .printed("refused\n")?;
     docker(&["exec", server, "ping", "-c", "1", client]).run()?.ok()?;
     let own = says(server, "wget -q -O - http://127.0.0.1:53/; nslookup web | grep -c 'Name:.web'")?;
     ensure!(own == "served\n1", "{server}, which has port 53, says {own:?}");

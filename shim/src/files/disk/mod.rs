@@ -6,7 +6,7 @@
 pub mod claim;
 mod format;
 
-use std::{fs::File, io, os::fd::OwnedFd, path::Path};
+use std::{fs::File, io, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use guest_protocol::boot::{ROOT_DISK, UPPER_DISK};
 use log::warn;
@@ -40,14 +40,20 @@ pub struct VmDisk {
     pub read_only: bool,
 }
 
-/// The directory of a snapshot whose disk was made just now.
+/// A disk that was made just now: its snapshot's directory, and its file, whose lock keeps others from it.
 #[derive(Debug, Clone)]
-pub struct NewDisk(Pinned);
+pub struct NewDisk(Pinned, Arc<OwnedFd>);
 
 impl NewDisk {
-    /// Removes the disk, of a container that came to nothing. It blocks.
+    /// One whose file is elsewhere, for tests.
+    #[cfg(test)]
+    pub fn fake(snapshot: Pinned, file: OwnedFd) -> NewDisk {
+        NewDisk(snapshot, Arc::new(file))
+    }
+
+    /// Removes the disk of a container that could not be created. It blocks.
     pub fn remove(self) {
-        let NewDisk(snapshot) = self;
+        let NewDisk(snapshot, _locked) = self;
         if let Err(error) = pin::remove(&snapshot, Path::new(NAME)) {
             warn!("remove {}: {error}", snapshot.path().join(NAME).display());
         }
@@ -119,11 +125,13 @@ impl VmDisk {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("open", error)),
             Err(_) => {}
         }
-        let made = make(snapshot, size).map_err(|e| failed("make", e));
+        let made = make(snapshot, size).and_then(|file| Ok((file.try_clone()?, file)));
+        let made = made.map_err(|e| failed("make", e));
         if made.is_err() {
             let _ = pin::remove(snapshot, Path::new(UNFINISHED));
         }
-        Ok(disk(made?, Some(NewDisk(snapshot.clone()))))
+        let (locked, file) = made?;
+        Ok(disk(file, Some(NewDisk(snapshot.clone(), Arc::new(locked.into())))))
     }
 }
 
@@ -181,13 +189,28 @@ mod tests {
 
         let error = VmDisk::upper(&snapshot, 64, true).unwrap_err().to_string();
         assert!(error.contains("another VM has it"), "{error}");
-        drop(file);
+        drop((file, made));
         let again = VmDisk::upper(&snapshot, 64, true).unwrap();
         let mut first = [0; 7];
         File::from(again.file).read_exact_at(&mut first, 0).unwrap();
         assert_eq!((again.made.is_some(), &first), (false, b"guest's"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        made.remove();
+    }
+
+    #[test]
+    fn a_disk_that_nobody_has_used_goes_and_is_nobodys_until_then() {
+        let (dir, snapshot) = snapshot();
+        let VmDisk { file, made, .. } = match VmDisk::upper(&snapshot, 64, true) {
+            Err(error) if error.to_string().contains("install e2fsprogs") => {
+                println!("skipped: {error}");
+                return;
+            }
+            disk => disk.unwrap(),
+        };
+        drop(file);
+        let error = VmDisk::upper(&snapshot, 64, true).unwrap_err().to_string();
+        assert!(error.contains("another VM has it"), "{error}");
+        made.unwrap().remove();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

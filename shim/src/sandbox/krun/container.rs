@@ -60,7 +60,8 @@ pub struct Container<H: Host> {
     created: watch::Sender<Option<Result<(), Arc<Error>>>>,
     host: Mutex<Option<HostSide<H>>>,
     /// What relays its published ports, the host's sockets and its look-ups, has its volumes follow the host, and watches them.
-    relays: Mutex<JoinSet<()>>,
+    /// None after its end.
+    relays: Mutex<Option<JoinSet<()>>>,
     /// Its limits now.
     limits: Mutex<Limits>,
 }
@@ -110,7 +111,7 @@ impl<H: Host> Container<H> {
             follower,
             created: watch::Sender::new(None),
             host: Mutex::new(Some(host)),
-            relays: Mutex::new(relays),
+            relays: Mutex::new(Some(relays)),
         })
     }
 
@@ -128,9 +129,11 @@ impl<H: Host> Container<H> {
         lock(&self.host).take()
     }
 
-    /// Runs `work` until the container's end.
-    pub fn relay(&self, work: impl Future<Output = ()> + Send + 'static) {
-        lock(&self.relays).spawn(work);
+    /// Runs `work` until the container ends.
+    pub fn keep(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(relays) = &mut *lock(&self.relays) {
+            relays.spawn(work);
+        }
     }
 
     /// Its cgroup on the host, as long as that is there.
@@ -225,13 +228,12 @@ impl<H: Host> Container<H> {
         pumps.start_input();
         self.init.set_pumps(pumps);
         let guest = vm.guest().await?;
-        let mut relays = lock(&self.relays);
         for (number, socket) in blueprint.sockets {
             let forward = Forward { container: id.clone(), number, socket };
-            relays.spawn(forward.serve(guest.clone(), vm.numbers()));
+            self.keep(forward.serve(guest.clone(), vm.numbers()));
         }
         for watched in blueprint.watched {
-            relays.spawn(watched.keep(guest.clone(), vm.machine().vmm()));
+            self.keep(watched.keep(guest.clone(), vm.machine().vmm()));
         }
         Ok(())
     }
@@ -272,8 +274,10 @@ impl<H: Host> Container<H> {
     /// After the container's end: its ports are free and its relays gone, its execs ended with it, its output is read,
     /// and a sandbox's VM goes.
     async fn finish(&self, vm: &Vm<H>) {
-        let mut relays = std::mem::take(&mut *lock(&self.relays));
-        relays.shutdown().await;
+        let relays = lock(&self.relays).take();
+        if let Some(mut relays) = relays {
+            relays.shutdown().await;
+        }
         let execs: Vec<_> = self.execs().values().cloned().collect();
         let deadline = Instant::now() + LAST_WORD;
         for exec in execs {

@@ -124,11 +124,11 @@ impl<H: Host> KrunSandbox<H> {
         if let Some(exit) = container.init.exit() {
             return Err(Error::precondition(format!("container {id} has ended with status {}", exit.status)));
         }
-        if container.is_sandbox
-            && vm.join_network().await?
-            && let Some(lookups) = vm.lookups(container.anchor.pid()).await?
-        {
-            container.relay(lookups);
+        if container.is_sandbox && vm.join_network().await? {
+            match vm.lookups(container.anchor.pid()).await {
+                Ok(lookups) => lookups.into_iter().for_each(|lookups| container.keep(lookups)),
+                Err(error) => warn!("{id}: the names of its Docker network are not found: {error}"),
+            }
         }
         let reference = container.init.reference();
         failpoint!("run.called");

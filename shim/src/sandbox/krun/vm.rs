@@ -189,8 +189,8 @@ impl<H: Host> Vm<H> {
         Ok(guest)
     }
 
-    /// Gives it the interface that its network namespace has got since its launch, if it has one. Its guest must be up. Whether it has
-    /// the namespace's interfaces now.
+    /// Gives it the interface that its network namespace has got since its launch, if there is one. Its guest must be up. Says whether it
+    /// has the namespace's interfaces now.
     ///
     /// # Errors
     /// What could not be done; as of [`Vm::call`].

@@ -33,7 +33,11 @@ impl Store {
         self.sweep(|| remove(&path))
     }
 
-    /// Removes the references that nobody wants, unless their images are in use, and then what no reference leads to, unless that is.
+    /// Removes each reference whose record is `unwanted` and whose image is not in use. Then removes the layers and configurations that no
+    /// reference leads to and nobody uses.
+    ///
+    /// # Errors
+    /// The file system's.
     pub fn prune(&self, unwanted: impl Fn(&Record) -> bool) -> Result<Removed> {
         self.sweep(|| {
             let mut removed = 0;
@@ -46,7 +50,7 @@ impl Store {
         })
     }
 
-    /// Whether somebody uses this image, or one on top of it: whoever does has its top layer.
+    /// Whether a process uses this image, or one that is built on it: such a process holds a lock on the image's top layer.
     fn is_in_use(&self, record: &Record) -> Result<bool> {
         let Some(path) = record.layers.last().map(|top| self.layer_path(top)) else { return Ok(false) };
         match File::open(&path) {
@@ -89,7 +93,7 @@ impl Store {
             }
         }
         drop(lock);
-        removed.bytes = gone.iter().map(|layer| size::of(layer)).sum::<Result<_>>()?;
+        removed.bytes = gone.iter().map(|layer| size::tree_size(layer)).sum::<Result<_>>()?;
         Ok(removed)
     }
 

@@ -18,12 +18,15 @@ use crate::{Error, Result};
 const BLOCK: u64 = 512;
 
 impl Store {
-    /// How many bytes on disk the layers of each of these images take. What several images have counts for each.
+    /// The bytes on disk of each image's layers. A layer that several images have counts for each of them.
+    ///
+    /// # Errors
+    /// The file system's.
     pub fn sizes(&self, records: &[Record]) -> Result<Vec<u64>> {
         let mut known = HashMap::new();
         for digest in records.iter().flat_map(|record| &record.layers) {
             if !known.contains_key(digest) {
-                known.insert(digest, of(&self.layer_path(digest))?);
+                known.insert(digest, tree_size(&self.layer_path(digest))?);
             }
         }
         let size = |record: &Record| {
@@ -35,7 +38,7 @@ impl Store {
 }
 
 /// The bytes on disk of a tree, of which anything may be removed meanwhile.
-pub(super) fn of(path: &Path) -> Result<u64> {
+pub(super) fn tree_size(path: &Path) -> Result<u64> {
     let tree =
         open(CWD, path).and_then(|top| top.map_or(Ok(0), |top| of_directory(top, &mut HashSet::new())));
     tree.map_err(Error::io(format!("measuring {}", path.display())))
@@ -43,7 +46,7 @@ pub(super) fn of(path: &Path) -> Result<u64> {
 
 /// Not by paths: those of deep directories are longer than any may be.
 fn of_directory(directory: OwnedFd, linked: &mut HashSet<(u64, u64)>) -> rustix::io::Result<u64> {
-    let mut sum = blocks(&fstat(&directory)?);
+    let mut sum = bytes_on_disk(&fstat(&directory)?);
     for entry in Dir::read_from(&directory)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -59,13 +62,14 @@ fn of_directory(directory: OwnedFd, linked: &mut HashSet<(u64, u64)>) -> rustix:
                 sum += of_directory(below, linked)?;
             }
         } else if found.st_nlink < 2 || linked.insert((found.st_dev, found.st_ino)) {
-            sum += blocks(&found);
+            sum += bytes_on_disk(&found);
         }
     }
     Ok(sum)
 }
 
-fn blocks(found: &Stat) -> u64 {
+/// The bytes that a file takes on its disk.
+fn bytes_on_disk(found: &Stat) -> u64 {
     u64::try_from(found.st_blocks).unwrap_or(0) * BLOCK
 }
 
@@ -89,14 +93,14 @@ mod tests {
         let (top, other) = (dir.path().join("top"), dir.path().join("other"));
         fs::create_dir_all(top.join("a/b")).unwrap();
         fs::create_dir(&other).unwrap();
-        let empty = of(&top).unwrap();
+        let empty = tree_size(&top).unwrap();
         fs::write(other.join("file"), vec![1; 1 << 20]).unwrap();
         fs::write(top.join("a/b/file"), vec![1; 1 << 20]).unwrap();
-        let one = of(&top).unwrap() - empty;
+        let one = tree_size(&top).unwrap() - empty;
         assert!((1 << 20..2 << 20).contains(&one), "{one}");
         fs::hard_link(top.join("a/b/file"), top.join("twice")).unwrap();
         std::os::unix::fs::symlink(&other, top.join("link")).unwrap();
-        assert!(of(&top).unwrap() - empty - one < 1 << 20);
-        assert_eq!(of(&dir.path().join("none")).unwrap(), 0);
+        assert!(tree_size(&top).unwrap() - empty - one < 1 << 20);
+        assert_eq!(tree_size(&dir.path().join("none")).unwrap(), 0);
     }
 }

@@ -132,7 +132,8 @@ fn prune(store: &Store) -> Result<Removed> {
         .map(|record| (&record.config, &record.layers))
         .collect();
     let removed = store.prune(|record| {
-        record.reference.starts_with(IMPORTED) && !kept.contains(&(&record.config, &record.layers))
+        record.reference.starts_with(&format!("{IMPORTED}:"))
+            && !kept.contains(&(&record.config, &record.layers))
     });
     Ok(removed?)
 }
@@ -145,12 +146,12 @@ fn told(removed: &Removed) -> String {
     format!("layers removed: {}, freed: {}{in_use}", removed.layers, human(removed.bytes))
 }
 
-/// Answers the reference of the image that `--image` names, which is in the store then: it is imported if that is a path,
-/// and pulled if it is not here.
+/// Answers the image that `--image` names, which is in the store as long as it is held: it is imported if that is a path, and pulled if it
+/// is not here.
 ///
 /// # Errors
 /// What could not be done.
-pub fn obtain(name: &str, source: &Source) -> Result<String> {
+pub fn obtain(name: &str, source: &Source) -> Result<Image> {
     let store = Store::open(DEFAULT_PATH)?;
     if is_path(name) {
         // Whatever the archive calls it: no name of a registry's may mean it later.
@@ -158,14 +159,13 @@ pub fn obtain(name: &str, source: &Source) -> Result<String> {
         let reference =
             format!("{IMPORTED}:{}", &Digest::of(path.as_os_str().as_encoded_bytes()).hex()[..12]);
         let imported = store.import(&path, Some(&reference), DEFAULT_UNPACKED)?;
-        let image = imported.first().with_context(|| format!("--image {name}: there is no image in it"))?;
-        return Ok(image.record().reference.clone());
+        let first = imported.into_iter().next();
+        return first.with_context(|| format!("--image {name}: there is no image in it"));
     }
-    let image = match store.find(name)? {
-        Some(image) => image,
-        None => pull(&store, name, source).with_context(|| format!("--image {name}"))?,
-    };
-    Ok(image.record().reference.clone())
+    match store.find(name)? {
+        Some(image) => Ok(image),
+        None => pull(&store, name, source).with_context(|| format!("--image {name}")),
+    }
 }
 
 /// Whether this names a file rather than an image: no registry's host is empty or only dots.

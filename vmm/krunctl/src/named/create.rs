@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let plan = container.network()?;
     container.vm.check()?;
     State::check_free(&arguments.name)?;
-    let origin = container.origin()?;
+    let (origin, _image) = container.origin()?;
     root::enter()?;
     let bundle = bundle_of(&arguments.name)?;
     // Another may have made it while this one pulled.
@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             let _ = image::release(&arguments.name);
         }
     })?;
-    // It is made, whoever hears of it.
+    // It is made, even if its name cannot be printed.
     let _ = out::line(state.name());
     Ok(0)
 }

@@ -56,12 +56,12 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     if arguments.tty {
         terminal::require()?;
     }
-    let origin = container.origin()?;
+    let (origin, _image) = container.origin()?;
     root::enter()?;
     let place = Place::find()?;
     let bundle = match &arguments.name {
         Some(name) => Bundle::of(format!("run-{name}"), |pid| {
-            format!("a run with that name is running, as process {pid}: `kill {pid}` ends it, or give another name")
+            format!("a run with that name is running, as process {pid}: end it with `kill {pid}`, or give another name")
         })
         .with_context(|| format!("--name {name}"))?,
         None => Bundle::make()?,

@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Roots, Size},
     error::{Error, Result},
     files::{
-        disk::VmDisk,
+        disk::{NewDisk, VmDisk},
         follow::Follower,
         mount::ReadOnly,
         pin::{Pinned, fake},
@@ -310,7 +310,7 @@ impl Host for FakeHost {
             name: UPPER_DISK.to_owned(),
             read_only: false,
             file: root.as_fd().try_clone_to_owned().unwrap(),
-            made: None,
+            made: Some(NewDisk::fake(root.clone(), root.as_fd().try_clone_to_owned().unwrap())),
             durable: wanted.role == Role::Lone,
         });
         Ok(Snapshot { mounts, root, disk, guest })

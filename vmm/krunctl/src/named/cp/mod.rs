@@ -23,7 +23,7 @@ use super::{
     client::Vm,
     state::{self, Condition, State},
 };
-use crate::{root::Origin, vm};
+use crate::{root::Origin, table::plain, vm};
 
 /// The flags of `cp`.
 #[derive(Args)]
@@ -102,10 +102,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
             tree::copy((&source, Path::new(name)), (&target.0, &target.1), tree::HARMLESS)
                 .with_context(|| format!("{vm}:{}", path.display()))?;
             for below in mounts.below(&old) {
-                eprintln!(
-                    "krunctl: {vm}:{}: it is mounted in the VM; copied is what is below the mount",
-                    below.display()
-                );
+                let below = plain(&below.display().to_string());
+                eprintln!("krunctl: {vm}:{below}: a mount hides it in the VM; cp copied the hidden files");
             }
         }
         (Place::Here(from), Place::Here(to)) => {

@@ -21,6 +21,8 @@ use nix::{
 };
 use shim::failpoint;
 
+use crate::table::plain;
+
 /// How deep directories may be in each other.
 const MAX_DEPTH: u32 = 256;
 
@@ -64,7 +66,7 @@ fn copy_at(
         if depth == 0 {
             bail!("{}: {NO_FILE}", said());
         }
-        eprintln!("krunctl: {}: not copied: {NO_FILE}", said());
+        eprintln!("krunctl: {}: not copied: {NO_FILE}", plain(&said()));
         return Ok(());
     }
     // It may be another by now: a FIFO is not waited for, and a link is not followed.
