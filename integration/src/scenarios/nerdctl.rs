@@ -1,5 +1,6 @@
 //! What people do with nerdctl: run in front and behind, look at, change, copy, end.
 
+use crate::client::NERDCTL;
 use crate::command::{Cmd, Output};
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::procs;
@@ -21,23 +22,7 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// `nerdctl ARGS…`
 pub fn nerdctl(args: &[&str]) -> Cmd {
-    Cmd::new(&[&["nerdctl"], args].concat())
-}
-
-/// `nerdctl run --runtime R FLAGS… localhost/busybox:1 sh -c SCRIPT`
-fn run(ctx: &Ctx, flags: &[&str], script: &str) -> Cmd {
-    let runtime = ["run", "--runtime", ctx.runtime.containerd_name()];
-    nerdctl(&[&runtime, flags, &[BUSYBOX, "sh", "-c", script]].concat())
-}
-
-/// A nerdctl command that reads a terminal of its own.
-fn on_a_terminal(words: &str) -> Cmd {
-    Cmd::new(&["script", "-qec", &format!("nerdctl {words}"), "/dev/null"])
-}
-
-fn inspect(name: &str, what: &str) -> Result<String> {
-    let format = format!("{{{{.State.{what}}}}}");
-    Ok(nerdctl(&["inspect", "-f", &format, name]).run()?.ok()?.stdout_text().trim().to_owned())
+    NERDCTL.cmd(args)
 }
 
 /// Each flag does to the container what it says.
@@ -70,7 +55,7 @@ fn run_with_flags(ctx: &Ctx) -> Result<Outcome> {
     ];
     let expected = "1000:2000 guest yes too 99\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000001\n\
         67108864\n50000 100000\n50\nof the host\n/ro is read-only\n/rw is writable\n/ is read-only\n1\n";
-    run(ctx, &flags, script).run()?.expect_status(7)?.printed(expected)?;
+    NERDCTL.run(ctx, &flags, script).run()?.expect_status(7)?.printed(expected)?;
     let written = fs::read_to_string(format!("{volume}/written")).context("read what the guest wrote")?;
     ensure!(written == "of the guest\n", "the volume holds {written:?}");
     Ok(Outcome::Passed)
@@ -82,14 +67,14 @@ fn background(ctx: &Ctx) -> Result<Outcome> {
     let name = name.as_str();
     let exec = |script: &str| nerdctl(&["exec", name, "sh", "-c", script]).run()?.ok();
     let script = "echo out; echo err >&2; trap 'echo over; exit 7' TERM; while :; do sleep 0.2; done";
-    run(ctx, &["-d", "--name", name, "--net", "none", "-m", "64m"], script).run()?.ok()?;
+    NERDCTL.run(ctx, &["-d", "--name", name, "--net", "none", "-m", "64m"], script).run()?.ok()?;
     until_true("both outputs in the log", Duration::from_secs(30), || {
         let logs = nerdctl(&["logs", name]).run()?.ok()?;
         Ok(logs.stdout_text() == "out\n" && logs.stderr_text().contains("err\n"))
     })?;
-    ensure!(inspect(name, "Status")? == "running", "it is {}", inspect(name, "Status")?);
+    ensure!(NERDCTL.state(name, "Status")? == "running", "it is {}", NERDCTL.state(name, "Status")?);
 
-    let pid = inspect(name, "Pid")?;
+    let pid = NERDCTL.state(name, "Pid")?;
     let top = nerdctl(&["top", name]).run()?.ok()?;
     let lists_pid = |l: &str| l.split_whitespace().nth(1) == Some(&pid);
     ensure!(top.stdout_text().lines().any(lists_pid), "nerdctl top does not list pid {pid}: {top}");
@@ -111,14 +96,14 @@ fn background(ctx: &Ctx) -> Result<Outcome> {
     nerdctl(&["update", "-m", "80m", "--pids-limit", "60", name]).run()?.ok()?;
     exec("cd /sys/fs/cgroup; cat memory.max pids.max")?.printed("83886080\n60\n")?;
     nerdctl(&["pause", name]).run()?.ok()?;
-    ensure!(inspect(name, "Status")? == "paused", "a paused one is {}", inspect(name, "Status")?);
+    ensure!(NERDCTL.state(name, "Status")? == "paused", "a paused one is {}", NERDCTL.state(name, "Status")?);
     nerdctl(&["unpause", name]).run()?.ok()?;
 
     let mut follow = nerdctl(&["logs", "-f", name]).spawn()?;
     follow.wait_for_stdout("out")?;
     nerdctl(&["stop", name]).run()?.ok()?;
     follow.finish()?.ok()?.printed("out\nover\n")?;
-    ensure!(inspect(name, "ExitCode")? == "7", "it ended with {}", inspect(name, "ExitCode")?);
+    ensure!(NERDCTL.state(name, "ExitCode")? == "7", "it ended with {}", NERDCTL.state(name, "ExitCode")?);
     remove(name)?;
     Ok(Outcome::Passed)
 }
@@ -140,7 +125,7 @@ fn grow(ctx: &Ctx) -> Result<Outcome> {
         "/filled:size=1300m",
     ];
     let room = ["--annotation", "io.containerd.krun.max_memory_mib=1500"];
-    run(ctx, &[&flags[..], &room].concat(), "exec sleep 1000").run()?.ok()?;
+    NERDCTL.run(ctx, &[&flags[..], &room].concat(), "exec sleep 1000").run()?.ok()?;
     let update = |what: &[&str]| nerdctl(&[&["update"], what, &[&name]].concat()).run();
     update(&["-m", "1500m"])?.ok()?;
     update(&["-m", "1501m"])?.refused(&["1501 MiB", "1500 MiB", "max_memory_mib"])?;
@@ -148,7 +133,7 @@ fn grow(ctx: &Ctx) -> Result<Outcome> {
         .refused(&["2 CPUs", "has 1", "max_cpus"])?;
     // What the guest enforces the host does, too.
     update(&["--cpu-period", "100000", "--cpu-quota", "80000"])?.ok()?;
-    let pid = inspect(&name, "Pid")?.parse().context("a pid")?;
+    let pid = NERDCTL.state(&name, "Pid")?.parse().context("a pid")?;
     let file = format!("/sys/fs/cgroup{}/cpu.max", procs::cgroup_of(pid)?);
     let quota = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
     ensure!(quota == "80000 100000\n", "{file} holds {quota}");
@@ -169,24 +154,28 @@ fn terminal(ctx: &Ctx) -> Result<Outcome> {
     let (name, runtime) = (ctx.id(""), ctx.runtime.containerd_name());
     let script = "test -t 0 && test -t 1 && echo a terminal; read line; echo said $line; exit 5";
     let words = format!("run -it --rm --net host --runtime {runtime} {BUSYBOX} sh -c '{script}'");
-    let mut front = on_a_terminal(&words).hold_stdin().spawn()?;
+    let mut front = NERDCTL.on_a_terminal(&words).hold_stdin().spawn()?;
     front.wait_for_stdout("a terminal")?;
     front.say("hello\n")?;
     front.finish()?.expect_status(5)?.has_line("said hello")?;
 
     let script = "test -t 1 && echo behind on a terminal; sleep 1000";
-    run(ctx, &["-d", "-t", "--name", &name, "--net", "none"], script).run()?.ok()?;
+    NERDCTL.run(ctx, &["-d", "-t", "--name", &name, "--net", "none"], script).run()?.ok()?;
     until_true("the terminal's log", Duration::from_secs(30), || {
         Ok(nerdctl(&["logs", &name]).run()?.ok()?.stdout_text() == "behind on a terminal\r\n")
     })?;
     let words = format!("exec -it {name} sh -c 'test -t 0 && echo exec on a terminal; exit 4'");
     // nerdctl says so, and ends with its own 1. With runc as well, a NUL is typed now and then, and shown.
-    let exec = on_a_terminal(&words).run()?.expect_status(1)?.stdout_text();
+    let exec = NERDCTL.on_a_terminal(&words).run()?.expect_status(1)?.stdout_text();
     let said = ["exec on a terminal", "exit code 4"].iter().all(|text| exec.contains(text));
     ensure!(said && !exec.contains("ERRO"), "nerdctl exec said {exec}");
     nerdctl(&["kill", &name]).run()?.ok()?;
-    until_true("its end", Duration::from_secs(30), || Ok(inspect(&name, "Status")? == "exited"))?;
-    ensure!(inspect(&name, "ExitCode")? == "137", "killed, it ended with {}", inspect(&name, "ExitCode")?);
+    until_true("its end", Duration::from_secs(30), || Ok(NERDCTL.state(&name, "Status")? == "exited"))?;
+    ensure!(
+        NERDCTL.state(&name, "ExitCode")? == "137",
+        "killed, it ended with {}",
+        NERDCTL.state(&name, "ExitCode")?
+    );
     remove(&name)?;
     Ok(Outcome::Passed)
 }
@@ -199,10 +188,10 @@ fn restart(ctx: &Ctx) -> Result<Outcome> {
     let volume = format!("{}:/runs", runs.display());
     let script = "echo run >>/runs/list; [ $(wc -l </runs/list) -gt 1 ] && sleep 1000; exit 3";
     let flags = ["-d", "--name", &name, "--net", "none", "--restart", "always", "-v", &volume];
-    run(ctx, &flags, script).run()?.ok()?;
+    NERDCTL.run(ctx, &flags, script).run()?.ok()?;
     until_true("its second run", Duration::from_secs(120), || {
         let list = fs::read_to_string(runs.join("list")).unwrap_or_default();
-        Ok(list == "run\nrun\n" && inspect(&name, "Status")? == "running")
+        Ok(list == "run\nrun\n" && NERDCTL.state(&name, "Status")? == "running")
     })?;
     remove(&name)?;
     Ok(Outcome::Passed)

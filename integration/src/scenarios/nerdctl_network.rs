@@ -28,7 +28,8 @@ fn run(ctx: &Ctx, flags: &[&str], image: &str, args: &[&str]) -> Cmd {
     nerdctl(&[&["run", "--runtime", ctx.runtime.containerd_name()], flags, &[image], args].concat())
 }
 
-fn fetch(port: u16) -> Result<Option<String>> {
+/// What the box's own port answers, if it does.
+pub fn fetch(port: u16) -> Result<Option<String>> {
     let url = format!("http://127.0.0.1:{port}/");
     let output = Cmd::new(&["busybox", "wget", "-q", "-T", "10", "-O", "-", &url]).run()?;
     Ok((output.status == 0).then(|| output.stdout_text()))

@@ -5,10 +5,9 @@ mod daemon;
 mod network;
 mod run;
 
+use crate::client::DOCKER;
 use crate::command::Cmd;
-use crate::ctx::{BUSYBOX, Ctx};
 use crate::scenario::Scenario;
-use anyhow::Result;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("docker-run", run::with_flags).needs("dockerd").timeout(400),
@@ -20,22 +19,5 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// `docker ARGS…`
 fn docker(args: &[&str]) -> Cmd {
-    Cmd::new(&[&["docker"], args].concat()).timeout(120)
-}
-
-/// `docker run --runtime R FLAGS… localhost/busybox:1 sh -c SCRIPT`
-fn run(ctx: &Ctx, flags: &[&str], script: &str) -> Cmd {
-    let runtime = ["run", "--runtime", ctx.runtime.containerd_name()];
-    docker(&[&runtime, flags, &[BUSYBOX, "sh", "-c", script]].concat())
-}
-
-/// What a shell in a running container says.
-fn says(name: &str, script: &str) -> Result<String> {
-    Ok(docker(&["exec", name, "sh", "-c", script]).run()?.ok()?.stdout_text().trim().to_owned())
-}
-
-/// A field of a container's state.
-fn state(name: &str, what: &str) -> Result<String> {
-    let format = format!("{{{{.State.{what}}}}}");
-    Ok(docker(&["inspect", "-f", &format, name]).run()?.ok()?.stdout_text().trim().to_owned())
+    DOCKER.cmd(args)
 }

@@ -1,5 +1,7 @@
 //! A sandbox's VM from its launch to its end, and calls of its guest, which are never waited for without a bound.
 
+mod network;
+
 use std::{
     future::Future,
     sync::{
@@ -20,13 +22,13 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use ttrpc::context::{self, Context};
 use vm_launcher::{Guest, Lost};
 
-use super::{boot::Boot, clock, container::container_ref, create::blocking};
+use super::{boot::Boot, clock, container::container_ref};
 use crate::{
     config::Size,
     error::{Error, Result},
     failpoint::seconds,
     id::StreamNumbers,
-    network::{Backend, Choice, Dialer},
+    network::{Choice, Dialer},
     sandbox::{
         Exit, ProcessId,
         host::{Ended, Host, Machine},
@@ -124,22 +126,9 @@ impl<H: Host> Vm<H> {
         self.machine.size()
     }
 
-    /// How it reaches the network.
-    pub fn network(&self) -> Choice {
-        self.machine.network()
-    }
-
     /// Its stream numbers.
     pub fn numbers(&self) -> StreamNumbers {
         self.numbers.clone()
-    }
-
-    /// Where published ports of a container lead, whose anchor is in the task's network namespace.
-    ///
-    /// # Errors
-    /// When there is no such namespace.
-    pub fn backend(&self, anchor: u32) -> Result<Backend> {
-        self.machine.backend(anchor, &self.dialer)
     }
 
     /// Launches it; see [`Machine::launch`].
@@ -187,35 +176,6 @@ impl<H: Host> Vm<H> {
         info!("guest kernel {}", one_line(&configured.kernel));
         failpoint!("boot.configured");
         Ok(guest)
-    }
-
-    /// Gives it the interface that its network namespace has got since its launch, if there is one. Its guest must be up. Says whether it
-    /// has the namespace's interfaces now.
-    ///
-    /// # Errors
-    /// What could not be done; as of [`Vm::call`].
-    pub async fn join_network(&self) -> Result<bool> {
-        let Some(network) = self.machine.join_network(&self.dialer).await? else {
-            return Ok(matches!(self.network(), Choice::Tap | Choice::TapAtStart));
-        };
-        failpoint!("run.joined");
-        self.call("join the network", async |guest, limit| guest.client.join(limit, &network).await).await?;
-        Ok(true)
-    }
-
-    /// What answers the guest's look-ups, where the network namespace of `anchor`, a pid, has a resolver of Docker's.
-    ///
-    /// # Errors
-    /// When the namespace cannot be looked into; as of [`Vm::call`].
-    pub async fn lookups(self: &Arc<Self>, anchor: u32) -> Result<Option<impl Future<Output = ()> + use<H>>> {
-        let vm = self.clone();
-        let found = blocking("look for a resolver", move || vm.machine.resolver(anchor));
-        let Some(resolver) = found.await? else { return Ok(None) };
-        self.call("listen for look-ups", async |guest, limit| {
-            guest.client.listen_for_lookups(limit, &api::Empty::new()).await
-        })
-        .await?;
-        Ok(Some(resolver.serve(self.guest().await?, self.numbers())))
     }
 
     /// The guest, once it is up.
