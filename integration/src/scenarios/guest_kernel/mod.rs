@@ -18,7 +18,7 @@ const WHY: &str = "runc has no guest";
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("guest-kernel-table", table).long().image(DEBIAN).krun_only(WHY).timeout(900),
     Scenario::new("guest-kernel-of-choice", of_choice).krun_only(WHY).timeout(400),
-    Scenario::new("guest-kernel-refused", refused).krun_only(WHY),
+    Scenario::new("guest-kernel-refused", refused).long().krun_only(WHY),
     Scenario::new("guest-kernel-in-pods", in_pods).long().krun_only(WHY),
     Scenario::new("guest-kernel-nested", nested).long().krun_only(WHY),
 ];

@@ -35,11 +35,11 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("hostile-paths-running", running::pod)
         .timeout(300)
         .krun_only("a pod of runc's shim is no VM"),
-    Scenario::new("hostile-paths-exec", exec::swapped).timeout(300).krun_only(LINKS),
+    Scenario::new("hostile-paths-exec", exec::swapped).long().timeout(300).krun_only(LINKS),
     Scenario::new("hostile-paths-destinations", destinations::links)
         .timeout(300)
         .krun_only("it is about the guest"),
-    Scenario::new("hostile-paths-delete", delete::killed).timeout(300).krun_only(MOMENT),
+    Scenario::new("hostile-paths-delete", delete::killed).long().timeout(300).krun_only(MOMENT),
     Scenario::new("hostile-paths-delete-rootfs", delete::moved_rootfs).long().krun_only(MOMENT),
 ];
 
