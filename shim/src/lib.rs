@@ -14,6 +14,7 @@ pub mod failpoint;
 
 mod bundle;
 mod cgroup;
+mod clients;
 mod config;
 pub mod direct;
 mod entry;

@@ -3,11 +3,6 @@
 //! The vmm makes the boot file, a virtual file in the guest's root. It holds nothing about containers: those arrive over
 //! the control connection.
 
-use std::{
-    net::{Ipv4Addr, SocketAddrV4},
-    time::Duration,
-};
-
 use serde::{Deserialize, Serialize};
 
 /// Name of PID 1's executable in the guest's root directory (a virtual file).
@@ -48,13 +43,6 @@ pub const ROOT_DISK: &str = "root";
 
 /// The name of the disk that takes what containers write to their roots: its serial number.
 pub const UPPER_DISK: &str = "upper";
-
-/// Where Docker's resolver is on the loopback interface of a container's network namespace. Source: moby's libnetwork,
-/// `resolverIPSandbox` and `dnsPort`.
-pub const RESOLVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
-
-/// How long a look-up may take. A client's library has asked again by then. Source: resolv.conf(5), `timeout`.
-pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An owner and group that no file has. A change of both to this does nothing on the host, and succeeds: the guest's kernel
 /// then asks for the file's attributes, and tells whoever watches the file. The largest id; the next is "unchanged" (chown(2)).

@@ -2,8 +2,8 @@
 //!
 //! Both sides build on this library, so the wire format stands in one place: the boot file
 //! ([`boot`]), the introduction of a connection ([`hello`]), the calls ([`api`]), their failures
-//! ([`failure`]), the byte streams ([`mux`]), and the sockets at a stream's ends ([`relay`]). What only
-//! one side does has no place here.
+//! ([`failure`]), the byte streams ([`mux`]), the sockets at a stream's ends ([`relay`]), and where
+//! Docker's resolver is ([`resolver`]). What only one side does has no place here.
 //!
 //! The guest is hostile, and what it sends may be anything: this library bounds what the host keeps of it, and the host
 //! believes none of it. A program that runs VMs gets a guest from the crate `vm-launcher`, which re-exports this one.
@@ -13,6 +13,7 @@ pub mod failure;
 pub mod hello;
 pub mod mux;
 pub mod relay;
+pub mod resolver;
 
 /// What the stubs of [`api`] take and return is this library's: a call's context (its deadline), and its error.
 pub use ttrpc;

@@ -2,7 +2,7 @@
 //! stream to the host, which asks the resolver. RPCs: ListenForLookups, AcceptLookup.
 //!
 //! No socket is bound to that address, so that a container can serve names itself at all addresses. The kernel is told which socket gets
-//! what is sent there; it does so for TCP's answers too, and UDP's are written with the address that was asked.
+//! what is sent there. TCP's answers come from that address then; UDP's are written with it.
 
 use std::fs::File;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use guest_protocol::api::Protocol;
-use guest_protocol::boot::{LOOKUP_TIMEOUT, RESOLVER};
 use guest_protocol::mux::{Mux, Reader, Writer};
 use guest_protocol::relay::{self, MAX_DATAGRAM, frame};
+use guest_protocol::resolver::{ADDRESS, TIMEOUT};
 use linux::sk_lookup::{Steering, one_port};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, sendto, setsockopt, socket,
@@ -41,7 +41,7 @@ pub struct Resolver {
 impl Resolver {
     /// Takes what is sent to its address in the network namespace of this thread.
     pub async fn listen() -> Result<Resolver> {
-        Resolver::listen_at(RESOLVER).await
+        Resolver::listen_at(ADDRESS).await
     }
 
     async fn listen_at(address: SocketAddrV4) -> Result<Resolver> {
@@ -66,7 +66,7 @@ impl Resolver {
                 let (reader, writer) = open()?;
                 tokio::spawn(async move {
                     // One that is late asks again.
-                    let _ = timeout(LOOKUP_TIMEOUT, relay::bytes(client, reader, writer)).await;
+                    let _ = timeout(TIMEOUT, relay::bytes(client, reader, writer)).await;
                     drop(place);
                 });
                 Ok(Protocol::TCP)
@@ -77,7 +77,7 @@ impl Resolver {
                 let (reader, writer) = open()?;
                 let answers = self.answers.clone();
                 tokio::spawn(async move {
-                    if let Ok(Some(answer)) = timeout(LOOKUP_TIMEOUT, ask(&question, reader, writer)).await {
+                    if let Ok(Some(answer)) = timeout(TIMEOUT, ask(&question, reader, writer)).await {
                         answers.send(client, &answer);
                     }
                 });
@@ -85,9 +85,7 @@ impl Resolver {
             }
         }
     }
-}
 
-impl Resolver {
     async fn accept_tcp(&self) -> Result<(TcpStream, OwnedSemaphorePermit)> {
         let place = self.room.clone().acquire_owned().await?;
         Ok((self.tcp.accept().await?.0, place))

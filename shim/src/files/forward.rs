@@ -4,22 +4,19 @@
 
 use std::{io, os::unix::net::UnixStream as BlockingStream, sync::Arc, time::Duration};
 
-use guest_protocol::{api, failure::CallError, relay};
+use guest_protocol::{api, relay};
 use log::debug;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt, sockopt::Timeout};
 use tokio::{
     net::UnixStream,
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::{JoinSet, spawn_blocking},
+    task::spawn_blocking,
 };
 use ttrpc::context::Context;
 use vm_launcher::Guest;
 
 use super::pin::{Socket, path_of};
-use crate::{id::StreamNumbers, warnings::Warnings};
-
-/// How many clients a socket may have at once; more wait. Each costs a descriptor and up to two windows of a stream.
-const CLIENTS: usize = 128;
+use crate::{clients::Clients, id::StreamNumbers, warnings::Warnings};
 
 /// How long a server may take to have room for one more client.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -43,36 +40,23 @@ pub struct Forward {
 impl Forward {
     /// Serves clients until the guest or its container is gone. Stopped by dropping it, with all connections.
     pub async fn serve(self, guest: Guest, numbers: StreamNumbers) {
-        let room = Arc::new(Semaphore::new(CLIENTS));
         // One thread at most waits for this socket, whose directory may hang.
         let turn = Arc::new(Semaphore::new(1));
-        let warnings =
-            Arc::new(Warnings::new(format!("connect a container to {}", self.socket.path().display())));
-        let mut clients = JoinSet::new();
+        let path = self.socket.path().display().to_string();
+        let warnings = Arc::new(Warnings::new(format!("connect a container to {path}")));
+        let mut clients = Clients::new(guest, numbers);
         loop {
-            // Never closed.
-            let Ok(place) = room.clone().acquire_owned().await else { return };
-            while clients.try_join_next().is_some() {}
-            let stream = numbers.next();
-            let (reader, writer) = match guest.streams.open(stream) {
-                Ok(halves) => halves,
-                Err(error) => return debug!("{}: {error}", self.socket.path().display()),
+            let (container_id, socket) = (self.container.clone(), self.number as u32);
+            let accepted = clients.next(async move |guest: Guest, stream| {
+                let request = api::AcceptRequest { container_id, socket, stream, ..Default::default() };
+                guest.client.accept(Context::default(), &request).await
+            });
+            let client = match accepted.await {
+                Ok(client) => client,
+                Err(error) => return debug!("no more clients of {path}: {error}"),
             };
-            let request = api::AcceptRequest {
-                container_id: self.container.clone(),
-                socket: self.number as u32,
-                stream,
-                ..Default::default()
-            };
-            let client = guest.client.clone();
-            // A task of its own: a call that is given up while it is written is the end of the connection.
-            let call = tokio::spawn(async move { client.accept(Context::default(), &request).await });
-            let Ok(accepted) = call.await else { return };
-            if let Err(error) = accepted.map_err(CallError::from) {
-                return debug!("no more clients of {}: {error}", self.socket.path().display());
-            }
             let (socket, warnings, turn) = (self.socket.clone(), warnings.clone(), turn.clone());
-            clients.spawn(async move {
+            clients.serve(client, async move |_, reader, writer| {
                 // Never closed.
                 let Ok(turn) = turn.acquire_owned().await else { return };
                 // Dropping the stream is what the client sees of a server that is not there.
@@ -80,7 +64,6 @@ impl Forward {
                     Ok(server) => relay::local(server, reader, writer).await,
                     Err(error) => warnings.failed(error),
                 }
-                drop(place);
             });
         }
     }

@@ -1,46 +1,37 @@
 //! Docker's resolver. In a user-defined network, dockerd answers look-ups at 127.0.0.11 in each container's network namespace, and
-//! /etc/resolv.conf names it. With tap that namespace's loopback interface is not the guest's, so guest-init listens at the same
-//! address, and the shim asks the resolver for each of its clients. A guest reaches nothing else in this way.
+//! /etc/resolv.conf names it. With tap that namespace's loopback interface is not the guest's, so guest-init takes what
+//! is sent to that address in the guest, and the shim asks the resolver for each client. A guest reaches nothing else in this way.
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     net::{Ipv4Addr, UdpSocket},
     sync::Arc,
-    time::Duration,
 };
 
 use guest_protocol::{
     api::{self, Protocol},
-    boot::{LOOKUP_TIMEOUT, RESOLVER},
     failure::CallError,
     mux::{Reader, Writer},
     relay::{self, MAX_DATAGRAM, frame},
+    resolver::{ADDRESS, TIMEOUT},
 };
 use log::debug;
 use tokio::{
     net::TcpSocket,
-    sync::Semaphore,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use ttrpc::context::Context;
 use vm_launcher::Guest;
 
-use super::netns::Netns;
-use crate::{id::StreamNumbers, warnings::Warnings};
+use super::{ACCEPT_PAUSE, netns::Netns};
+use crate::{clients::Clients, id::StreamNumbers, warnings::Warnings};
 
 /// The UDP sockets of this thread's network namespace. Source: proc_pid_net(5).
 const SOCKETS: &str = "/proc/thread-self/net/udp";
 
 /// The most of that list that is read, in bytes: some 65,000 sockets.
 const MAX_LIST: u64 = 8 << 20;
-
-/// Clients at a time; more wait in the guest.
-const CLIENTS: usize = 128;
-
-/// How long the guest is left alone that has failed to take a client.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The resolver of one network namespace.
 pub struct Resolver(Netns);
@@ -62,42 +53,31 @@ impl Resolver {
     /// Answers the guest's look-ups until the guest is gone. Stopped by dropping it, with all clients.
     pub async fn serve(self, guest: Guest, numbers: StreamNumbers) {
         let netns = Arc::new(self.0);
-        let room = Arc::new(Semaphore::new(CLIENTS));
         let warnings = Arc::new(Warnings::new("ask Docker's resolver"));
-        let mut clients = JoinSet::new();
+        let mut clients = Clients::new(guest, numbers);
         loop {
-            // Never closed.
-            let Ok(place) = room.clone().acquire_owned().await else { return };
-            while clients.try_join_next().is_some() {}
-            let stream = numbers.next();
-            let (reader, writer) = match guest.streams.open(stream) {
-                Ok(halves) => halves,
-                Err(error) => return debug!("look-ups: {error}"),
-            };
-            let request = api::AcceptLookupRequest { stream, ..Default::default() };
-            let client = guest.client.clone();
-            // A task of its own: a call that is given up while it is written is the end of the connection.
-            let call = tokio::spawn(async move { client.accept_lookup(Context::default(), &request).await });
-            let Ok(accepted) = call.await else { return };
-            let protocol = match accepted.map_err(CallError::from) {
-                Ok(lookup) => lookup.protocol.enum_value_or_default(),
+            let accepted = clients.next(async |guest: Guest, stream| {
+                let request = api::AcceptLookupRequest { stream, ..Default::default() };
+                guest.client.accept_lookup(Context::default(), &request).await
+            });
+            let client = match accepted.await {
+                Ok(client) => client,
                 Err(error @ CallError::Connection(_)) => return debug!("no more look-ups: {error}"),
                 Err(error) => {
                     warnings.failed(error);
-                    sleep(PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             let (netns, warnings) = (netns.clone(), warnings.clone());
-            clients.spawn(async move {
-                let answered = match protocol {
+            clients.serve(client, async move |lookup: api::Lookup, reader, writer| {
+                let answered = match lookup.protocol.enum_value_or_default() {
                     Protocol::TCP => by_tcp(&netns, reader, writer).await,
                     Protocol::UDP => by_udp(&netns, reader, writer).await,
                 };
                 if let Err(error) = answered {
                     warnings.failed(error);
                 }
-                drop(place);
             });
         }
     }
@@ -106,7 +86,7 @@ impl Resolver {
 /// Whether a list of sockets has the resolver's, whose port is any: dockerd has rules lead to it.
 fn has_resolver(mut list: impl Iterator<Item = io::Result<String>>) -> io::Result<bool> {
     // The address as the kernel has it in memory, as a number of this machine's.
-    let address = format!("{:08X}:", u32::from_ne_bytes(RESOLVER.ip().octets()));
+    let address = format!("{:08X}:", u32::from_ne_bytes(ADDRESS.ip().octets()));
     list.try_fold(false, |found, line| {
         Ok(found || line?.split_whitespace().nth(1).is_some_and(|local| local.starts_with(&address)))
     })
@@ -116,19 +96,19 @@ async fn by_tcp(netns: &Netns, reader: Reader, writer: Writer) -> io::Result<()>
     // A socket belongs to the namespace in which it was made, wherever it is used.
     let socket = netns.run(TcpSocket::new_v4)??;
     let relayed = async {
-        let server = socket.connect(RESOLVER.into()).await?;
+        let server = socket.connect(ADDRESS.into()).await?;
         relay::bytes(server, reader, writer).await;
         Ok(())
     };
     // A client that holds its connection has no need of it.
-    timeout(LOOKUP_TIMEOUT, relayed).await.unwrap_or(Ok(()))
+    timeout(TIMEOUT, relayed).await.unwrap_or(Ok(()))
 }
 
 /// Asks one question, and passes on the answer, if there is one.
 async fn by_udp(netns: &Netns, mut reader: Reader, mut writer: Writer) -> io::Result<()> {
     let socket = netns.run(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(RESOLVER)?;
+        socket.connect(ADDRESS)?;
         socket.set_nonblocking(true)?;
         Ok::<_, io::Error>(socket)
     })??;
@@ -142,7 +122,7 @@ async fn by_udp(netns: &Netns, mut reader: Reader, mut writer: Writer) -> io::Re
         let _ = writer.send(&frame(&answer[..length])).await;
         Ok(())
     };
-    timeout(LOOKUP_TIMEOUT, asked).await?
+    timeout(TIMEOUT, asked).await?
 }
 
 #[cfg(test)]
