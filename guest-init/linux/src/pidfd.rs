@@ -1,8 +1,9 @@
 //! Processes by descriptor. A pidfd stays with its process; the process's number may become another's.
 
 use std::{
+    fs::{self, File},
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -29,6 +30,37 @@ impl Pidfd {
         let pid =
             Some(pid.as_raw()).filter(|pid| *pid > 0).and_then(process::Pid::from_raw).ok_or(Errno::SRCH)?;
         Ok(Pidfd(process::pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Another descriptor of the same process.
+    ///
+    /// # Errors
+    /// When there are too many files open.
+    pub fn try_clone(&self) -> io::Result<Pidfd> {
+        Ok(Pidfd(self.0.try_clone()?))
+    }
+
+    /// The number that the process has here. Source: proc_pid_fdinfo(5).
+    ///
+    /// # Errors
+    /// ESRCH when it has been reaped, or is in none of our pid namespaces.
+    pub fn pid(&self) -> io::Result<Pid> {
+        let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;
+        let pid = about.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+        Ok(Pid::from_raw(pid.filter(|pid| *pid > 0).ok_or(Errno::SRCH)?))
+    }
+
+    /// Its directory in /proc, which stays its own.
+    ///
+    /// # Errors
+    /// ESRCH when it has ended.
+    pub fn proc(&self) -> io::Result<OwnedFd> {
+        let directory = File::open(format!("/proc/{}", self.pid()?))?;
+        // The directory belongs to the process that had the number when it was opened: this one, if it is there still.
+        match self.ends_within(Duration::ZERO)? {
+            true => Err(Errno::SRCH.into()),
+            false => Ok(directory.into()),
+        }
     }
 
     /// Sends a signal.
@@ -117,6 +149,22 @@ mod tests {
         assert_eq!(pidfd.reap().unwrap(), ExitStatus::Killed(libc::SIGTERM));
         assert_eq!(pidfd.reap().unwrap(), ExitStatus::Unknown);
         assert_eq!(pidfd.signal(Signal::SIGTERM).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_process_has_its_number_and_its_directory_until_its_end() {
+        let (child, pidfd) = shell("exec sleep 1000");
+        assert_eq!(pidfd.pid().unwrap().as_raw(), child.id() as i32);
+        let directory = pidfd.proc().unwrap();
+        pidfd.signal(Signal::SIGKILL).unwrap();
+        assert!(pidfd.ends_within(Duration::from_secs(60)).unwrap());
+        assert_eq!(pidfd.proc().unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        pidfd.reap().unwrap();
+        assert_eq!(pidfd.pid().unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        assert!(
+            nix::fcntl::openat(directory, "stat", nix::fcntl::OFlag::O_RDONLY, nix::sys::stat::Mode::empty())
+                .is_err()
+        );
     }
 
     #[test]

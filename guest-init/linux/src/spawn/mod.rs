@@ -8,8 +8,8 @@ mod child;
 
 use std::{
     ffi::{CString, NulError, OsStr, OsString},
-    fs::{self, File},
-    io::{self, Read},
+    fs::File,
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
@@ -19,9 +19,9 @@ use std::{
 };
 
 use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
+    fcntl::{FcntlArg, OFlag, fcntl, openat},
     sched::CloneFlags,
-    sys::signal::Signal,
+    sys::{signal::Signal, stat::Mode},
     unistd::{Pid, pipe2},
 };
 
@@ -212,6 +212,14 @@ impl Child {
         Child(Arc::new(Process { pid, pidfd, status: Mutex::default() }))
     }
 
+    /// A process that another one started. Its exit status stays unknown: only its parent gets that.
+    ///
+    /// # Errors
+    /// When it has been reaped.
+    pub fn of_another(pidfd: Pidfd) -> io::Result<Self> {
+        Ok(Child::new(pidfd.pid()?, pidfd))
+    }
+
     /// Its pid here.
     pub fn pid(&self) -> Pid {
         self.0.pid
@@ -233,12 +241,13 @@ impl Child {
     /// # Errors
     /// The kernel's, which wants `CAP_SYS_RESOURCE` for less than before.
     pub fn set_oom_score_adj(&self, score: i32) -> io::Result<()> {
-        // While this is held nobody reaps it, so the pid is its own.
-        let status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
-        match *status {
-            Some(_) => Ok(()),
-            None => fs::write(format!("/proc/{}/oom_score_adj", self.0.pid), score.to_string()),
-        }
+        let directory = match self.0.pidfd.proc() {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+            directory => directory?,
+        };
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        File::from(openat(directory, "oom_score_adj", flags, Mode::empty())?)
+            .write_all(score.to_string().as_bytes())
     }
 
     /// Waits until the process has ended, and reaps it. Any number may wait.

@@ -1,4 +1,4 @@
-use std::{os::fd::AsFd, process::Command};
+use std::{fs, os::fd::AsFd, process::Command};
 
 use nix::unistd::Uid;
 
