@@ -109,6 +109,10 @@ pub struct VmConfig {
     pub apparmor_profile: Option<String>,
     /// Log at debug level, in the vmm and in the guest.
     pub debug: bool,
+    /// Whether another process may get the VM ([`crate::Waiting`]): the kernel then does not kill the vmm when the thread ends that
+    /// launched it. It ends when the last process does that has the VM, unless it is stopped. No part of what is serialized.
+    #[serde(skip)]
+    pub given_away: bool,
     /// File that gets the output of the kernel's console, appended, and at most 16 MiB of it; `None` is a VM without a console.
     pub debug_console: Option<PathBuf>,
 }
@@ -207,6 +211,7 @@ impl VmConfig {
             guest_init: guest_init.into(),
             apparmor_profile: None,
             debug: false,
+            given_away: false,
             debug_console: None,
         }
     }

@@ -11,7 +11,7 @@ use guest_protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::UnixListener,
+    net::{UnixListener, UnixStream},
     sync::watch,
 };
 use ttrpc::r#async::{Client, transport::Socket};
@@ -59,6 +59,9 @@ pub enum GuestError {
     /// The guest's connections do not introduce themselves as they should.
     #[error("the guest introduced more than {MAX_REFUSED} connections wrongly")]
     Refused(#[source] Refusal),
+    /// A VM that is to wait cannot be made to wait for other processes.
+    #[error("leaving the CPU to other processes")]
+    Idle(#[source] io::Error),
     /// [`crate::Vm::guest`] was already called.
     #[error("the guest was already taken by an earlier call")]
     Taken,
@@ -130,6 +133,18 @@ async fn pass_on_log(mut reader: mux::Reader) {
     lines.end(log);
 }
 
+/// The two connections of a guest, past their hello.
+pub struct Connections {
+    pub control: UnixStream,
+    pub streams: UnixStream,
+}
+
+impl From<Connections> for Guest {
+    fn from(Connections { control, streams }: Connections) -> Guest {
+        Guest::over(control, streams)
+    }
+}
+
 /// The socket that the guest connects to. Dropping it closes and removes it.
 pub struct Listener {
     socket: UnixListener,
@@ -147,7 +162,7 @@ impl Listener {
 
     /// Accepts connections until both of the guest's are there, one of each role. Only the vmm can reach the socket: if a connection stays
     /// silent, it delays only its own VM, and the caller's limit for the boot ends it.
-    pub async fn guest(self) -> Result<Guest, GuestError> {
+    pub async fn connections(self) -> Result<Connections, GuestError> {
         let (mut control, mut streams) = (None, None);
         let mut refused = 0;
         loop {
@@ -171,7 +186,10 @@ impl Listener {
             }
         }
         // Both are there, by the loop's condition.
-        control.zip(streams).map(|(control, streams)| Guest::over(control, streams)).ok_or(GuestError::Taken)
+        control
+            .zip(streams)
+            .map(|(control, streams)| Connections { control, streams })
+            .ok_or(GuestError::Taken)
     }
 }
 
@@ -183,10 +201,7 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::UnixStream,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -235,7 +250,7 @@ mod tests {
                 kept
             }
         });
-        let guest = listener.guest().await.unwrap();
+        let guest = Guest::from(listener.connections().await.unwrap());
         assert!(!path.exists());
         drop(guest_side.await.unwrap());
         assert!(
@@ -260,7 +275,7 @@ mod tests {
                     }
                 }
             });
-            assert!(matches!(listener.guest().await, Err(GuestError::Refused(_))));
+            assert!(matches!(listener.connections().await, Err(GuestError::Refused(_))));
             guest_side.await.unwrap();
         }
     }

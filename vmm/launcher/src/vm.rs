@@ -16,19 +16,23 @@ use std::{
     time::Duration,
 };
 
-use linux::spawn::{Child, Spawn, SpawnError};
+use linux::{
+    pidfd::Pidfd,
+    spawn::{Child, Spawn, SpawnError},
+};
 use nix::{
     fcntl::OFlag,
     sched::CloneFlags,
     sys::signal::Signal,
     unistd::{Pid, pipe2},
 };
-use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch};
+use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch, task::AbortHandle};
 
 use crate::{
     ConfigError, ExitStatus, Guest, GuestError, VmConfig, VmEnd, console,
     find::{self, NotFound},
-    guest::Listener,
+    guest::{Connections, Listener},
+    kvm_file::KvmFile,
     lines::Lines,
     nonce, order,
     probe::{self, ProbeError},
@@ -58,9 +62,22 @@ pub struct Vm {
     killed: Arc<AtomicBool>,
     end: watch::Receiver<Option<VmEnd>>,
     /// Taken by the call of [`Vm::guest`] that waits for the guest.
-    listener: Mutex<Option<Listener>>,
+    dial: Mutex<Option<Dial>>,
     /// Closed when this process ends, for whatever reason: the vmm then ends itself.
-    _life: OwnedFd,
+    life: OwnedFd,
+    /// Logs the stderr of the vmm, and reaps it.
+    attendant: AbortHandle,
+    kvm: KvmFile,
+    /// The read end of its stderr, if it is to be given away.
+    stderr: Option<OwnedFd>,
+    /// Whether another process has it by now.
+    left: AtomicBool,
+}
+
+/// How far the guest's dialling is.
+enum Dial {
+    Awaited(Listener),
+    Done(Connections),
 }
 
 /// Why the launch failed. Nothing is left of the vmm.
@@ -102,7 +119,7 @@ impl Vm {
     /// [`find::krun_vmm`] finds.
     ///
     /// To be called within a tokio runtime that has its I/O and time drivers, and from a thread that lives as long as the VM is
-    /// to: the kernel kills the vmm when the thread ends that launched it (PR_SET_PDEATHSIG(2const)). The main thread with a runtime of
+    /// to, unless it is to be [given away](VmConfig::given_away): the kernel kills the vmm when the thread ends that launched it (PR_SET_PDEATHSIG(2const)). The main thread with a runtime of
     /// the current thread does, and a thread of the caller's own. A worker of a multi-threaded runtime does while the runtime lives and
     /// nothing uses `block_in_place`; the threads of `spawn_blocking` do not.
     ///
@@ -124,6 +141,8 @@ impl Vm {
         let (order_read, order_write) = pipe()?;
         let (life_read, life_write) = pipe()?;
         let (stderr_read, stderr_write) = pipe()?;
+        let copy = config.given_away.then(|| stderr_read.try_clone()).transpose();
+        let copy = copy.map_err(|error| LaunchError::Prepare("a pipe", error))?;
         let stderr = pipe::Receiver::from_owned_fd(stderr_read)
             .map_err(|error| LaunchError::Prepare("a pipe", error))?;
 
@@ -136,7 +155,7 @@ impl Vm {
         // A vmm that a guest has taken over must not change the program of later vmms.
         spawn.read_only_exe = true;
         // It ends when its life pipe does, unless it is stopped.
-        spawn.death_signal = Some(Signal::SIGKILL);
+        spawn.death_signal = (!config.given_away).then_some(Signal::SIGKILL);
         match &config.mount_namespace {
             Some(path) => {
                 spawn.mount_namespace = Some(open("mount namespace", path, File::options().read(true))?);
@@ -180,23 +199,33 @@ impl Vm {
             .map_err(|error| LaunchError::Listen(socket.clone(), error))?;
 
         let child = spawn.spawn()?;
-        let killed = Arc::new(AtomicBool::new(false));
-        let (announce, end) = watch::channel(None);
-        tokio::spawn(attend(child.clone(), stderr, killed.clone(), announce));
         // From here on, an early return drops the Vm, which kills the process; the task reaps it.
-        let vm = Vm {
-            vmm: vmm.to_owned(),
-            child,
-            killed,
-            end,
-            listener: Mutex::new(Some(listener)),
-            _life: life_write,
-        };
+        let mut vm = Vm::of(vmm, child, life_write, stderr, Dial::Awaited(listener));
+        vm.stderr = copy;
         if vm.send(order::Order { config, kernel, disks, nonce }, order_write).is_err() {
             vm.kill();
             return Err(LaunchError::Order(vm.ended().await));
         }
         Ok(vm)
+    }
+
+    fn of(vmm: &Path, child: Child, life: OwnedFd, stderr: pipe::Receiver, dial: Dial) -> Vm {
+        let killed = Arc::new(AtomicBool::new(false));
+        let (announce, end) = watch::channel(None);
+        let kvm = KvmFile::default();
+        let attendant = tokio::spawn(attend(child.clone(), stderr, (killed.clone(), kvm.clone()), announce));
+        Vm {
+            vmm: vmm.to_owned(),
+            child,
+            killed,
+            end,
+            dial: Mutex::new(Some(dial)),
+            life,
+            attendant: attendant.abort_handle(),
+            kvm,
+            stderr: None,
+            left: AtomicBool::new(false),
+        }
     }
 
     /// Writes the order and closes the pipe. This does not block: an order is far smaller than a pipe's buffer.
@@ -240,16 +269,67 @@ impl Vm {
     /// # Errors
     /// When the vmm ends first, or `boot_timeout` passes first; when KVM cannot run guests, or the guest breaks the protocol.
     pub async fn guest(&self, boot_timeout: Duration) -> Result<Guest, GuestError> {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let listener = listener.ok_or(GuestError::Taken)?;
+        let guest = self.connections(boot_timeout).await.map(Guest::from)?;
+        match self.process().try_clone() {
+            Ok(process) => self.kvm.take(process),
+            Err(error) => log::debug!("the VM's file stays with its vmm alone: {error}"),
+        }
+        Ok(guest)
+    }
+
+    pub(crate) async fn connections(&self, boot_timeout: Duration) -> Result<Connections, GuestError> {
+        let dial = self.dial.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = match dial.ok_or(GuestError::Taken)? {
+            Dial::Awaited(listener) => listener,
+            Dial::Done(connections) => return Ok(connections),
+        };
         tokio::select! {
             // If the guest connected and the VM ended, the end is the news.
             biased;
             end = self.ended() => Err(GuestError::Ended(end)),
-            guest = listener.guest() => guest,
+            connections = listener.connections() => connections,
             error = self.kvm_cannot() => Err(error),
             () = tokio::time::sleep(boot_timeout) => Err(GuestError::Timeout(boot_timeout)),
         }
+    }
+
+    /// A VM that another process has booted: see [`crate::Waiting`].
+    pub(crate) fn adopt(
+        vmm: &Path,
+        process: Pidfd,
+        (life, stderr): (OwnedFd, OwnedFd),
+        connections: Connections,
+    ) -> io::Result<Vm> {
+        let stderr = pipe::Receiver::from_owned_fd(stderr)?;
+        Ok(Vm::of(vmm, Child::of_another(process)?, life, stderr, Dial::Done(connections)))
+    }
+
+    /// Leaves the process to who has copies of its descriptors by now.
+    pub(crate) fn leave(self) -> Child {
+        self.attendant.abort();
+        self.left.store(true, Ordering::Relaxed);
+        self.child.clone()
+    }
+
+    pub(crate) fn until_end(&self) -> impl Future<Output = VmEnd> + Send + 'static {
+        ended(self.end.clone())
+    }
+
+    pub(crate) fn end_of(&self) -> Option<VmEnd> {
+        self.end.borrow().clone()
+    }
+
+    pub(crate) fn process(&self) -> &Pidfd {
+        self.child.pidfd()
+    }
+
+    /// The read end of the vmm's stderr, once, if it is to be given away.
+    pub(crate) fn take_stderr(&mut self) -> Option<OwnedFd> {
+        self.stderr.take()
+    }
+
+    pub(crate) fn life(&self) -> &OwnedFd {
+        &self.life
     }
 }
 
@@ -269,7 +349,9 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        self.kill();
+        if !self.left.load(Ordering::Relaxed) {
+            self.kill();
+        }
     }
 }
 
@@ -294,7 +376,7 @@ async fn ended(mut end: watch::Receiver<Option<VmEnd>>) -> VmEnd {
 async fn attend(
     child: Child,
     mut stderr: pipe::Receiver,
-    killed: Arc<AtomicBool>,
+    (killed, kvm): (Arc<AtomicBool>, KvmFile),
     announce: watch::Sender<Option<VmEnd>>,
 ) {
     let mut last_lines = VecDeque::new();
@@ -330,7 +412,11 @@ async fn attend(
         left = left.saturating_sub(count);
     }
     lines.end(&mut log);
-    let status = status.unwrap_or(ExitStatus::Unknown);
+    let status = match status.unwrap_or(ExitStatus::Unknown) {
+        // Another process is its parent, and alone learns how it ended.
+        ExitStatus::Unknown if killed.load(Ordering::Relaxed) => ExitStatus::Killed(libc::SIGKILL),
+        status => status,
+    };
     let mut end = VmEnd::new(status, last_lines.into(), killed.load(Ordering::Relaxed));
     if status == ExitStatus::Killed(libc::SIGSYS) {
         let pid = child.pid();
@@ -338,6 +424,7 @@ async fn attend(
         end.refused_call(&call.unwrap_or_else(|error| error.to_string()));
     }
     announce.send_replace(Some(end));
+    kvm.close();
 }
 
 /// The level of a line. libkrun's logger writes "[<time> LEVEL module] text"; lines of krun-vmm itself are errors.
