@@ -46,7 +46,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// The sandbox of this id, which must be a plain name. Nothing is made yet.
 pub fn sandbox(id: &str) -> Arc<dyn Sandbox> {
-    Arc::new(KrunSandbox::new(NAMESPACE, id, Linux))
+    Arc::new(KrunSandbox::new(NAMESPACE, id, Linux::default()))
 }
 
 /// Is a container's anchor, if this process is to be one, and answers its exit code at its end.

@@ -26,6 +26,7 @@ mod hooks;
 mod host;
 mod id;
 mod network;
+pub mod pool;
 mod record;
 mod sandbox;
 mod service;

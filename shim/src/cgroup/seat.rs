@@ -22,10 +22,15 @@ pub struct Seat {
 impl Seat {
     /// Remembers the cgroup that this process is in now.
     pub fn keep() -> io::Result<Seat> {
-        let text = fs::read_to_string("/proc/self/cgroup")?;
-        let below = v2(&text).ok_or_else(|| io::Error::other("it is in none of version 2"))?;
-        Ok(Seat { home: Path::new(ROOT).join(below) })
+        Ok(Seat { home: own()? })
     }
+}
+
+/// The directory of the cgroup that this process is in now.
+pub fn own() -> io::Result<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup")?;
+    let below = v2(&text).ok_or_else(|| io::Error::other("it is in none of version 2"))?;
+    Ok(Path::new(ROOT).join(below))
 }
 
 impl Drop for Seat {

@@ -10,6 +10,7 @@
 
 pub mod annotations;
 mod options;
+mod pool;
 mod roots;
 mod sizing;
 
@@ -23,6 +24,7 @@ use vm_launcher::config::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 
 use annotations::Author;
 pub use options::{Author as OptionsAuthor, RuntimeOptions};
+pub use pool::PoolSize;
 pub use roots::Roots;
 pub use sizing::{Limits, Size, host_memory_mib};
 
@@ -84,6 +86,8 @@ pub struct Config {
     pub pod_max_memory_mib: Option<u32>,
     /// Annotations that may be used, by name without prefix; none allows those that are safe for their author.
     pub enable_annotations: Option<Vec<String>>,
+    /// Which VMs `krunctl pool` keeps; none is its default.
+    pub pool: Option<Vec<PoolSize>>,
 }
 
 impl Default for Config {
@@ -111,6 +115,7 @@ impl Default for Config {
             pod_max_cpus: None,
             pod_max_memory_mib: None,
             enable_annotations: None,
+            pool: None,
         }
     }
 }
@@ -138,6 +143,7 @@ struct Layer {
     pod_max_cpus: Option<i64>,
     pod_max_memory_mib: Option<i64>,
     enable_annotations: Option<Vec<String>>,
+    pool: Option<Vec<pool::Layer>>,
 }
 
 /// Where a container comes from, which decides what its annotations may say.
@@ -264,6 +270,9 @@ impl Config {
                 within(origin, annotations::check_name(name))?;
             }
             self.enable_annotations = Some(names);
+        }
+        if let Some(sizes) = layer.pool {
+            self.pool = Some(within(origin, pool::sizes(sizes))?);
         }
         Ok(())
     }

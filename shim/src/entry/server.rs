@@ -115,7 +115,7 @@ async fn serve_on(listener: UnixListener, socket: SocketFile, flags: &Flags) -> 
     let containerd =
         containerd.ok_or_else(|| failed(TTRPC_ADDRESS, &"containerd did not say where it takes events"))?;
     let events = Arc::new(Publisher::start(containerd, flags.namespace.clone()));
-    let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group, Linux));
+    let sandbox = Arc::new(KrunSandbox::new(&flags.namespace, &group, Linux::default()));
     let tasks = Tasks::new(sandbox, events.clone());
     let exit = Arc::new(ExitSignal::default());
     let service = Arc::new(Service::new(tasks.clone(), exit.clone()));

@@ -38,6 +38,16 @@ pub struct Share {
     namespace: Arc<Namespace>,
 }
 
+/// What makes a share one's own: its descriptors, or copies of them that another process has got.
+pub struct Handle<Fd = OwnedFd> {
+    /// Its mount namespace.
+    pub namespace: Fd,
+    /// The top of that.
+    pub top: Fd,
+    /// The share.
+    pub mount: Fd,
+}
+
 /// What the guest makes a container's root of.
 #[derive(Debug)]
 pub enum SharedRoot {
@@ -99,6 +109,24 @@ impl Share {
             pin::make_directory(&mount, Path::new(point), 0o755).map_err(failed)?;
         }
         Ok(Share { path, mount, namespace })
+    }
+
+    /// The share of a handle, whose sender has left it or will, in the directory of the sandbox that has it now.
+    pub fn of_handle(state: &Path, name: &str, handle: Handle) -> Share {
+        let namespace = Arc::new(Namespace::of_another(handle.namespace, handle.top));
+        let mount = Held::of_another(&namespace, handle.mount);
+        Share { path: state.join(name), mount, namespace }
+    }
+
+    /// What another process needs to have it.
+    pub fn handle(&self) -> Handle<BorrowedFd<'_>> {
+        let (namespace, top) = (self.namespace.as_fd(), self.namespace.top());
+        Handle { namespace, top, mount: self.mount.as_fd() }
+    }
+
+    /// Leaves it to who has its handle.
+    pub fn leave(self) {
+        self.mount.leave();
     }
 
     /// The share's directory.

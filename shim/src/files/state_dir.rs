@@ -1,7 +1,9 @@
 //! The directory of one sandbox below /run/krun: its share, its sockets, and what names them.
 
 use std::{
+    ffi::OsStr,
     fmt::Write as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +19,9 @@ pub const ROOT: &str = "/run/krun";
 /// In it: what becomes the guest's root, and the VM's own sockets.
 pub const SHARE: &str = "share";
 const SOCKETS: &str = "sock";
+
+/// What the directories of VMs begin with that belong to no sandbox yet. No sandbox's does.
+const WAITING: &str = "waiting-";
 
 /// Hexadecimal digits of a directory's name: short, as a socket's path may have 107 bytes.
 const NAME_DIGITS: usize = 24;
@@ -47,10 +52,46 @@ impl StateDir {
         let path = path(namespace, sandbox);
         remove(&path);
         let state = StateDir { path };
-        make_dir(&state.path.join(SOCKETS), 0o700)?;
-        // The guest's root directory, which the users there must get through. On the host, the directory above it lets in root alone.
-        make_dir(&state.path.join(SHARE), 0o711)?;
+        state.fill()?;
         Ok(state)
+    }
+
+    fn fill(&self) -> Result<()> {
+        make_dir(&self.path.join(SOCKETS), 0o700)?;
+        // The guest's root directory, which the users there must get through. On the host, the directory above it lets in root alone.
+        make_dir(&self.path.join(SHARE), 0o711)
+    }
+
+    /// Makes a directory for a VM that belongs to no sandbox yet.
+    ///
+    /// # Errors
+    /// The file system's, naming the path; nothing stays behind.
+    pub fn create_waiting(name: &str) -> Result<StateDir> {
+        let state = StateDir { path: Path::new(ROOT).join(format!("{WAITING}{name}")) };
+        state.fill()?;
+        Ok(state)
+    }
+
+    /// Gives the directory `waiting` of a VM that waited to `sandbox` in containerd's `namespace`, first removing what a dead
+    /// shim left there.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn take_over(waiting: &str, namespace: &str, sandbox: &str) -> Result<StateDir> {
+        let path = path(namespace, sandbox);
+        remove(&path);
+        let renamed = pin::Pinned::open_directory(Path::new(ROOT)).and_then(|root| {
+            let name = path.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::InvalidInput)?;
+            pin::rename(&root, &format!("{WAITING}{waiting}"), name)
+        });
+        renamed.map_err(|e| Error::internal(format!("make directory {}", path.display())).because(e))?;
+        Ok(StateDir { path })
+    }
+
+    /// Leaves it to who takes it over.
+    pub fn leave(mut self) {
+        // Nothing is removed at an empty path.
+        self.path = PathBuf::new();
     }
 
     /// Where it is.
@@ -68,6 +109,24 @@ impl Drop for StateDir {
     fn drop(&mut self) {
         remove(&self.path);
     }
+}
+
+/// Removes the directory `name` of a VM that belonged to no sandbox.
+pub fn remove_waiting(name: &str) {
+    remove(&Path::new(ROOT).join(format!("{WAITING}{name}")));
+}
+
+/// The names of the directories of VMs that belong to no sandbox.
+///
+/// # Errors
+/// The file system's.
+#[expect(clippy::disallowed_methods, reason = "a directory that lets in root alone")]
+pub fn waiting() -> io::Result<Vec<String>> {
+    let found = fs::read_dir(ROOT)?.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        Some(name.to_str()?.strip_prefix(WAITING)?.to_owned())
+    });
+    Ok(found.collect())
 }
 
 /// Makes a directory with its parents, at a path that the host's root chose.

@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -11,12 +11,15 @@ use async_trait::async_trait;
 use guest_protocol::{api, boot::UPPER_DISK};
 use log::{info, warn};
 use tokio::task::spawn_blocking;
-use vm_launcher::{Disk, Guest, Kernel, Vm, VmConfig, VmEnd, disk, find, probe};
+use vm_launcher::{Disk, Guest, Vm, VmConfig, VmEnd, disk};
 
-use super::apparmor;
+use super::{
+    apparmor,
+    parts::{Parts, chain},
+};
 use crate::{
     bundle::Volume,
-    cgroup::{HostCgroup, OomKills},
+    cgroup::{self, HostCgroup, OomKills},
     config::{Config, Size},
     error::{Error, Result},
     files::{
@@ -26,6 +29,7 @@ use crate::{
         watch::{Tops, Watched},
     },
     network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Resolver, Spare},
+    pool::{Asked, Taken},
     sandbox::{
         Exit,
         host::{Ended, Machine},
@@ -48,7 +52,15 @@ pub struct KrunMachine {
     anti_spoofing: bool,
     /// As far as it is known before the launch.
     plan: VmConfig,
-    vmm: Option<PathBuf>,
+    vmm: PathBuf,
+    /// Whether the VM was booted before it was wanted.
+    has_waited: bool,
+    /// Such a VM, until the launch.
+    waited: Mutex<Option<Waited>>,
+    /// Its guest, until somebody waits for it.
+    guest: Mutex<Option<Guest>>,
+    /// How its guest sets up the NIC that was joined before.
+    joined: OnceLock<api::Network>,
     sandbox: String,
     /// Of all its containers' watched volumes.
     tops: Tops,
@@ -56,9 +68,28 @@ pub struct KrunMachine {
     _state: StateDir,
 }
 
+/// A VM of the pool's.
+struct Waited {
+    vm: Vm,
+    guest: Guest,
+    /// The network namespace that has its tap.
+    netns: Netns,
+    _asked: Asked,
+}
+
+/// Whether a VM of the pool's, which has one NIC, can be in a network namespace.
+fn fits(network: Choice, netns: &Netns) -> Result<bool> {
+    match network {
+        Choice::Tap => network::is_for_one_nic(netns),
+        Choice::Spare | Choice::None => Ok(true),
+        Choice::TapAtStart | Choice::Tsi => Ok(false),
+    }
+}
+
 impl KrunMachine {
     /// Makes what a VM of `sandbox` in containerd's `namespace` needs, without launching it. `anchor` is a pid in the task's
-    /// network namespace; `apparmor_profile` is that of the vmm, and `disks` its disks.
+    /// network namespace; `apparmor_profile` is that of the vmm, and `disks` its disks. `asked` may get one that the pool has
+    /// booted.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
@@ -68,37 +99,36 @@ impl KrunMachine {
         anchor: u32,
         apparmor_profile: Option<&str>,
         disks: Vec<VmDisk>,
+        asked: Option<Asked>,
     ) -> Result<KrunMachine> {
         apparmor_profile.map_or(Ok(()), apparmor::check)?;
-        let network = network::choose(config.network, &Netns::of(anchor)?)?;
+        let netns = Netns::of(anchor)?;
+        let network = network::choose(config.network, &netns)?;
         network::check(&config.ports, network)?;
-        probe::device().map_err(|e| Error::precondition(chain(e)))?;
-        let missing = |e: find::NotFound| Error::precondition(chain(e));
-        let kernel = config.kernel.as_deref().map(Kernel::open).transpose();
-        let kernel = kernel.map_err(|e| Error::precondition(chain(e)))?;
-        let libkrunfw = match &kernel {
-            Some(_) => PathBuf::new(),
-            None => find::libkrunfw(config.libkrunfw.as_deref()).map_err(missing)?,
+        let parts = Parts::find(config)?;
+        let waited = match asked {
+            Some(asked) if disks.is_empty() && fits(network, &netns)? => {
+                asked.take((namespace, sandbox), &parts.vmm)
+            }
+            _ => None,
         };
-        if config.nested_virt {
-            probe::nested().map_err(|e| Error::precondition(chain(e)))?;
-        }
-        let guest_init = find::guest_init(config.guest_init.as_deref()).map_err(missing)?;
-        let state = StateDir::create(namespace, sandbox)?;
-        failpoint!(blocking "create.state");
-        let share = Share::create(state.path(), state_dir::SHARE)?;
+        let (state, share, waited) = match waited {
+            Some(Taken { vm, guest, share, state, netns, asked }) => {
+                (state, share, Some(Waited { vm, guest, netns, _asked: asked }))
+            }
+            None => {
+                let state = StateDir::create(namespace, sandbox)?;
+                failpoint!(blocking "create.state");
+                let share = Share::create(state.path(), state_dir::SHARE)?;
+                (state, share, None)
+            }
+        };
         failpoint!(blocking "create.share");
         let plan = VmConfig {
-            cpus: config.cpus,
-            memory_mib: config.memory_mib,
-            kernel,
-            nested_virt: config.nested_virt,
             disks: disks.into_iter().map(plugged).collect(),
-            mount_namespace: Some(share.namespace().path()),
             apparmor_profile: apparmor_profile.map(str::to_owned),
-            debug: log::max_level() >= log::LevelFilter::Debug,
             debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
-            ..VmConfig::new(share.path(), state.sockets(), libkrunfw, guest_init)
+            ..parts.vm(config, &share, &state)
         };
         Ok(KrunMachine {
             vm: OnceLock::new(),
@@ -109,7 +139,11 @@ impl KrunMachine {
             network,
             anti_spoofing: config.anti_spoofing,
             plan,
-            vmm: config.vmm.clone(),
+            vmm: parts.vmm,
+            has_waited: waited.is_some(),
+            waited: Mutex::new(waited),
+            guest: Mutex::default(),
+            joined: OnceLock::new(),
             sandbox: sandbox.to_owned(),
             tops: Tops::default(),
             share,
@@ -132,6 +166,60 @@ impl KrunMachine {
         let (spare, netns) = made.map_err(|e| Error::internal("make a spare NIC").because(e))??;
         let localhost = spare.tap().and_then(|_| relay(&netns, dialer));
         Ok((spare, localhost))
+    }
+
+    /// Gives a VM that has waited its cgroup and its network.
+    async fn wake(
+        &self,
+        Waited { vm, guest, netns: from, _asked }: Waited,
+        netns: Netns,
+        cgroup: Option<&HostCgroup>,
+        dialer: &Dialer,
+    ) -> Result<()> {
+        info!("VM of {}: {} cpus, {} MiB, from the pool", self.sandbox, self.plan.cpus, self.plan.memory_mib);
+        // From before it can run out of memory.
+        if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
+            let _ = self.oom.set(oom);
+        }
+        move_vmm(&vm, cgroup).await?;
+        let (mut localhost, mut spare) = (None, None);
+        if self.network != Choice::None {
+            let made = spawn_blocking(move || Spare::take(&from, &netns).map(|spare| (spare, netns))).await;
+            let (taken, netns) = made.map_err(|e| Error::internal("take a NIC's tap").because(e))??;
+            localhost = taken.tap().and_then(|_| relay(&netns, dialer));
+            spare = Some(taken);
+        }
+        failpoint!("create.vmm");
+        *lock(&self.guest) = Some(guest);
+        self.launched_with(vm, (localhost, None, spare), dialer)?;
+        if self.network == Choice::Tap {
+            let none =
+                || Error::precondition("network = tap: the network namespace has no interface any more");
+            let network = self.join_network(dialer).await?.ok_or_else(none)?;
+            let _ = self.joined.set(network);
+        }
+        Ok(())
+    }
+
+    /// Remembers what was launched.
+    fn launched_with(
+        &self,
+        vm: Vm,
+        (localhost, links, spare): (Option<Localhost>, Option<Links>, Option<Spare>),
+        dialer: &Dialer,
+    ) -> Result<()> {
+        let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
+        if let Some(localhost) = localhost {
+            self.localhost.set(localhost).map_err(|_| again())?;
+        }
+        if let Some(links) = links {
+            dialer.set_addresses(links.addresses.clone());
+            self.links.set(links).map_err(|_| again())?;
+        }
+        if let Some(spare) = spare {
+            self.spare.set(Arc::new(spare)).map_err(|_| again())?;
+        }
+        self.vm.set(vm).map_err(|_| again())
     }
 
     fn launched(&self) -> Result<&Vm> {
@@ -166,6 +254,10 @@ impl Machine<HostCgroup> for KrunMachine {
         self.network
     }
 
+    fn keeps_nic(&self) -> bool {
+        self.network == Choice::Spare || self.has_waited && self.network == Choice::None
+    }
+
     fn has_upper(&self) -> bool {
         self.plan.disks.iter().any(|disk| disk.kind().name == UPPER_DISK)
     }
@@ -184,6 +276,10 @@ impl Machine<HostCgroup> for KrunMachine {
 
     async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
         let netns = Netns::of(anchor)?;
+        let waited = lock(&self.waited).take();
+        if let Some(waited) = waited {
+            return self.wake(waited, netns, cgroup, dialer).await;
+        }
         let (mut links, mut spare, mut localhost) = (None, None, None);
         let network = match self.network {
             Choice::Tap | Choice::TapAtStart => {
@@ -216,25 +312,18 @@ impl Machine<HostCgroup> for KrunMachine {
         if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
             let _ = self.oom.set(oom);
         }
-        let vm = launch(self.vmm.as_deref(), vm_config).await.map_err(|e| Error::internal(chain(e)))?;
+        let vm = Vm::launch_with(&self.vmm, vm_config).await.map_err(|e| Error::internal(chain(e)))?;
         failpoint!("create.vmm");
         let reduced = self.share.namespace().reduce();
         reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
-        let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
-        if let Some(localhost) = localhost {
-            self.localhost.set(localhost).map_err(|_| again())?;
-        }
-        if let Some(links) = links {
-            dialer.set_addresses(links.addresses.clone());
-            self.links.set(links).map_err(|_| again())?;
-        }
-        if let Some(spare) = spare {
-            self.spare.set(Arc::new(spare)).map_err(|_| again())?;
-        }
-        self.vm.set(vm).map_err(|_| again())
+        self.launched_with(vm, (localhost, links, spare), dialer)
     }
 
     async fn guest(&self, patience: Duration) -> Result<Guest> {
+        let guest = lock(&self.guest).take();
+        if let Some(guest) = guest {
+            return Ok(guest);
+        }
         self.launched()?.guest(patience).await.map_err(|error| {
             let reason = self.with_kernel(chain(error));
             Error::internal(match self.is_out_of_memory() {
@@ -245,7 +334,7 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 
     fn guest_network(&self) -> Option<api::Network> {
-        self.links.get().map(|links| links.guest.clone())
+        self.links.get().map(|links| &links.guest).or(self.joined.get()).cloned()
     }
 
     async fn join_network(&self, dialer: &Dialer) -> Result<Option<api::Network>> {
@@ -313,7 +402,9 @@ fn relay(netns: &Netns, dialer: &Dialer) -> Option<Localhost> {
 
 /// What the end of a vmm means for the processes in its guest.
 fn meaning(end: VmEnd, is_out_of_memory: bool) -> Ended {
-    let killed = end.status == vm_launcher::ExitStatus::Killed(libc::SIGKILL);
+    // How a VM of the pool's ended is not known.
+    let unknown = is_out_of_memory && end.status == vm_launcher::ExitStatus::Unknown;
+    let killed = unknown || end.status == vm_launcher::ExitStatus::Killed(libc::SIGKILL);
     match (killed, is_out_of_memory) {
         (true, true) => Ended {
             exit: Exit { oom_killed: true, ..Exit::KILLED },
@@ -324,17 +415,15 @@ fn meaning(end: VmEnd, is_out_of_memory: bool) -> Ended {
     }
 }
 
-/// Launches the configured vmm, or the one in its usual place.
-async fn launch(vmm: Option<&Path>, vm: VmConfig) -> Result<Vm, vm_launcher::LaunchError> {
-    match vmm {
-        Some(vmm) => Vm::launch_with(vmm, vm).await,
-        None => Vm::launch(vm).await,
-    }
+/// Moves the process of a VM from the pool's cgroup to `cgroup`, or to this process's own.
+async fn move_vmm(vm: &Vm, cgroup: Option<&HostCgroup>) -> Result<()> {
+    let (pid, cgroup) = (vm.pid(), cgroup.map(HostCgroup::vms));
+    let moved = spawn_blocking(move || cgroup::add(pid, cgroup.as_deref())).await;
+    moved.map_err(|e| Error::internal("move the vmm to its cgroup").because(e))?
 }
 
-/// An error with all that caused it, in one line.
-fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    format!("{:#}", anyhow::Error::from(error))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,9 +3,13 @@
 pub mod anchor;
 mod apparmor;
 mod machine;
+pub mod parts;
 mod rootfs;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use containerd_shim_protos::types::mount::Mount;
@@ -18,11 +22,22 @@ use crate::{
     config::Config,
     error::Result,
     files::{disk::VmDisk, mount::Mounted, pin::Pinned, share::ContainerShare},
+    pool::Asked,
     sandbox::host::{self, Cgroup, Host, RootRequest, Snapshot},
 };
 
 /// This host.
-pub struct Linux;
+#[derive(Default)]
+pub struct Linux {
+    /// The question whether there is a VM that waits.
+    asked: Mutex<Option<Asked>>,
+}
+
+impl Linux {
+    fn asked(&self) -> MutexGuard<'_, Option<Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[async_trait]
 impl Host for Linux {
@@ -49,6 +64,11 @@ impl Host for Linux {
         Anchor::start(container, rootfs, network, cgroup).await
     }
 
+    fn expect_machine(&self, config: &Config) {
+        let asked = Asked::of(config);
+        *self.asked() = asked;
+    }
+
     fn machine(
         &self,
         sandbox: (&str, &str),
@@ -57,7 +77,8 @@ impl Host for Linux {
         apparmor_profile: Option<&str>,
         disks: Vec<VmDisk>,
     ) -> Result<KrunMachine> {
-        KrunMachine::new(sandbox, config, anchor, apparmor_profile, disks)
+        let asked = self.asked().take();
+        KrunMachine::new(sandbox, config, anchor, apparmor_profile, disks, asked)
     }
 }
 

@@ -28,7 +28,7 @@ pub use localhost::Localhost;
 pub use netns::Netns;
 pub use publish::{Backend, Bound, check};
 pub use resolver::Resolver;
-pub use spare::Spare;
+pub use spare::{Spare, make as make_spare_tap};
 
 use log::info;
 use tokio::{
@@ -152,6 +152,16 @@ pub fn choose(mode: Mode, netns: &Netns) -> Result<Choice> {
         false => Held::Others,
     };
     decide(mode, held)
+}
+
+/// Whether a namespace holds what one NIC can stand for, and no more.
+///
+/// # Errors
+/// When it cannot be looked into.
+pub fn is_for_one_nic(netns: &Netns) -> Result<bool> {
+    let looked = |e| Error::internal("look into the task's network namespace").because(e);
+    let configured = netns.run(snapshot::Snapshot::take).map_err(looked)?.map_err(looked)?.configured();
+    Ok(configured.iter().filter(|interface| interface.mac.is_some()).count() == 1)
 }
 
 /// What a namespace holds.

@@ -5,13 +5,14 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
 };
 
+use linux::loopback;
 use nix::{
     fcntl::{Flock, FlockArg, OFlag},
-    sched::{CloneFlags, setns},
+    sched::{CloneFlags, setns, unshare},
     sys::stat::fstat,
 };
 
@@ -22,6 +23,9 @@ use crate::{
 
 /// The shim's own, which is the host's.
 const OWN: &str = "/proc/self/ns/net";
+
+/// The calling thread's.
+const THREADS: &str = "/proc/thread-self/ns/net";
 
 /// Asks for a namespace's kind. Source: linux/nsfs.h, `NS_GET_NSTYPE`.
 const GET_KIND: u32 = 0xb703;
@@ -62,6 +66,26 @@ impl Netns {
     /// As of [`Netns::open`].
     pub fn of(pid: u32) -> Result<Netns> {
         Netns::open(Path::new(&format!("/proc/{pid}/ns/net")))
+    }
+
+    /// A new one that holds a loopback interface alone, which is up.
+    ///
+    /// # Errors
+    /// The kernel's, and when a thread cannot be made.
+    pub fn make() -> io::Result<Netns> {
+        let made = thread::Builder::new().name("netns".to_owned()).spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            loopback::bring_up()?;
+            let own = pin::namespace(Path::new(THREADS))?;
+            let own = own.ok_or_else(|| io::Error::other("/proc has no namespaces"))?;
+            Ok(Netns { file: pin::reopen(own, OFlag::O_RDONLY)? })
+        })?;
+        made.join().unwrap_or_else(|_| Err(io::Error::other("a thread in it panicked")))
+    }
+
+    /// A path that leads this process to it.
+    pub fn path(&self) -> PathBuf {
+        Path::new(pin::DESCRIPTORS).join(self.file.as_raw_fd().to_string())
     }
 
     /// Whether it is the host's.

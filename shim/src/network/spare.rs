@@ -4,6 +4,7 @@
 use std::{
     io,
     net::IpAddr,
+    os::fd::AsRawFd,
     sync::{Mutex, PoisonError, TryLockError},
 };
 
@@ -66,10 +67,23 @@ impl Spare {
     /// # Errors
     /// When there are too many files open.
     pub fn make(netns: &Netns) -> Result<Spare> {
+        Spare::with(netns, || make().map(drop))
+    }
+
+    /// Takes the tap of a VM that has waited in the network namespace `from` to `netns`.
+    ///
+    /// # Errors
+    /// When there are too many files open.
+    pub fn take(from: &Netns, netns: &Netns) -> Result<Spare> {
+        Spare::with(netns, || from.run(|| move_to(netns)).and_then(|moved| moved).map_err(failed))
+    }
+
+    fn with(netns: &Netns, get: impl FnOnce() -> Result<()> + Send) -> Result<Spare> {
         let made = Hold::take(netns, || {
-            let name = tap_of(NO_INTERFACE);
-            tap::make(&name)?;
-            Netlink::open().and_then(|mut netlink| index_of(&mut netlink, &name)).map_err(failed)
+            get()?;
+            Netlink::open()
+                .and_then(|mut netlink| index_of(&mut netlink, &tap_of(NO_INTERFACE)))
+                .map_err(failed)
         });
         let hold = made.inspect_err(|error| warn!("no NIC for an interface that comes later: {error}"));
         let netns = netns.try_clone().map_err(failed)?;
@@ -78,7 +92,7 @@ impl Spare {
 
     /// The tap, which a VM opens once.
     pub fn tap(&self) -> Option<Tap> {
-        self.hold.is_ok().then(|| Tap { name: tap_of(NO_INTERFACE), mac: MAC })
+        self.hold.is_ok().then(tap)
     }
 
     /// As of [`Hold::begin_removal`]; not while it is being joined.
@@ -138,6 +152,29 @@ impl Spare {
         }
         Ok(joined)
     }
+}
+
+fn tap() -> Tap {
+    Tap { name: tap_of(NO_INTERFACE), mac: MAC }
+}
+
+/// Makes the tap of a VM that is to wait in this thread's network namespace.
+///
+/// # Errors
+/// What could not be done.
+pub fn make() -> Result<Tap> {
+    let tap = tap();
+    tap::make(&tap.name)?;
+    Ok(tap)
+}
+
+/// Moves the tap from this thread's network namespace to another one, where no interface has its name.
+fn move_to(netns: &Netns) -> io::Result<()> {
+    let mut netlink = Netlink::open()?;
+    let mut link = LinkMessage::default();
+    link.header.index = index_of(&mut netlink, &tap_of(NO_INTERFACE))?;
+    link.attributes = vec![LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd())];
+    netlink.change(RouteNetlinkMessage::SetLink(link), 0)
 }
 
 fn failed(error: io::Error) -> Error {

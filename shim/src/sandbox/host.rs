@@ -123,6 +123,9 @@ pub trait Host: Send + Sync + 'static {
         cgroup: Option<Arc<Self::Cgroup>>,
     ) -> Result<Self::Anchor>;
 
+    /// Hears that a VM of this configuration will be wanted, if nothing fails before. It may block, for a moment.
+    fn expect_machine(&self, config: &Config);
+
     /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `anchor` the
     /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm, `disks` its disks. It may block.
     ///
@@ -180,6 +183,9 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
 
     /// How it reaches the network.
     fn network(&self) -> Choice;
+
+    /// Whether its guest is to keep the NIC that it has out of sight, for an interface that comes later.
+    fn keeps_nic(&self) -> bool;
 
     /// Whether it has a disk for what containers write to their roots.
     fn has_upper(&self) -> bool;

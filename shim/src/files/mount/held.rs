@@ -26,7 +26,11 @@ pub struct Place {
 
 /// A mount in a namespace that is undone when it is dropped, wherever it may be by then.
 #[derive(Debug)]
-pub struct Held(Place);
+pub struct Held {
+    place: Place,
+    /// Whether somebody else has it by now.
+    is_left: bool,
+}
 
 impl Held {
     /// The directory `path` below a namespace's top, as a mount of its own from which mounts propagate.
@@ -42,7 +46,7 @@ impl Held {
             tree::propagate(&tree)?;
             Ok::<_, io::Error>(Arc::new(tree))
         })??;
-        Ok(Held(Place { mount, namespace: namespace.clone() }))
+        Ok(Held::of(mount, namespace))
     }
 
     /// Mounts `tree` on `target`, an empty directory or file of the same kind in the namespace.
@@ -51,18 +55,32 @@ impl Held {
     /// The mount's; nothing stays mounted.
     pub fn attach(namespace: &Arc<Namespace>, tree: OwnedFd, target: impl AsFd + Sync) -> io::Result<Held> {
         namespace.run(|| tree::attach(&tree, &target))??;
-        Ok(Held(Place { mount: Arc::new(tree), namespace: namespace.clone() }))
+        Ok(Held::of(Arc::new(tree), namespace))
+    }
+
+    fn of(mount: Arc<OwnedFd>, namespace: &Arc<Namespace>) -> Held {
+        Held { place: Place { mount, namespace: namespace.clone() }, is_left: false }
+    }
+
+    /// The mount of a descriptor that another process has [left](Held::leave).
+    pub fn of_another(namespace: &Arc<Namespace>, mount: OwnedFd) -> Held {
+        Held::of(Arc::new(mount), namespace)
+    }
+
+    /// Leaves it to who has a copy of its descriptor.
+    pub fn leave(mut self) {
+        self.is_left = true;
     }
 
     /// Itself as a place for others.
     pub fn place(&self) -> Place {
-        self.0.clone()
+        self.place.clone()
     }
 }
 
 impl AsFd for Held {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.mount.as_fd()
+        self.place.as_fd()
     }
 }
 
@@ -114,9 +132,12 @@ impl AsFd for Place {
 impl Drop for Held {
     #[expect(clippy::disallowed_methods, reason = "the number of a descriptor")]
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         // In the directory of descriptors its number leads to it, and to nothing else.
-        let number = self.0.mount.as_raw_fd().to_string();
-        let undone = self.0.namespace.run(|| umount2(number.as_str(), MntFlags::MNT_DETACH));
+        let number = self.place.mount.as_raw_fd().to_string();
+        let undone = self.place.namespace.run(|| umount2(number.as_str(), MntFlags::MNT_DETACH));
         match undone.map(|result| result.map_err(io::Error::from)) {
             Ok(Ok(())) => {}
             // The mount that it was on has gone, and it with it.

@@ -53,6 +53,11 @@ impl Namespace {
         Ok(Namespace { file, top: mount })
     }
 
+    /// The namespace of descriptors that another process made of it: its own, and its top's.
+    pub fn of_another(namespace: OwnedFd, top: OwnedFd) -> Namespace {
+        Namespace { file: namespace.into(), top }
+    }
+
     /// Takes all out of it but its top, which becomes its root: a copy of the host's mounts costs memory, makes every
     /// mount of the host's slower, and would hold what the host unmounts where it does not say so.
     ///
@@ -112,6 +117,11 @@ impl Namespace {
     /// Its top.
     pub fn top(&self) -> BorrowedFd<'_> {
         self.top.as_fd()
+    }
+
+    /// Its own descriptor.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// A path that leads this process to it.

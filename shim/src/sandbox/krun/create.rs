@@ -60,6 +60,13 @@ impl Plan {
         }
         Ok(Plan { config, network, users, cgroup, root, hooks, policy, guest })
     }
+
+    /// Whether it needs a VM of its own that is as any other.
+    fn is_for_new_vm(&self) -> bool {
+        self.policy.role != Role::Member
+            && self.policy.apparmor_profile.is_none()
+            && self.guest.disks.is_empty()
+    }
 }
 
 /// Runs what may block on a thread where it blocks nobody.
@@ -74,8 +81,15 @@ impl<H: Host> KrunSandbox<H> {
     /// Makes a container, and gives its pid on the host.
     pub(super) async fn make(&self, new: NewContainer) -> Result<u32> {
         let host = self.bundle_host()?;
-        let (plan, new) =
-            blocking("translate the bundle", move || Ok((Plan::read(&new, host)?, new))).await?;
+        let machines = self.host.clone();
+        let (plan, new) = blocking("translate the bundle", move || {
+            let plan = Plan::read(&new, host)?;
+            if plan.is_for_new_vm() {
+                machines.expect_machine(&plan.config);
+            }
+            Ok((plan, new))
+        })
+        .await?;
         failpoint!("create.planned");
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
         failpoint!("create.stdio");

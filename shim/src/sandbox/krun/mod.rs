@@ -1,7 +1,7 @@
 //! The real sandbox: a microVM and its containers, on a [`Host`].
 
 mod boot;
-mod clock;
+pub mod clock;
 mod container;
 mod create;
 mod host_side;
@@ -42,6 +42,7 @@ use crate::{
 };
 
 pub use operator::Wrapped;
+pub use vm::BOOT;
 
 /// How long an exec waits for what the host has mounted below volumes.
 const FOLLOWING: Duration = Duration::from_secs(2);

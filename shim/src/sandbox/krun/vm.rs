@@ -167,7 +167,7 @@ impl<H: Host> Vm<H> {
             // That of a container which names none.
             hostname: nodename(),
             tsi: self.network() == Choice::Tsi,
-            spare_nic: self.network() == Choice::Spare,
+            spare_nic: self.machine.keeps_nic(),
             users: ranges(self.users.as_ref().map(|maps| maps.users.as_slice())),
             groups: ranges(self.users.as_ref().map(|maps| maps.groups.as_slice())),
             ..Default::default()

@@ -205,6 +205,10 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         self.network
     }
 
+    fn keeps_nic(&self) -> bool {
+        self.network == Choice::Spare
+    }
+
     fn has_upper(&self) -> bool {
         self.has_upper
     }
@@ -326,6 +330,8 @@ impl Host for FakeHost {
         self.0.anchors.send_modify(|dead| dead.retain(|id| id != container));
         Ok(FakeAnchor { made: self.step("anchor")?, container: container.to_owned() })
     }
+
+    fn expect_machine(&self, _: &Config) {}
 
     fn machine(
         &self,

@@ -1,0 +1,129 @@
+//! One VM that waits, and what it has on the host.
+
+use std::{io, os::fd::BorrowedFd};
+
+use log::warn;
+use tokio::task::spawn_blocking;
+use vm_launcher::{Left, Network, Tap, Vm, VmConfig, VmEnd, Waiting};
+
+use super::{
+    kind::Kind,
+    wire::{Descriptors, Offer},
+};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    files::{
+        share::Share,
+        state_dir::{self, StateDir},
+    },
+    host::parts::{Parts, chain},
+    network::{self, Netns},
+    sandbox::krun::BOOT,
+};
+
+/// A VM that waits. Dropping it ends it as well as [`WaitingVm::end`] does, but may block.
+pub struct WaitingVm {
+    /// The number of its size.
+    pub size: usize,
+    pub kind: Kind,
+    name: String,
+    vm: Waiting,
+    files: Files,
+}
+
+/// What a VM has on the host besides its process.
+struct Files {
+    netns: Netns,
+    share: Share,
+    state: StateDir,
+}
+
+impl WaitingVm {
+    /// Boots one as `config` wants it, in a directory of this name.
+    ///
+    /// # Errors
+    /// What is missing or could not be done; nothing stays behind.
+    pub async fn boot(config: &Config, size: usize, name: &str) -> Result<WaitingVm> {
+        let parts = Parts::find(config)?;
+        let kind = Kind::of(config, &parts)?;
+        let (files, tap) = prepare(name).await?;
+        match launch(config, &parts, &files, tap).await {
+            Ok(vm) => Ok(WaitingVm { size, kind, name: name.to_owned(), vm, files }),
+            Err(error) => {
+                remove(files).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until it has ended, or was left.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + 'static {
+        let ended = self.vm.ended();
+        async move { drop(ended.await) }
+    }
+
+    /// How it has ended, if it has.
+    pub fn end_of(&self) -> Option<VmEnd> {
+        self.vm.end_of()
+    }
+
+    /// What is offered to a shim.
+    pub fn offer(&self) -> Offer {
+        Offer { name: self.name.clone() }
+    }
+
+    /// Its descriptors.
+    pub fn descriptors(&self) -> Descriptors<BorrowedFd<'_>> {
+        let Files { netns, share, .. } = &self.files;
+        Descriptors { vm: self.vm.handle(), share: share.handle(), netns: netns.as_fd() }
+    }
+
+    /// Leaves it to the shim that has its descriptors.
+    pub fn leave(self) -> Left {
+        let Files { share, state, .. } = self.files;
+        share.leave();
+        state.leave();
+        self.vm.leave()
+    }
+
+    /// Ends it, and removes what it has.
+    pub async fn end(self) {
+        self.vm.end().await;
+        remove(self.files).await;
+    }
+}
+
+/// Makes all that a VM has besides its process.
+async fn prepare(name: &str) -> Result<(Files, Tap)> {
+    let name = name.to_owned();
+    let prepared = spawn_blocking(move || {
+        let state = StateDir::create_waiting(&name)?;
+        let share = Share::create(state.path(), state_dir::SHARE)?;
+        let failed = |e: io::Error| Error::internal("make a network namespace").because(e);
+        let netns = Netns::make().map_err(failed)?;
+        let tap = netns.run(network::make_spare_tap).map_err(failed)??;
+        Ok((Files { netns, share, state }, tap))
+    });
+    prepared.await.map_err(|e| Error::internal("prepare a VM").because(e))?
+}
+
+async fn launch(config: &Config, parts: &Parts, files: &Files, tap: Tap) -> Result<Waiting> {
+    let vm = VmConfig {
+        given_away: true,
+        netns: Some(files.netns.path()),
+        network: Network::Tap(vec![tap]),
+        ..parts.vm(config, &files.share, &files.state)
+    };
+    let vm = Vm::launch_with(&parts.vmm, vm).await.map_err(|e| Error::internal(chain(e)))?;
+    let reduced = files.share.namespace().reduce();
+    reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
+    vm.wait(BOOT).await.map_err(|e| Error::internal(chain(e)))
+}
+
+async fn remove(files: Files) {
+    // Unmounting blocks.
+    if let Err(error) = spawn_blocking(move || drop(files)).await {
+        warn!("clean up after a VM: {error}");
+    }
+}
