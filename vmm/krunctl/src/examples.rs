@@ -42,5 +42,9 @@ pub const LOGS: &str = "Examples:
 pub const COMPLETIONS: &str = "Examples:
   krunctl completions bash >/etc/bash_completion.d/krunctl";
 
+pub const POOL: &str = "Examples:
+  krunctl pool
+  systemctl enable --now krun-pool";
+
 pub const MAN: &str = "Examples:
   krunctl man /usr/local/share/man/man1";

@@ -21,6 +21,7 @@ mod named;
 mod network;
 mod notify;
 mod out;
+mod pool;
 mod root;
 mod run;
 mod session;
@@ -83,6 +84,9 @@ enum Command {
     /// Writes manual pages
     #[command(after_help = examples::MAN)]
     Man(completions::Man),
+    /// Keeps booted VMs for containerd's shim and for `run` and `sh`, until it is ended
+    #[command(after_help = examples::POOL)]
+    Pool(pool::Arguments),
     /// Keeps a VM while it runs
     #[command(hide = true)]
     Keep(named::Name),
@@ -119,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Cp(arguments) => exit::of(named::cp::run(&arguments)),
         Command::Completions(arguments) => exit::of(completions::print(Cli::command(), &arguments)),
         Command::Man(arguments) => exit::of(completions::man(Cli::command(), &arguments)),
+        Command::Pool(arguments) => exit::of(pool::run(&arguments)),
         Command::Keep(name) => exit::of(named::keeper::run(&name)),
         Command::Sh(arguments) => exit::of(sh::run(&arguments)),
     }
