@@ -17,6 +17,8 @@ const BUNDLES: [&str; 2] =
     ["/run/containerd/io.containerd.runtime.v2.task", "/var/lib/containerd/io.containerd.runtime.v2.task"];
 const CGROUPS: &str = "/sys/fs/cgroup";
 const DAEMON: &str = "containerd";
+/// What the pool has for VMs that wait, which come and go.
+const WAITING: &str = "/run/krun/waiting-";
 /// What other people's visits to the box start.
 const VISITORS: [&str; 2] = ["sshd", "sshd-session"];
 
@@ -56,13 +58,17 @@ fn cheap() -> Result<BTreeMap<&'static str, BTreeSet<String>>> {
         ("network namespace", network_namespaces()?),
         ("cgroup", tree(Path::new(CGROUPS), usize::MAX, &|p| p.is_dir() && !is_namespace_cgroup(p))),
         ("socket", bound_sockets()?),
-        ("file", TREES.iter().flat_map(|t| tree(Path::new(t), usize::MAX, &|_| true)).collect()),
+        ("file", TREES.iter().flat_map(|t| tree(Path::new(t), usize::MAX, &|p| !is_waiting(p))).collect()),
         (
             "bundle",
             BUNDLES.iter().flat_map(|t| tree(Path::new(t), 2, &|p| depth_below(p, BUNDLES) == 2)).collect(),
         ),
         ("device", tree(Path::new("/dev"), 1, &|path| !is_spare(path))),
     ]))
+}
+
+fn is_waiting(path: &Path) -> bool {
+    path.to_string_lossy().starts_with(WAITING)
 }
 
 /// What the modules of loop and mapped devices have in /dev without any: nodes stay once they are made.
@@ -78,9 +84,21 @@ fn is_namespace_cgroup(path: &Path) -> bool {
         && path.file_name().is_some_and(|name| namespaces().contains(&*name.to_string_lossy()))
 }
 
+/// Everything that runs, but for the pool's VMs.
+fn all_processes() -> Result<Vec<procs::Proc>> {
+    let mut all = procs::all()?;
+    let pools: Vec<i32> = all.iter().filter(|p| procs::is_pool(p)).map(|p| p.pid).collect();
+    // One that was taken is in another cgroup.
+    let waits = |p: &procs::Proc| {
+        pools.contains(&p.ppid) && procs::cgroup_of(p.pid).ok() == procs::cgroup_of(p.ppid).ok()
+    };
+    all.retain(|p| !waits(p));
+    Ok(all)
+}
+
 /// Everything that runs, but for this process, its own children and visitors.
 fn processes() -> Result<BTreeSet<String>> {
-    let all = procs::all()?;
+    let all = all_processes()?;
     let parents: BTreeMap<i32, i32> = all.iter().map(|p| (p.pid, p.ppid)).collect();
     let visitors: BTreeSet<i32> =
         all.iter().filter(|p| VISITORS.contains(&p.name())).map(|p| p.pid).collect();
@@ -117,13 +135,14 @@ fn mounts() -> Result<BTreeSet<String>> {
 
 fn network_namespaces() -> Result<BTreeSet<String>> {
     let of = |p: procs::Proc| fs::read_link(format!("/proc/{}/ns/net", p.pid)).ok();
-    Ok(procs::all()?.into_iter().filter_map(of).map(|l| l.display().to_string()).collect())
+    Ok(all_processes()?.into_iter().filter_map(of).map(|l| l.display().to_string()).collect())
 }
 
 /// Paths and abstract names that some unix socket is bound to.
 fn bound_sockets() -> Result<BTreeSet<String>> {
     let table = fs::read_to_string("/proc/net/unix").context("read /proc/net/unix")?;
-    Ok(table.lines().skip(1).filter_map(|l| l.split_whitespace().nth(7)).map(str::to_owned).collect())
+    let paths = table.lines().skip(1).filter_map(|l| l.split_whitespace().nth(7));
+    Ok(paths.filter(|path| !is_waiting(Path::new(path))).map(str::to_owned).collect())
 }
 
 /// Interfaces and addresses of the box, and rules of its packet filter. Not for every scenario: CNI's bridge and chains stay

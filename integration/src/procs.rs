@@ -3,6 +3,9 @@
 use anyhow::{Context, Result};
 use std::fs;
 
+/// The program that becomes a microVM.
+const VMM: &str = "krun-vmm";
+
 #[derive(Clone, Debug)]
 pub struct Proc {
     pub pid: i32,
@@ -71,9 +74,27 @@ pub fn child_of_shim(id: &str, name: &str) -> Result<Option<Proc>> {
     Ok(all()?.into_iter().find(|p| p.ppid == shim.pid && p.is_called(name)))
 }
 
-/// The container's microVM.
+/// The container's microVM: the shim has started it, or has its pidfd.
 pub fn vmm_of(id: &str) -> Result<Proc> {
-    child_of_shim(id, "krun-vmm")?.with_context(|| format!("no krun-vmm below the shim of {id}"))
+    if let Some(vmm) = child_of_shim(id, VMM)? {
+        return Ok(vmm);
+    }
+    let none = || format!("no krun-vmm of the shim of {id}");
+    let held = pidfds_of(shim_of(id)?.with_context(none)?.pid)?;
+    all()?.into_iter().find(|p| p.is_called(VMM) && held.contains(&p.pid)).with_context(none)
+}
+
+/// The processes that a process has pidfds of. Source: proc_pid_fdinfo(5).
+fn pidfds_of(pid: i32) -> Result<Vec<i32>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).context("list descriptors")?;
+    let texts = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    let pid = |text: String| text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    Ok(texts.filter_map(pid).collect())
+}
+
+/// Whether a process is the pool.
+pub fn is_pool(process: &Proc) -> bool {
+    process.name() == "krunctl" && process.argv.get(1).is_some_and(|command| command == "pool")
 }
 
 /// The container's pid on the host.

@@ -55,6 +55,7 @@ mod orphans;
 mod parity;
 mod pod;
 mod pod_many;
+mod pool;
 mod process;
 mod runtimetest;
 mod signals;
@@ -74,6 +75,7 @@ pub const ALL: &[&[Scenario]] = &[
     stdio::SCENARIOS,
     stall::SCENARIOS,
     lifecycle::SCENARIOS,
+    pool::SCENARIOS,
     socket_dir::SCENARIOS,
     identity::SCENARIOS,
     process::SCENARIOS,

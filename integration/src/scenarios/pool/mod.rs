@@ -1,0 +1,97 @@
+//! VMs that were booted before they are wanted: `krunctl pool`.
+
+mod fallback;
+mod given_once;
+mod killed;
+mod network;
+mod taken;
+
+use crate::command::{Cmd, Running};
+use crate::containerd_log::Mark;
+use crate::ctx::Ctx;
+use crate::scenario::Scenario;
+use crate::wait::until_true;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+const WHY: &str = "runc has no VMs";
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("pool-taken", taken::taken).krun_only(WHY),
+    Scenario::new("pool-fallback", fallback::fallback).krun_only(WHY).timeout(600),
+    Scenario::new("pool-killed", killed::killed).krun_only(WHY).timeout(400),
+    Scenario::new("pool-given-once", given_once::given_once).krun_only(WHY).long().timeout(400),
+    Scenario::new("pool-network", network::network).krun_only(WHY).long().timeout(400),
+    Scenario::new("pool-pod", network::pod).krun_only(WHY).long().needs("crictl").timeout(500),
+];
+
+/// Where it listens.
+const SOCKET: &str = "/run/krun/pool.sock";
+
+/// Where its VMs have their directories, with those of sandboxes.
+const STATE: &str = "/run/krun";
+
+/// Booting some VMs in an emulated box with neighbours.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What the shim logs of a VM that it did not boot.
+const TAKEN: &str = "from the pool";
+
+/// Two of the size that containers without limits get.
+const TWO: &str = "[[pool]]\ncount = 2\n";
+
+/// A pool that runs.
+struct Pool(Running);
+
+impl Pool {
+    /// Starts one with this configuration, which waits until `count` VMs wait.
+    fn start(ctx: &Ctx, config: &str, count: usize) -> Result<Pool> {
+        let file = ctx.work("pool.toml");
+        fs::write(&file, config).context("write the pool's configuration")?;
+        // As the shims here, which log what containerd does.
+        let argv = ["krunctl", "pool", "--debug", "--config", &file.display().to_string()];
+        let mut pool = Pool(Cmd::new(&argv).timeout(500).spawn()?);
+        pool.has_booted(count)?;
+        Ok(pool)
+    }
+
+    /// Waits until it has booted so many in all.
+    fn has_booted(&mut self, count: usize) -> Result<()> {
+        until_true(&format!("{count} VMs of the pool"), PATIENCE, || {
+            ensure!(!self.0.is_over()?, "the pool has ended: {}", self.log());
+            Ok(self.log().matches(" waits: ").count() >= count && Path::new(SOCKET).exists())
+        })
+    }
+
+    fn log(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr_now()).into_owned()
+    }
+
+    /// How many it gave away.
+    fn given(&self) -> usize {
+        self.log().matches(" is taken").count()
+    }
+
+    /// Ends it as a service manager does, and checks that nothing of it is left.
+    fn end(self) -> Result<()> {
+        self.0.signal(Signal::SIGTERM)?;
+        self.0.finish()?.ok()?;
+        ensure!(waiting()?.is_empty() && !Path::new(SOCKET).exists(), "the pool left {:?}", waiting()?);
+        Ok(())
+    }
+}
+
+/// The names of the directories of VMs that wait, or were to.
+fn waiting() -> Result<Vec<String>> {
+    let entries = fs::read_dir(STATE).context("list the state")?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    Ok(names.filter(|name| name.starts_with("waiting-")).collect())
+}
+
+/// How many VMs the shims have taken since.
+fn taken_since(mark: Mark) -> Result<usize> {
+    Ok(mark.since()?.matches(TAKEN).count())
+}
