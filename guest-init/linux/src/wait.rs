@@ -1,9 +1,13 @@
 //! How processes end. Of the kernel's wait statuses every one is understood: nix, for one, takes a death by a real-time
 //! signal for an error, and the process is lost.
 
-use std::{fmt, io};
+use std::{fmt, fs::File, io, os::fd::OwnedFd};
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    fcntl::{OFlag, openat},
+    sys::{signal::Signal, stat::Mode},
+    unistd::Pid,
+};
 use rustix::{
     io::Errno,
     process::{self, WaitOptions, WaitStatus},
@@ -77,6 +81,27 @@ pub fn reap_now(pid: Option<Pid>) -> io::Result<Option<(Pid, ExitStatus)>> {
             }
         }
     }
+}
+
+/// How a process has ended that its parent has not reaped yet, from its directory in /proc. It takes the right to trace it. Source:
+/// proc_pid_stat(5), `exit_code`.
+///
+/// # Errors
+/// ESRCH when it was reaped.
+pub fn status_of(directory: &OwnedFd) -> io::Result<ExitStatus> {
+    let file = openat(directory, "stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let text = io::read_to_string(File::from(file))?;
+    let status = exit_code(&text).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(match libc::WIFSIGNALED(status) {
+        true => ExitStatus::Killed(libc::WTERMSIG(status)),
+        false => ExitStatus::Exited(libc::WEXITSTATUS(status)),
+    })
+}
+
+/// Field 52 of a process's stat, which is the last one. The name, field 2, may have any characters.
+fn exit_code(stat: &str) -> Option<i32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(52 - 3)?.parse().ok()
 }
 
 #[cfg(test)]

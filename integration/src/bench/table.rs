@@ -48,6 +48,13 @@ impl<const N: usize> Table<N> {
         Self { ratios: true, ..self }
     }
 
+    /// The median of a row's column as it is shown, without its unit.
+    pub fn median(&self, row: &str, column: &str) -> Option<f64> {
+        let (_, unit, values) = self.rows.iter().find(|(name, _, _)| name == row)?;
+        let [_, median, _] = summary(&values[self.columns.iter().position(|name| *name == column)?])?;
+        Some(median * unit.shown().0)
+    }
+
     pub fn row(&mut self, name: &str, unit: Unit, values: [&[f64]; N]) {
         self.rows.push((name.to_owned(), unit, values.map(<[f64]>::to_vec)));
     }

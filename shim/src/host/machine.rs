@@ -45,6 +45,8 @@ pub struct KrunMachine {
     vm: OnceLock<Vm>,
     /// What tells whether the host's kernel ended the vmm for memory.
     oom: OnceLock<OomKills>,
+    /// Has the pool leave the end of a VM of its to us.
+    asked: OnceLock<Asked>,
     localhost: OnceLock<Localhost>,
     links: OnceLock<Links>,
     spare: OnceLock<Arc<Spare>>,
@@ -74,7 +76,7 @@ struct Waited {
     guest: Guest,
     /// The network namespace that has its tap.
     netns: Netns,
-    _asked: Asked,
+    asked: Asked,
 }
 
 /// Whether a VM of the pool's, which has one NIC, can be in a network namespace.
@@ -114,7 +116,7 @@ impl KrunMachine {
         };
         let (state, share, waited) = match waited {
             Some(Taken { vm, guest, share, state, netns, asked }) => {
-                (state, share, Some(Waited { vm, guest, netns, _asked: asked }))
+                (state, share, Some(Waited { vm, guest, netns, asked }))
             }
             None => {
                 let state = StateDir::create(namespace, sandbox)?;
@@ -133,6 +135,7 @@ impl KrunMachine {
         Ok(KrunMachine {
             vm: OnceLock::new(),
             oom: OnceLock::new(),
+            asked: OnceLock::new(),
             localhost: OnceLock::new(),
             links: OnceLock::new(),
             spare: OnceLock::new(),
@@ -171,7 +174,7 @@ impl KrunMachine {
     /// Gives a VM that has waited its cgroup and its network.
     async fn wake(
         &self,
-        Waited { vm, guest, netns: from, _asked }: Waited,
+        Waited { vm, guest, netns: from, asked }: Waited,
         netns: Netns,
         cgroup: Option<&HostCgroup>,
         dialer: &Dialer,
@@ -181,16 +184,13 @@ impl KrunMachine {
         if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
             let _ = self.oom.set(oom);
         }
-        move_vmm(&vm, cgroup).await?;
-        let (mut localhost, mut spare) = (None, None);
-        if self.network != Choice::None {
-            let made = spawn_blocking(move || Spare::take(&from, &netns).map(|spare| (spare, netns))).await;
-            let (taken, netns) = made.map_err(|e| Error::internal("take a NIC's tap").because(e))??;
-            localhost = taken.tap().and_then(|_| relay(&netns, dialer));
-            spare = Some(taken);
-        }
+        // Each waits for the kernel, which waits until nobody looks at what changes.
+        let (moved, joined) = tokio::join!(move_vmm(&vm, cgroup), self.take_tap(from, netns, dialer));
+        moved?;
+        let (spare, localhost) = joined?;
         failpoint!("create.vmm");
         *lock(&self.guest) = Some(guest);
+        let _ = self.asked.set(asked);
         self.launched_with(vm, (localhost, None, spare), dialer)?;
         if self.network == Choice::Tap {
             let none =
@@ -199,6 +199,22 @@ impl KrunMachine {
             let _ = self.joined.set(network);
         }
         Ok(())
+    }
+
+    /// Takes the tap of a VM that has waited in `from` to `netns`, and takes what dials localhost there unless another VM does.
+    async fn take_tap(
+        &self,
+        from: Netns,
+        netns: Netns,
+        dialer: &Dialer,
+    ) -> Result<(Option<Spare>, Option<Localhost>)> {
+        if self.network == Choice::None {
+            return Ok((None, None));
+        }
+        let taken = spawn_blocking(move || Spare::take(&from, &netns).map(|spare| (spare, netns))).await;
+        let (spare, netns) = taken.map_err(|e| Error::internal("take a NIC's tap").because(e))??;
+        let localhost = spare.tap().and_then(|_| relay(&netns, dialer));
+        Ok((Some(spare), localhost))
     }
 
     /// Remembers what was launched.
@@ -402,7 +418,7 @@ fn relay(netns: &Netns, dialer: &Dialer) -> Option<Localhost> {
 
 /// What the end of a vmm means for the processes in its guest.
 fn meaning(end: VmEnd, is_out_of_memory: bool) -> Ended {
-    // How a VM of the pool's ended is not known.
+    // How a VM of a pool's ended that has ended itself is not known.
     let unknown = is_out_of_memory && end.status == vm_launcher::ExitStatus::Unknown;
     let killed = unknown || end.status == vm_launcher::ExitStatus::Killed(libc::SIGKILL);
     match (killed, is_out_of_memory) {

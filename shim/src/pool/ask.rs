@@ -52,7 +52,7 @@ pub struct Taken {
     pub state: StateDir,
     /// The network namespace that has its tap.
     pub netns: Netns,
-    /// While this is open, the vmm's pid is no other process's.
+    /// While this is open, the pool does not reap the vmm: its pid is no other process's, and how it ends is known.
     pub asked: Asked,
 }
 

@@ -26,6 +26,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use vm_launcher::Left;
 
 use super::{
     kind::Kind,
@@ -259,10 +260,7 @@ impl Pool {
             let left = vm.leave();
             self.stock.settle(size);
             self.changed.notify_one();
-            // Until the shim hangs up, or is gone, nobody else may get the vmm's pid.
-            let _ = timeout(THINKS, shim.read(&mut [0])).await;
-            drop(shim);
-            let _ = left.reap().await;
+            tokio::spawn(bury(left, shim));
             return;
         }
         self.stock.settle(size);
@@ -284,6 +282,15 @@ impl Pool {
         // From here on its word would not arrive, and it hears so. One that has arrived counts.
         let closed = shutdown(shim.as_fd(), Shutdown::Read);
         closed.is_ok() && matches!(shim.read(&mut word).await, Ok(1)) && word[0] == TAKE
+    }
+}
+
+/// Reaps a VM that was given away, once its shim has hung up: until then the vmm's pid is no other process's, and the shim can see how
+/// it ended.
+async fn bury(left: Left, mut shim: UnixStream) {
+    let _ = shim.read(&mut [0]).await;
+    if let Err(error) = left.reap().await {
+        warn!("reap a vmm: {error}");
     }
 }
 

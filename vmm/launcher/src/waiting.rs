@@ -52,8 +52,8 @@ impl Vm {
         Ok(Waiting { vm: self, stderr, connections })
     }
 
-    /// The VM of a handle, whose sender has [left](Waiting::leave) it or will, or drops it. How its vmm ends stays
-    /// unknown, unless [`Vm::kill`] ends it. `vmm` is its program.
+    /// The VM of a handle, whose sender has [left](Waiting::leave) it or will. How its vmm ends is known as long as the sender does not
+    /// [reap](Left::reap) it, and lives. `vmm` is its program.
     ///
     /// To be called within a tokio runtime that has its I/O and time drivers.
     ///

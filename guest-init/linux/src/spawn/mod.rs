@@ -16,6 +16,7 @@ use std::{
     },
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use nix::{
@@ -25,8 +26,14 @@ use nix::{
     unistd::{Pid, pipe2},
 };
 
-use crate::pidfd::{ExitStatus, Pidfd};
+use crate::{
+    pidfd::{ExitStatus, Pidfd},
+    wait,
+};
 use child::{Failure, Plan};
+
+/// How long one look at a process may take that has not ended.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// A program to start.
 #[derive(Debug)]
@@ -205,19 +212,23 @@ struct Process {
     pidfd: Pidfd,
     /// Set once the process has been reaped.
     status: Mutex<Option<ExitStatus>>,
+    /// Its directory in /proc, if it is another process's child.
+    directory: Option<OwnedFd>,
 }
 
 impl Child {
     fn new(pid: Pid, pidfd: Pidfd) -> Self {
-        Child(Arc::new(Process { pid, pidfd, status: Mutex::default() }))
+        Child(Arc::new(Process { pid, pidfd, status: Mutex::default(), directory: None }))
     }
 
-    /// A process that another one started. Its exit status stays unknown: only its parent gets that.
+    /// A process that another one started, and which has not ended. How it ends is known as long as its parent does not reap it
+    /// before [`Child::wait`] looks.
     ///
     /// # Errors
-    /// When it has been reaped.
+    /// When it has ended.
     pub fn of_another(pidfd: Pidfd) -> io::Result<Self> {
-        Ok(Child::new(pidfd.pid()?, pidfd))
+        let (pid, directory) = (pidfd.pid()?, pidfd.proc()?);
+        Ok(Child(Arc::new(Process { pid, pidfd, status: Mutex::default(), directory: Some(directory) })))
     }
 
     /// Its pid here.
@@ -250,7 +261,7 @@ impl Child {
             .write_all(score.to_string().as_bytes())
     }
 
-    /// Waits until the process has ended, and reaps it. Any number may wait.
+    /// Waits until the process has ended, and reaps it if it is a child of ours. Any number may wait.
     ///
     /// # Errors
     /// When the pidfd cannot be watched.
@@ -268,7 +279,14 @@ impl Child {
         if let Some(status) = *status {
             return Ok(status);
         }
-        let found = self.0.pidfd.reap()?;
+        let found = match &self.0.directory {
+            None => self.0.pidfd.reap()?,
+            Some(directory) => {
+                while !self.0.pidfd.ends_within(LONG)? {}
+                // Nobody knows once its parent has reaped it.
+                wait::status_of(directory).unwrap_or(ExitStatus::Unknown)
+            }
+        };
         *status = Some(found);
         Ok(found)
     }

@@ -140,3 +140,19 @@ fn a_program_cannot_change_its_file_when_that_is_mounted_read_only() {
     // The mount is the program's own.
     assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains("linux-spawn-sh"));
 }
+
+#[test]
+fn how_anothers_child_ends_is_known_until_it_is_reaped() {
+    for (command, status) in [("exit 3", ExitStatus::Exited(3)), ("kill -9 $$", ExitStatus::Killed(9))] {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let command = format!("read line; {command}");
+        let child = Spawn::new("/bin/sh").arg("-c").arg(&command).fd(read, 0).spawn().unwrap();
+        let other = || Child::of_another(child.pidfd().try_clone().unwrap()).unwrap();
+        let (early, late) = (other(), other());
+        File::from(write).write_all(b"go\n").unwrap();
+        assert_eq!(early.wait().unwrap(), status);
+        assert_eq!(child.wait().unwrap(), status);
+        assert_eq!(late.wait().unwrap(), ExitStatus::Unknown);
+        assert_eq!(early.wait().unwrap(), status);
+    }
+}

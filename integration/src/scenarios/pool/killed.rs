@@ -6,8 +6,9 @@ use crate::ctx::{BUSYBOX, Ctx};
 use crate::procs;
 use crate::scenario::Outcome;
 use crate::wait::until_true;
-use anyhow::{Result, ensure};
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::time::Duration;
 
 pub fn killed(ctx: &Ctx) -> Result<Outcome> {
@@ -15,7 +16,7 @@ pub fn killed(ctx: &Ctx) -> Result<Outcome> {
     let mark = containerd_log::mark();
     let (one, other) = (ctx.id("one"), ctx.id("other"));
     for id in [&one, &other] {
-        ctx.run(&["--detach"], BUSYBOX, id, &["sleep", "1000"]).run()?.ok()?;
+        ctx.run(&["--detach", "--null-io"], BUSYBOX, id, &["sleep", "1000"]).run()?.ok()?;
     }
     ensure!(taken_since(mark)? == 2, "the VMs are not the pool's");
     let vmms = [procs::vmm_of(&one)?, procs::vmm_of(&other)?];
@@ -40,13 +41,29 @@ pub fn killed(ctx: &Ctx) -> Result<Outcome> {
     let pool = Pool::start(ctx, TWO, 2)?;
     ensure!(waiting()?.len() == 2, "the pool has {:?}", waiting()?);
     // The kernel ends the VM of a shim that is killed.
-    let shim = procs::shim_of(&one)?.map(|shim| shim.pid).unwrap_or_default();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), Signal::SIGKILL)?;
+    kill_9(procs::shim_of(&one)?.context("no shim")?.pid)?;
     until_true("the VM to end with its shim", Duration::from_secs(30), || Ok(!vmms[0].is_alive()))?;
-    ctx.wait_for_status(&one, "STOPPED")?;
-    ctx.remove(&one)?;
+    until_true("the task to be removable", Duration::from_secs(30), || {
+        if ctx.task(&one)?.is_some() {
+            ctx.ctr(&["task", "rm", "--force", &one]).run()?;
+        }
+        Ok(ctx.task(&one)?.is_none())
+    })?;
+    ctx.ctr(&["container", "rm", &one]).run()?.ok()?;
     ctx.end(&other)?;
     println!("tried: SIGKILL of a shim with a VM of the pool's: its VM ended");
+    // A vmm that somebody kills is the end of its container, with the status that it has elsewhere.
+    let mark = containerd_log::mark();
+    let mut container = ctx.sh(&[], &ctx.id("vmm"), "echo up; sleep 1000").spawn()?;
+    container.wait_for_stdout("up")?;
+    ensure!(taken_since(mark)? == 1, "the VM is not the pool's");
+    kill_9(procs::vmm_of(&ctx.id("vmm"))?.pid)?;
+    container.finish()?.expect_status(137)?;
+    println!("tried: SIGKILL of a vmm of the pool's: its container ended with 137");
     pool.end()?;
     Ok(Outcome::Passed)
+}
+
+fn kill_9(pid: i32) -> Result<()> {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).with_context(|| format!("kill {pid}"))
 }

@@ -7,16 +7,19 @@ use crate::ctx::{BUSYBOX, Ctx, DEBIAN};
 use crate::scenario::Outcome;
 use crate::veth::{self, BOX};
 use crate::wait::until_true;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use std::net::TcpListener;
 use std::time::Duration;
 
-/// What a guest's NIC is told by.
-const SHOW: &str = "import subprocess, sys
-for command in ('link show eth0', 'address show eth0', 'route', '-6 route'):
+use super::super::network_tap::called;
+
+/// What a guest's NIC is told by, and whether it reaches the box by both families.
+const SHOW: &str = "import socket, subprocess, sys
+for command in ('link show eth0', 'address show eth0', 'route', '-6 route', 'neighbour'):
     print(subprocess.run(['ip', *command.split()], capture_output=True, text=True, check=True).stdout)
 for address in sys.argv[1:]:
-    subprocess.run(['ping', '-c', '1', '-W', '20', '-s', '8000', address], check=True)
+    socket.create_connection((address, 7002), 60).sendall(b'hello from inside')
 ";
 
 /// The same in a VM of the pool's and in another one.
@@ -26,12 +29,17 @@ pub fn network(ctx: &Ctx) -> Result<Outcome> {
     let flags = format!("--with-ns=network:{}", veth::PATH);
     let show = |name: &str| -> Result<String> {
         let args = [&["python3", "-c", SHOW][..], &BOX].concat();
-        let shown = ctx.run(&["--rm", &flags], DEBIAN, &ctx.id(name), &args).run()?.ok()?.stdout_text();
-        // The number of the interface in the guest, and how long a ping takes, differ.
-        let kept = shown
-            .lines()
-            .filter(|line| !line.contains("time"))
-            .map(|line| line.split_once(": ").map_or(line, |(_, rest)| rest));
+        let listeners = BOX.map(|address| TcpListener::bind((address, 7002)).context("listen in the box"));
+        let container = ctx.run(&["--rm", &flags], DEBIAN, &ctx.id(name), &args).spawn()?;
+        for listener in listeners {
+            let said = called(&listener?)?;
+            ensure!(said == "hello from inside", "a call from the container says {said:?}");
+        }
+        let shown = container.finish()?.ok()?.stdout_text();
+        // The number of the interface in the guest differs, the address that it had before, and what neighbours it has met.
+        let lines = shown.lines().filter(|line| !line.contains("REACHABLE") && !line.contains("STALE"));
+        let lines = lines.map(|line| line.split_once(" permaddr ").map_or(line, |(line, _)| line));
+        let kept = lines.map(|line| line.split_once(": ").map_or(line, |(_, rest)| rest));
         Ok(kept.collect::<Vec<_>>().join("\n"))
     };
     let cold = show("cold")?;

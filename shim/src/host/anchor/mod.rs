@@ -3,8 +3,10 @@
 //! A process per container that does nothing but exist: in the task's network namespace and host
 //! cgroup, its root the container's rootfs. So what goes by pid on the host works: CNI on
 //! /proc/<pid>/ns/net, a copy through /proc/<pid>/root, nsenter, stats. It is this executable
-//! under another name; it ends when the shim does, or when it is told to, and when somebody ends
+//! under another name until it stands, and then a few instructions ([`bare`]); it ends when the shim does, or when it is told to, and when somebody ends
 //! it, its container is killed.
+
+mod bare;
 
 use std::{
     env, fs, io,
@@ -183,6 +185,8 @@ pub fn main() -> ExitCode {
     if shim.write_all(READY).is_err() {
         return ExitCode::FAILURE;
     }
+    let container = env::args().nth(2).unwrap_or_default();
+    let Err(_) = bare::become_bare(&container);
     // Nothing more is ever sent: this returns when the shim has gone or let go.
     let _ = shim.read(&mut [0]);
     ExitCode::SUCCESS
