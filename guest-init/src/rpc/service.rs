@@ -17,7 +17,7 @@ use crate::net::resolver::Resolver;
 use crate::net::spare::Spare;
 use crate::process::{Supervisor, exec};
 use crate::rpc::fault::Fault;
-use crate::vm::{clock, configure};
+use crate::vm::{clock, configure, idle};
 
 /// A container, or its place while the container is being made or removed.
 enum Slot {
@@ -125,6 +125,7 @@ impl Guest for GuestService {
     ) -> ttrpc::Result<ConfigureResponse> {
         let (response, spare) = configure::configure(&request).map_err(Fault::from)?;
         *self.spare() = spare;
+        tokio::spawn(idle::give_back(request.idle_cache_mib));
         Ok(response)
     }
 

@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod configure;
+pub mod idle;
 pub mod power;
 pub mod users;

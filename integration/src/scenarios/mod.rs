@@ -44,6 +44,7 @@ mod lifecycle;
 mod like_runc;
 mod limits;
 mod many_cycles;
+mod memory;
 mod mounts;
 mod nerdctl;
 mod nerdctl_compose;
@@ -81,6 +82,7 @@ pub const ALL: &[&[Scenario]] = &[
     process::SCENARIOS,
     concurrency::SCENARIOS,
     limits::SCENARIOS,
+    memory::SCENARIOS,
     mounts::SCENARIOS,
     users::SCENARIOS,
     watch::SCENARIOS,

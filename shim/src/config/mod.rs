@@ -39,6 +39,9 @@ const FILE: &str = "/etc/krun/config.toml";
 /// The directory of its drop-ins.
 const DROP_INS: &str = "/etc/krun/config.d";
 
+/// What an idle guest keeps of files where nobody says otherwise, in MiB: the programs that it runs stay.
+const IDLE_CACHE_MIB: u32 = 16;
+
 /// How a sandbox's VM is made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -60,6 +63,8 @@ pub struct Config {
     pub anti_spoofing: bool,
     /// Whether the guest is told what the host changes in volumes.
     pub watch_volumes: bool,
+    /// How much of the files that it has read an idle guest keeps in memory, in MiB.
+    pub idle_cache_mib: u32,
     /// Where containers' root file systems are.
     pub rootfs: Roots,
     /// MiB that a sandbox's containers may write to their root file systems, where these are on a disk.
@@ -102,6 +107,7 @@ impl Default for Config {
             network: network::Mode::Auto,
             anti_spoofing: true,
             watch_volumes: true,
+            idle_cache_mib: IDLE_CACHE_MIB,
             rootfs: Roots::Auto,
             rootfs_size_mib: roots::DEFAULT_SIZE_MIB,
             ports: Vec::new(),
@@ -131,6 +137,7 @@ struct Layer {
     network: Option<String>,
     anti_spoofing: Option<bool>,
     watch_volumes: Option<bool>,
+    idle_cache_mib: Option<i64>,
     rootfs: Option<String>,
     rootfs_size_mib: Option<i64>,
     libkrunfw: Option<PathBuf>,
@@ -246,6 +253,10 @@ impl Config {
         }
         self.anti_spoofing = layer.anti_spoofing.unwrap_or(self.anti_spoofing);
         self.watch_volumes = layer.watch_volumes.unwrap_or(self.watch_volumes);
+        if let Some(keep) = layer.idle_cache_mib {
+            let keep = in_range("idle_cache_mib", keep, 0, u32::MAX.into(), "a number of 32 bits");
+            self.idle_cache_mib = within(origin, keep)? as u32;
+        }
         if let Some(rootfs) = layer.rootfs {
             within(origin, self.set_rootfs(&rootfs))?;
         }

@@ -52,6 +52,7 @@ pub struct KrunMachine {
     spare: OnceLock<Arc<Spare>>,
     network: Choice,
     anti_spoofing: bool,
+    idle_cache_mib: u32,
     /// As far as it is known before the launch.
     plan: VmConfig,
     vmm: PathBuf,
@@ -141,6 +142,7 @@ impl KrunMachine {
             spare: OnceLock::new(),
             network,
             anti_spoofing: config.anti_spoofing,
+            idle_cache_mib: config.idle_cache_mib,
             plan,
             vmm: parts.vmm,
             has_waited: waited.is_some(),
@@ -268,6 +270,10 @@ impl Machine<HostCgroup> for KrunMachine {
 
     fn network(&self) -> Choice {
         self.network
+    }
+
+    fn idle_cache_mib(&self) -> u32 {
+        self.idle_cache_mib
     }
 
     fn keeps_nic(&self) -> bool {

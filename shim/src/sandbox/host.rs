@@ -184,6 +184,9 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// How it reaches the network.
     fn network(&self) -> Choice;
 
+    /// How much of the files that it has read an idle guest keeps in memory, in MiB.
+    fn idle_cache_mib(&self) -> u32;
+
     /// Whether its guest is to keep the NIC that it has out of sight, for an interface that comes later.
     fn keeps_nic(&self) -> bool;
 

@@ -168,6 +168,7 @@ impl<H: Host> Vm<H> {
             hostname: nodename(),
             tsi: self.network() == Choice::Tsi,
             spare_nic: self.machine.keeps_nic(),
+            idle_cache_mib: self.machine.idle_cache_mib(),
             users: ranges(self.users.as_ref().map(|maps| maps.users.as_slice())),
             groups: ranges(self.users.as_ref().map(|maps| maps.groups.as_slice())),
             ..Default::default()

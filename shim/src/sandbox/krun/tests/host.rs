@@ -205,6 +205,10 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         self.network
     }
 
+    fn idle_cache_mib(&self) -> u32 {
+        0
+    }
+
     fn keeps_nic(&self) -> bool {
         self.network == Choice::Spare
     }
