@@ -90,7 +90,9 @@ fn all_processes() -> Result<Vec<procs::Proc>> {
     let pools: Vec<i32> = all.iter().filter(|p| procs::is_pool(p)).map(|p| p.pid).collect();
     // One that was taken is in another cgroup.
     let waits = |p: &procs::Proc| {
-        pools.contains(&p.ppid) && procs::cgroup_of(p.pid).ok() == procs::cgroup_of(p.ppid).ok()
+        let (its, pools_own) = (procs::cgroup_of(p.pid), procs::cgroup_of(p.ppid));
+        pools.contains(&p.ppid)
+            && its.is_ok_and(|its| its.ends_with("/krun-waiting") || pools_own.is_ok_and(|own| own == its))
     };
     all.retain(|p| !waits(p));
     Ok(all)

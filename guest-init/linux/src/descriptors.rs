@@ -14,11 +14,10 @@ use rustix::net::{
 /// Descriptors that a message may have.
 pub const MAX: usize = 16;
 
-/// The bytes that so many take in a message.
+/// Bytes that [`MAX`] descriptors take in a message.
 const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX));
 
-/// Sends `bytes`, of which there is at least one, and copies of `descriptors`, at most [`MAX`], over a connected unix socket,
-/// without waiting.
+/// Sends `bytes` (not empty) with copies of `descriptors` (at most [`MAX`]) over a connected unix socket, without waiting.
 ///
 /// # Errors
 /// The kernel's; `InvalidInput` for too many descriptors, `WriteZero` when not all bytes could be sent at once.

@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    dir::Dir,
+    fcntl::{OFlag, openat},
+    sys::{signal::Signal, stat::Mode},
+    unistd::Pid,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -61,6 +66,17 @@ impl Pidfd {
             true => Err(Errno::SRCH.into()),
             false => Ok(directory.into()),
         }
+    }
+
+    /// The numbers in one of the directories below that: its threads in `task`, its descriptors in `fd`.
+    ///
+    /// # Errors
+    /// ESRCH when it has ended; the kernel's.
+    pub fn numbers(&self, directory: &str) -> io::Result<Vec<i32>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut entries = Dir::from_fd(openat(self.proc()?, directory, flags, Mode::empty())?)?;
+        let names = entries.iter().filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok());
+        Ok(names.collect())
     }
 
     /// Sends a signal.

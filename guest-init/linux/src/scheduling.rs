@@ -1,13 +1,8 @@
 //! When a process gets the CPU: with all others, or only while nobody else wants it. Source: sched(7), `SCHED_IDLE`.
 
-use std::{collections::HashSet, io, os::fd::OwnedFd};
+use std::{collections::HashSet, io};
 
-use nix::{
-    dir::Dir,
-    errno::Errno,
-    fcntl::{OFlag, openat},
-    sys::stat::Mode,
-};
+use nix::errno::Errno;
 
 use crate::pidfd::Pidfd;
 
@@ -20,36 +15,24 @@ pub enum Policy {
     Idle,
 }
 
-/// How often the list of threads is read until it has none that is new: what they start meanwhile has their policy.
+/// The list of threads is read until it has no new one, this often at most. Threads inherit the policy.
 const READS: usize = 8;
 
 /// Gives a policy to every thread that a process has, and by that to those that they start.
 ///
 /// # Errors
-/// ESRCH when it has ended; the kernel's.
+/// ESRCH when it has ended; when it starts threads faster than they are found; the kernel's.
 pub fn set(process: &Pidfd, policy: Policy) -> io::Result<()> {
-    let directory = process.proc()?;
     let mut known = HashSet::new();
     for _ in 0..READS {
-        let mut are_new = false;
-        for thread in threads(&directory)? {
-            if known.insert(thread) {
-                are_new = true;
-                set_thread(thread, policy)?;
-            }
+        let threads = process.numbers("task")?;
+        let new: Vec<_> = threads.into_iter().filter(|thread| known.insert(*thread)).collect();
+        if new.is_empty() {
+            return Ok(());
         }
-        if !are_new {
-            break;
-        }
+        new.into_iter().try_for_each(|thread| set_thread(thread, policy))?;
     }
-    Ok(())
-}
-
-fn threads(process: &OwnedFd) -> io::Result<Vec<libc::pid_t>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut tasks = Dir::from_fd(openat(process, "task", flags, Mode::empty())?)?;
-    let named = tasks.iter().filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok());
-    Ok(named.collect())
+    Err(io::Error::other(format!("it starts threads faster than {READS} looks at its threads find them")))
 }
 
 fn set_thread(thread: libc::pid_t, policy: Policy) -> io::Result<()> {
@@ -69,25 +52,43 @@ fn set_thread(thread: libc::pid_t, policy: Policy) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{process::Command, sync::mpsc, thread};
 
     use nix::unistd::Pid;
 
     use super::*;
 
+    /// The policy of a thread.
+    fn current(thread: i32) -> i32 {
+        // SAFETY: a number.
+        unsafe { libc::sched_getscheduler(thread) }
+    }
+
     #[test]
     fn a_process_waits_for_the_others_and_no_longer() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let pid = child.id() as libc::pid_t;
+        let pid = child.id() as i32;
         let pidfd = Pidfd::open(Pid::from_raw(pid)).unwrap();
-        // SAFETY: numbers.
-        let current = || unsafe { libc::sched_getscheduler(pid) };
         set(&pidfd, Policy::Idle).unwrap();
-        assert_eq!(current(), libc::SCHED_IDLE);
+        assert_eq!(current(pid), libc::SCHED_IDLE);
         set(&pidfd, Policy::Normal).unwrap();
-        assert_eq!(current(), libc::SCHED_OTHER);
+        assert_eq!(current(pid), libc::SCHED_OTHER);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(set(&pidfd, Policy::Idle).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn every_thread_is_found() {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            let _ = stopped.recv();
+        });
+        let own = Pidfd::open(Pid::this()).unwrap();
+        assert!(own.numbers("task").unwrap().contains(&told.recv().unwrap()));
+        drop(stop);
+        thread.join().unwrap();
     }
 }

@@ -20,37 +20,58 @@ const IDLE_TICKS: u64 = SOON.as_secs() * 100 / 20;
 /// How much is given back at a time, in MiB: PID 1 answers nobody meanwhile.
 const PIECE: u64 = 16;
 
+/// How long it does not try again after less came free than it wanted: the rest may be in use.
+const REST: Duration = Duration::from_secs(60);
+
 /// Gives back what is more than `keep` MiB, whenever the guest is idle.
 pub async fn give_back(keep: u32) {
     let keep = u64::from(keep) << 20;
-    let (mut busy, mut calm) = (busy_ticks(), 0);
+    let mut watch = Watch::default();
     loop {
         let excess = files_in_memory().unwrap_or(0).saturating_sub(keep);
         tokio::time::sleep(if excess > 0 { SOON } else { LATER }).await;
-        let before = std::mem::replace(&mut busy, busy_ticks());
-        let is_idle = busy.zip(before).is_some_and(|(now, then)| now.saturating_sub(then) <= IDLE_TICKS);
-        calm = if is_idle && excess > 0 { calm + 1 } else { 0 };
-        if calm >= CALM {
-            reclaim(excess).await;
-            calm = 0;
-            busy = busy_ticks();
+        if watch.finds_calm(busy_ticks(), excess > 0) && !reclaim(excess).await {
+            tokio::time::sleep(REST).await;
         }
     }
 }
 
-/// Frees so many bytes of files that are in memory, or what can be.
-async fn reclaim(bytes: u64) {
+/// Looks at a guest again and again.
+#[derive(Default)]
+struct Watch {
+    busy: Option<u64>,
+    calm: u32,
+}
+
+impl Watch {
+    /// Whether the guest has been idle for long enough, with something to give back; it begins anew then. `busy` is the time that its
+    /// CPUs have worked so far.
+    fn finds_calm(&mut self, busy: Option<u64>, has_excess: bool) -> bool {
+        let before = std::mem::replace(&mut self.busy, busy);
+        let is_idle = busy.zip(before).is_some_and(|(now, then)| now.saturating_sub(then) <= IDLE_TICKS);
+        self.calm = if is_idle && has_excess { self.calm + 1 } else { 0 };
+        let is_calm = self.calm >= CALM;
+        if is_calm {
+            *self = Watch::default();
+        }
+        is_calm
+    }
+}
+
+/// Frees so many bytes of files that are in memory; whether all of them could be.
+async fn reclaim(bytes: u64) -> bool {
     for _ in 0..bytes.div_ceil(PIECE << 20) {
         match fs::write(format!("{CGROUP_ROOT}/memory.reclaim"), format!("{PIECE}M")) {
             Ok(()) => tokio::task::yield_now().await,
             // It has freed less.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) => {
                 log::warn!("memory is not given back: memory.reclaim: {error}");
-                return;
+                return false;
             }
         }
     }
+    true
 }
 
 /// The bytes of files that are in memory and could be read again.
@@ -89,6 +110,28 @@ fn worked(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_guest_that_stays_idle_is_calm() {
+        let mut watch = Watch::default();
+        let mut looks = |all: &[(u64, bool)]| {
+            all.iter().map(|(busy, excess)| watch.finds_calm(Some(*busy), *excess)).collect::<Vec<_>>()
+        };
+        // The first look has nothing to compare with.
+        assert_eq!(looks(&[(100, true), (105, true), (110, true)]), [false, false, true]);
+        // It begins anew, and work puts it off, as does having nothing to give back.
+        assert_eq!(
+            looks(&[(110, true), (111, true), (200, true), (201, true), (202, true)]),
+            [false, false, false, false, true]
+        );
+        assert_eq!(
+            looks(&[(300, true), (300, true), (300, false), (300, true), (300, true)]),
+            [false, false, false, false, true]
+        );
+        assert!(
+            !watch.finds_calm(None, true) && !watch.finds_calm(None, true) && !watch.finds_calm(None, true)
+        );
+    }
 
     #[test]
     fn files_are_told_from_other_memory() {

@@ -1,5 +1,6 @@
 //! A pool beside which krun is measured.
 
+use crate::procs;
 use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SIGTERM, kill};
@@ -13,8 +14,10 @@ const CONFIG: &str = "/run/krun-bench-pool.toml";
 const STATE: &str = "/run/krun";
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long nothing has happened in a VM that waits for good: its guest's last work, at idle priority.
-const CALM: Duration = Duration::from_secs(2);
+/// How far apart two looks are at a VM that is to have nothing to do any more, and the hundredths of a second that it may work between
+/// them: its kernel's timers.
+const APART: Duration = Duration::from_secs(1);
+const IDLE: u64 = 2;
 
 /// A pool with one VM.
 pub struct Pool(Child);
@@ -37,8 +40,14 @@ impl Pool {
                 entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("waiting-"));
             Ok(waiting.any(|entry| ready(&entry.path().join("sock"))))
         })?;
-        std::thread::sleep(CALM);
-        Ok(())
+        let mut before = u64::MAX;
+        until_true("it to have nothing to do", PATIENCE, || {
+            std::thread::sleep(APART);
+            let worked = worked_by_vmms()?;
+            let is_idle = worked.saturating_sub(before) <= IDLE && before != u64::MAX;
+            before = worked;
+            Ok(is_idle)
+        })
     }
 
     pub fn end(mut self) -> Result<()> {
@@ -47,4 +56,16 @@ impl Pool {
         ensure!(status.success(), "krunctl pool: {status}");
         fs::remove_file(CONFIG).context(CONFIG)
     }
+}
+
+/// The CPU time of all vmms, in hundredths of a second: utime and stime, fields 14 and 15 of proc_pid_stat(5).
+fn worked_by_vmms() -> Result<u64> {
+    let vmms = procs::all()?.into_iter().filter(|process| process.is_called("krun-vmm"));
+    let ticks = |pid: i32| -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields: Vec<u64> =
+            stat.rsplit_once(") ")?.1.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+        Some(fields.get(14 - 3)? + fields.get(15 - 3)?)
+    };
+    Ok(vmms.filter_map(|process| ticks(process.pid)).sum())
 }

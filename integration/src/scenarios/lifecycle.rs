@@ -27,6 +27,11 @@ fn detached(ctx: &Ctx) -> Result<Outcome> {
     ctx.run(&["--detach"], BUSYBOX, &id, &["sleep", "1000"]).run()?.ok()?;
     let task = ctx.wait_for_status(&id, "RUNNING")?;
     ensure!(procs::all()?.iter().any(|p| p.pid == task.pid), "the task's pid {} is no process", task.pid);
+    if ctx.krun() {
+        let program =
+            std::fs::read_link(format!("/proc/{}/exe", task.pid)).context("the anchor's program")?;
+        ensure!(program.starts_with("/memfd:krun-anchor"), "the anchor is {}", program.display());
+    }
     let ps = ctx.ctr(&["task", "ps", &id]).run()?.ok()?.stdout_text();
     let listed = ps.lines().any(|l| l.split_whitespace().next() == Some(&task.pid.to_string()));
     ensure!(listed, "ctr task ps does not list pid {}: {ps}", task.pid);

@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// Where cgroup v2 is mounted. Source: systemd's file-hierarchy(7).
-const ROOT: &str = "/sys/fs/cgroup";
+pub const ROOT: &str = "/sys/fs/cgroup";
 
 /// There when systemd is the init. Source: sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";

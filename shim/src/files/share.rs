@@ -38,7 +38,7 @@ pub struct Share {
     namespace: Arc<Namespace>,
 }
 
-/// What makes a share one's own: its descriptors, or copies of them that another process has got.
+/// The descriptors with which a process owns a share, or copies of them that another process has got.
 pub struct Handle<Fd = OwnedFd> {
     /// Its mount namespace.
     pub namespace: Fd,

@@ -3,11 +3,15 @@
 use std::{
     ffi::OsStr,
     fmt::Write as _,
-    fs, io,
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use log::warn;
+use nix::fcntl::OFlag;
+use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
 use super::{mount, pin};
@@ -15,6 +19,9 @@ use crate::error::{Error, Result};
 
 /// Where sandboxes have their directories.
 pub const ROOT: &str = "/run/krun";
+
+/// The mode of that: it lets in root alone.
+const ROOT_MODE: u32 = 0o700;
 
 /// In it: what becomes the guest's root, and the VM's own sockets.
 pub const SHARE: &str = "share";
@@ -72,20 +79,25 @@ impl StateDir {
         Ok(state)
     }
 
-    /// Gives the directory `waiting` of a VM that waited to `sandbox` in containerd's `namespace`, first removing what a dead
+    /// Gives the directory `waiting` of a VM that waited to a sandbox, which is named with containerd's namespace before it, first removing what a dead
     /// shim left there.
     ///
     /// # Errors
-    /// The file system's.
-    pub fn take_over(waiting: &str, namespace: &str, sandbox: &str) -> Result<StateDir> {
+    /// The file system's; then neither is there.
+    pub fn take_over(waiting: &str, (namespace, sandbox): (&str, &str)) -> Result<StateDir> {
         let path = path(namespace, sandbox);
         remove(&path);
-        let renamed = pin::Pinned::open_directory(Path::new(ROOT)).and_then(|root| {
+        let renamed = root().and_then(|root| {
             let name = path.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::InvalidInput)?;
             pin::rename(&root, &format!("{WAITING}{waiting}"), name)
         });
-        renamed.map_err(|e| Error::internal(format!("make directory {}", path.display())).because(e))?;
-        Ok(StateDir { path })
+        match renamed {
+            Ok(()) => Ok(StateDir { path }),
+            Err(error) => {
+                remove_waiting(waiting);
+                Err(Error::internal(format!("make directory {}", path.display())).because(error))
+            }
+        }
     }
 
     /// Leaves it to who takes it over.
@@ -111,12 +123,26 @@ impl Drop for StateDir {
     }
 }
 
-/// Removes the directory `name` of a VM that belonged to no sandbox.
+/// Removes the directory `name` of a VM that belonged to no sandbox, if it is there and nobody [holds](hold_waiting) it.
 pub fn remove_waiting(name: &str) {
-    remove(&Path::new(ROOT).join(format!("{WAITING}{name}")));
+    if hold_waiting(name).is_ok() {
+        remove(&Path::new(ROOT).join(format!("{WAITING}{name}")));
+    }
 }
 
-/// The names of the directories of VMs that belong to no sandbox.
+/// Keeps the directory `name` of a VM that belongs to no sandbox from being removed by others, as long as any copy of what this
+/// returns is open. It may get another name meanwhile.
+///
+/// # Errors
+/// When somebody holds it, or it is not there.
+pub fn hold_waiting(name: &str) -> io::Result<OwnedFd> {
+    let directory = pin::beneath(root()?, Path::new(&format!("{WAITING}{name}")))?;
+    let directory = pin::reopen(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(directory.into())
+}
+
+/// The names of the directories of VMs that belong to no sandbox, and were left by whoever made them.
 ///
 /// # Errors
 /// The file system's.
@@ -127,6 +153,14 @@ pub fn waiting() -> io::Result<Vec<String>> {
         Some(name.to_str()?.strip_prefix(WAITING)?.to_owned())
     });
     Ok(found.collect())
+}
+
+/// Makes the directory of all sandboxes, unless it is there, and opens it.
+///
+/// # Errors
+/// The file system's.
+pub fn root() -> io::Result<File> {
+    pin::reopen(pin::directory_for(Path::new(ROOT), ROOT_MODE)?, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
 /// Makes a directory with its parents, at a path that the host's root chose.

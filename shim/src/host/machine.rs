@@ -3,7 +3,7 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -16,10 +16,11 @@ use vm_launcher::{Disk, Guest, Vm, VmConfig, VmEnd, disk};
 use super::{
     apparmor,
     parts::{Parts, chain},
+    pooled::{Place, Pooled},
 };
 use crate::{
     bundle::Volume,
-    cgroup::{self, HostCgroup, OomKills},
+    cgroup::{HostCgroup, OomKills},
     config::{Config, Size},
     error::{Error, Result},
     files::{
@@ -29,7 +30,7 @@ use crate::{
         watch::{Tops, Watched},
     },
     network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Resolver, Spare},
-    pool::{Asked, Taken},
+    pool::Asked,
     sandbox::{
         Exit,
         host::{Ended, Machine},
@@ -45,8 +46,6 @@ pub struct KrunMachine {
     vm: OnceLock<Vm>,
     /// What tells whether the host's kernel ended the vmm for memory.
     oom: OnceLock<OomKills>,
-    /// Has the pool leave the end of a VM of its to us.
-    asked: OnceLock<Asked>,
     localhost: OnceLock<Localhost>,
     links: OnceLock<Links>,
     spare: OnceLock<Arc<Spare>>,
@@ -56,14 +55,8 @@ pub struct KrunMachine {
     /// As far as it is known before the launch.
     plan: VmConfig,
     vmm: PathBuf,
-    /// Whether the VM was booted before it was wanted.
-    has_waited: bool,
-    /// Such a VM, until the launch.
-    waited: Mutex<Option<Waited>>,
-    /// Its guest, until somebody waits for it.
-    guest: Mutex<Option<Guest>>,
-    /// How its guest sets up the NIC that was joined before.
-    joined: OnceLock<api::Network>,
+    /// What it has of the pool, if its VM was booted before it was wanted.
+    pooled: Option<Pooled>,
     sandbox: String,
     /// Of all its containers' watched volumes.
     tops: Tops,
@@ -71,35 +64,17 @@ pub struct KrunMachine {
     _state: StateDir,
 }
 
-/// A VM of the pool's.
-struct Waited {
-    vm: Vm,
-    guest: Guest,
-    /// The network namespace that has its tap.
-    netns: Netns,
-    asked: Asked,
-}
-
-/// Whether a VM of the pool's, which has one NIC, can be in a network namespace.
-fn fits(network: Choice, netns: &Netns) -> Result<bool> {
-    match network {
-        Choice::Tap => network::is_for_one_nic(netns),
-        Choice::Spare | Choice::None => Ok(true),
-        Choice::TapAtStart | Choice::Tsi => Ok(false),
-    }
-}
-
 impl KrunMachine {
     /// Makes what a VM of `sandbox` in containerd's `namespace` needs, without launching it. `anchor` is a pid in the task's
-    /// network namespace; `apparmor_profile` is that of the vmm, and `disks` its disks. `asked` may get one that the pool has
-    /// booted.
+    /// network namespace and in `cgroup`; `apparmor_profile` is that of the vmm, and `disks` its disks. `asked` is
+    /// the question to the pool, if one was put.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
     pub fn new(
         (namespace, sandbox): (&str, &str),
         config: &Config,
-        anchor: u32,
+        (anchor, cgroup): (u32, Option<&HostCgroup>),
         apparmor_profile: Option<&str>,
         disks: Vec<VmDisk>,
         asked: Option<Asked>,
@@ -109,16 +84,12 @@ impl KrunMachine {
         let network = network::choose(config.network, &netns)?;
         network::check(&config.ports, network)?;
         let parts = Parts::find(config)?;
-        let waited = match asked {
-            Some(asked) if disks.is_empty() && fits(network, &netns)? => {
-                asked.take((namespace, sandbox), &parts.vmm)
-            }
-            _ => None,
-        };
-        let (state, share, waited) = match waited {
-            Some(Taken { vm, guest, share, state, netns, asked }) => {
-                (state, share, Some(Waited { vm, guest, netns, asked }))
-            }
+        let pooled = asked.filter(|_| disks.is_empty()).and_then(|asked| {
+            let place = Place { network, netns: &netns, cgroup, anti_spoofing: config.anti_spoofing };
+            Pooled::take(asked, (namespace, sandbox), &parts.vmm, &place)
+        });
+        let (state, share, pooled) = match pooled {
+            Some((state, share, pooled)) => (state, share, Some(pooled)),
             None => {
                 let state = StateDir::create(namespace, sandbox)?;
                 failpoint!(blocking "create.state");
@@ -136,7 +107,6 @@ impl KrunMachine {
         Ok(KrunMachine {
             vm: OnceLock::new(),
             oom: OnceLock::new(),
-            asked: OnceLock::new(),
             localhost: OnceLock::new(),
             links: OnceLock::new(),
             spare: OnceLock::new(),
@@ -145,10 +115,7 @@ impl KrunMachine {
             idle_cache_mib: config.idle_cache_mib,
             plan,
             vmm: parts.vmm,
-            has_waited: waited.is_some(),
-            waited: Mutex::new(waited),
-            guest: Mutex::default(),
-            joined: OnceLock::new(),
+            pooled,
             sandbox: sandbox.to_owned(),
             tops: Tops::default(),
             share,
@@ -173,50 +140,35 @@ impl KrunMachine {
         Ok((spare, localhost))
     }
 
-    /// Gives a VM that has waited its cgroup and its network.
-    async fn wake(
+    /// Makes a VM of the pool's the launched one.
+    fn wake(
         &self,
-        Waited { vm, guest, netns: from, asked }: Waited,
-        netns: Netns,
+        pooled: &Pooled,
+        netns: &Netns,
         cgroup: Option<&HostCgroup>,
         dialer: &Dialer,
     ) -> Result<()> {
+        let vm = pooled.vm().ok_or_else(|| self.was_launched())?;
         info!("VM of {}: {} cpus, {} MiB, from the pool", self.sandbox, self.plan.cpus, self.plan.memory_mib);
-        // From before it can run out of memory.
+        self.watch_memory(cgroup);
+        let spare = pooled.spare();
+        let localhost = spare.as_ref().and_then(Spare::tap).and_then(|_| relay(netns, dialer));
+        failpoint!("create.vmm");
+        if let Some(joined) = pooled.joined() {
+            dialer.set_addresses(joined.addresses.clone());
+        }
+        self.launched_with(vm, (localhost, None, spare), dialer)
+    }
+
+    /// Notices from now on when the VM runs out of memory.
+    fn watch_memory(&self, cgroup: Option<&HostCgroup>) {
         if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
             let _ = self.oom.set(oom);
         }
-        // Each waits for the kernel, which waits until nobody looks at what changes.
-        let (moved, joined) = tokio::join!(move_vmm(&vm, cgroup), self.take_tap(from, netns, dialer));
-        moved?;
-        let (spare, localhost) = joined?;
-        failpoint!("create.vmm");
-        *lock(&self.guest) = Some(guest);
-        let _ = self.asked.set(asked);
-        self.launched_with(vm, (localhost, None, spare), dialer)?;
-        if self.network == Choice::Tap {
-            let none =
-                || Error::precondition("network = tap: the network namespace has no interface any more");
-            let network = self.join_network(dialer).await?.ok_or_else(none)?;
-            let _ = self.joined.set(network);
-        }
-        Ok(())
     }
 
-    /// Takes the tap of a VM that has waited in `from` to `netns`, and takes what dials localhost there unless another VM does.
-    async fn take_tap(
-        &self,
-        from: Netns,
-        netns: Netns,
-        dialer: &Dialer,
-    ) -> Result<(Option<Spare>, Option<Localhost>)> {
-        if self.network == Choice::None {
-            return Ok((None, None));
-        }
-        let taken = spawn_blocking(move || Spare::take(&from, &netns).map(|spare| (spare, netns))).await;
-        let (spare, netns) = taken.map_err(|e| Error::internal("take a NIC's tap").because(e))??;
-        let localhost = spare.tap().and_then(|_| relay(&netns, dialer));
-        Ok((Some(spare), localhost))
+    fn was_launched(&self) -> Error {
+        Error::precondition(format!("the VM of {} was launched before", self.sandbox))
     }
 
     /// Remembers what was launched.
@@ -226,18 +178,17 @@ impl KrunMachine {
         (localhost, links, spare): (Option<Localhost>, Option<Links>, Option<Spare>),
         dialer: &Dialer,
     ) -> Result<()> {
-        let again = || Error::precondition(format!("the VM of {} was launched before", self.sandbox));
         if let Some(localhost) = localhost {
-            self.localhost.set(localhost).map_err(|_| again())?;
+            self.localhost.set(localhost).map_err(|_| self.was_launched())?;
         }
         if let Some(links) = links {
             dialer.set_addresses(links.addresses.clone());
-            self.links.set(links).map_err(|_| again())?;
+            self.links.set(links).map_err(|_| self.was_launched())?;
         }
         if let Some(spare) = spare {
-            self.spare.set(Arc::new(spare)).map_err(|_| again())?;
+            self.spare.set(Arc::new(spare)).map_err(|_| self.was_launched())?;
         }
-        self.vm.set(vm).map_err(|_| again())
+        self.vm.set(vm).map_err(|_| self.was_launched())
     }
 
     fn launched(&self) -> Result<&Vm> {
@@ -277,7 +228,7 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 
     fn keeps_nic(&self) -> bool {
-        self.network == Choice::Spare || self.has_waited && self.network == Choice::None
+        self.network == Choice::Spare || self.pooled.is_some() && self.network == Choice::None
     }
 
     fn has_upper(&self) -> bool {
@@ -298,9 +249,8 @@ impl Machine<HostCgroup> for KrunMachine {
 
     async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
         let netns = Netns::of(anchor)?;
-        let waited = lock(&self.waited).take();
-        if let Some(waited) = waited {
-            return self.wake(waited, netns, cgroup, dialer).await;
+        if let Some(pooled) = &self.pooled {
+            return self.wake(pooled, &netns, cgroup, dialer);
         }
         let (mut links, mut spare, mut localhost) = (None, None, None);
         let network = match self.network {
@@ -331,9 +281,7 @@ impl Machine<HostCgroup> for KrunMachine {
             self.sandbox, vm_config.cpus, vm_config.memory_mib, vm_config.network
         );
         // From before it can run out of memory.
-        if let Some(oom) = cgroup.and_then(HostCgroup::oom_kills) {
-            let _ = self.oom.set(oom);
-        }
+        self.watch_memory(cgroup);
         let vm = Vm::launch_with(&self.vmm, vm_config).await.map_err(|e| Error::internal(chain(e)))?;
         failpoint!("create.vmm");
         let reduced = self.share.namespace().reduce();
@@ -342,8 +290,7 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 
     async fn guest(&self, patience: Duration) -> Result<Guest> {
-        let guest = lock(&self.guest).take();
-        if let Some(guest) = guest {
+        if let Some(guest) = self.pooled.as_ref().and_then(Pooled::guest) {
             return Ok(guest);
         }
         self.launched()?.guest(patience).await.map_err(|error| {
@@ -356,7 +303,8 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 
     fn guest_network(&self) -> Option<api::Network> {
-        self.links.get().map(|links| &links.guest).or(self.joined.get()).cloned()
+        let joined = self.pooled.as_ref().and_then(Pooled::joined);
+        self.links.get().map(|links| &links.guest).or(joined.map(|joined| &joined.guest)).cloned()
     }
 
     async fn join_network(&self, dialer: &Dialer) -> Result<Option<api::Network>> {
@@ -424,7 +372,7 @@ fn relay(netns: &Netns, dialer: &Dialer) -> Option<Localhost> {
 
 /// What the end of a vmm means for the processes in its guest.
 fn meaning(end: VmEnd, is_out_of_memory: bool) -> Ended {
-    // How a VM of a pool's ended that has ended itself is not known.
+    // Once the pool has ended, nobody knows how a vmm of its ended.
     let unknown = is_out_of_memory && end.status == vm_launcher::ExitStatus::Unknown;
     let killed = unknown || end.status == vm_launcher::ExitStatus::Killed(libc::SIGKILL);
     match (killed, is_out_of_memory) {
@@ -435,17 +383,6 @@ fn meaning(end: VmEnd, is_out_of_memory: bool) -> Ended {
         (true, false) => Ended { exit: Exit::KILLED, reason: end.reason },
         (false, _) => Ended { exit: Exit::UNKNOWN, reason: end.reason },
     }
-}
-
-/// Moves the process of a VM from the pool's cgroup to `cgroup`, or to this process's own.
-async fn move_vmm(vm: &Vm, cgroup: Option<&HostCgroup>) -> Result<()> {
-    let (pid, cgroup) = (vm.pid(), cgroup.map(HostCgroup::vms));
-    let moved = spawn_blocking(move || cgroup::add(pid, cgroup.as_deref())).await;
-    moved.map_err(|e| Error::internal("move the vmm to its cgroup").because(e))?
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

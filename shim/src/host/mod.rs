@@ -4,6 +4,7 @@ pub mod anchor;
 mod apparmor;
 mod machine;
 pub mod parts;
+mod pooled;
 mod rootfs;
 
 use std::{
@@ -64,8 +65,8 @@ impl Host for Linux {
         Anchor::start(container, rootfs, network, cgroup).await
     }
 
-    fn expect_machine(&self, config: &Config) {
-        let asked = Asked::of(config);
+    fn expect_machine(&self, config: Option<&Config>) {
+        let asked = config.and_then(Asked::of);
         *self.asked() = asked;
     }
 
@@ -73,12 +74,12 @@ impl Host for Linux {
         &self,
         sandbox: (&str, &str),
         config: &Config,
-        anchor: u32,
+        place: (u32, Option<&HostCgroup>),
         apparmor_profile: Option<&str>,
         disks: Vec<VmDisk>,
     ) -> Result<KrunMachine> {
         let asked = self.asked().take();
-        KrunMachine::new(sandbox, config, anchor, apparmor_profile, disks, asked)
+        KrunMachine::new(sandbox, config, place, apparmor_profile, disks, asked)
     }
 }
 

@@ -28,7 +28,7 @@ pub use localhost::Localhost;
 pub use netns::Netns;
 pub use publish::{Backend, Bound, check};
 pub use resolver::Resolver;
-pub use spare::{Spare, make as make_spare_tap};
+pub use spare::{Joined, Spare, make as make_spare_tap};
 
 use log::info;
 use tokio::{

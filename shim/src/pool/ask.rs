@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{runtime, time::timeout};
 use ttrpc::context;
-use vm_launcher::{Guest, Handle, Vm, guest_protocol::api};
+use vm_launcher::{Guest, Vm, guest_protocol::api};
 
 use super::{
     kind::Kind,
@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// How long a guest that has waited may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// How long a vmm that is of no use may take to go.
+const GONE: Duration = Duration::from_secs(10);
+
 /// A question to the pool. The pool has what it offered back when this is dropped.
 pub struct Asked {
     socket: OwnedFd,
@@ -52,8 +55,6 @@ pub struct Taken {
     pub state: StateDir,
     /// The network namespace that has its tap.
     pub netns: Netns,
-    /// While this is open, the pool does not reap the vmm: its pid is no other process's, and how it ends is known.
-    pub asked: Asked,
 }
 
 impl Asked {
@@ -80,8 +81,11 @@ impl Asked {
                 return None;
             }
         };
+        if let Err(error) = descriptors::send(&self.socket, &[TAKE], &[]) {
+            info!("the pool has its VM back: {error}");
+            return None;
+        }
         // From here on it is nobody else's.
-        descriptors::send(&self.socket, &[TAKE], &[]).ok()?;
         let taken = self.take_over(&offer.name, sandbox, vmm, found);
         taken.inspect_err(|error| warn!("a VM of the pool is of no use: {error}")).ok()
     }
@@ -105,30 +109,41 @@ impl Asked {
     fn take_over(
         self,
         name: &str,
-        (namespace, sandbox): (&str, &str),
+        sandbox: (&str, &str),
         vmm: &Path,
-        Descriptors { vm, share, netns }: Descriptors,
+        Descriptors { vm, share, netns, directory: _held }: Descriptors,
     ) -> Result<Taken> {
-        let state = StateDir::take_over(name, namespace, sandbox)?;
-        let share = Share::of_handle(state.path(), state_dir::SHARE, share);
-        let (vm, guest) = check(vmm, vm)?;
-        Ok(Taken { vm, guest, share, state, netns: Netns::from_fd(netns), asked: self })
+        // While the socket is open, the pool does not reap the vmm: its pid is no other process's, and how it ends can be seen. When
+        // it closes, the pool kills the vmm and removes the directory that it had, if they are there.
+        let vm = Vm::of_handle(vmm, vm, self.socket);
+        let vm = vm.map_err(|e| Error::internal("have a VM that has waited").because(e))?;
+        let take = || {
+            let guest = greet(&vm)?;
+            let state = StateDir::take_over(name, sandbox)?;
+            let share = Share::of_handle(state.path(), state_dir::SHARE, share);
+            Ok((guest, state, share))
+        };
+        match take() {
+            Ok((guest, state, share)) => Ok(Taken { vm, guest, share, state, netns: Netns::from_fd(netns) }),
+            Err(error) => {
+                vm.kill();
+                // Its process must be gone before its files are.
+                let _ = runtime::Handle::current().block_on(timeout(GONE, vm.ended()));
+                Err(error)
+            }
+        }
     }
 }
 
-/// A handle's VM and its guest, once the guest has shown that it lives.
-fn check(vmm: &Path, handle: Handle) -> Result<(Vm, Guest)> {
-    let runtime = runtime::Handle::current();
-    let vm =
-        Vm::of_handle(vmm, handle).map_err(|e| Error::internal("have a VM that has waited").because(e))?;
-    let answered = runtime.block_on(timeout(ANSWER, async {
+/// The guest of a VM that has waited, once it has shown that it lives.
+fn greet(vm: &Vm) -> Result<Guest> {
+    let answered = runtime::Handle::current().block_on(timeout(ANSWER, async {
         let guest = vm.guest(ANSWER).await.map_err(|e| Error::internal(chain(e)))?;
         let request = api::SetClockRequest { realtime_ns: now_ns(), ..Default::default() };
         guest.client.set_clock(context::with_duration(ANSWER), &request).await?;
-        Ok::<_, Error>(guest)
+        Ok(guest)
     }));
-    let guest = answered.map_err(|_| Error::internal("its guest does not answer"))??;
-    Ok((vm, guest))
+    answered.map_err(|_| Error::internal("its guest does not answer"))?
 }
 
 /// Connects to the pool, which is root's, and does not wait.

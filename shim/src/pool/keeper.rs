@@ -1,10 +1,10 @@
 //! The pool's side: it boots VMs, keeps them, and gives them away.
 
 use std::{
-    fs::{self, File},
     io,
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
+    process,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,31 +14,29 @@ use std::{
 
 use linux::descriptors;
 use log::{info, warn};
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag},
-};
 use rustix::net::{Shutdown, shutdown};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     sync::{Notify, watch},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 use vm_launcher::Left;
 
 use super::{
+    cgroup::IdleCgroup,
     kind::Kind,
+    place::Place,
     pressure::Pressure,
     stock::{Kept, Stock},
-    vm::WaitingVm,
+    vm::{WaitingVm, parts_and_kind},
     wire::{LONGEST, SOCKET, TAKE},
 };
 use crate::{
     config::{Config, PoolSize, RuntimeOptions},
     error::{Error, Result},
-    files::{pin, state_dir},
+    files::state_dir,
     host::parts::Parts,
 };
 
@@ -51,7 +49,7 @@ const THINKS: Duration = Duration::from_secs(120);
 /// How long a boot that failed is not tried again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How long nothing is booted after the host was short of memory.
+/// How long the host must not have been short of memory before a VM is booted again.
 const RELIEF: Duration = Duration::from_secs(60);
 
 /// Shims that may talk to the pool at once. More wait, and boot VMs themselves.
@@ -74,12 +72,7 @@ pub struct Pool {
 pub struct Listening {
     pool: Arc<Pool>,
     place: Place,
-}
-
-/// The place where a pool listens. There is one at a time.
-struct Place {
-    listener: UnixListener,
-    _lock: Flock<File>,
+    cgroup: Option<IdleCgroup>,
 }
 
 impl Kept for WaitingVm {
@@ -127,28 +120,28 @@ impl Pool {
     /// Listens for shims. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// When there is a pool already; when its socket cannot be made.
+    /// When there is a pool already; when its socket or its cgroup cannot be made.
     pub fn listen(self) -> Result<Listening> {
         let place = Place::take().map_err(|e| Error::internal(format!("listen at {SOCKET}")).because(e))?;
-        remove_leftovers();
-        Ok(Listening { pool: Arc::new(self), place })
+        let cgroup = IdleCgroup::make().map_err(|e| Error::internal("divide the own cgroup").because(e))?;
+        Ok(Listening { pool: Arc::new(self), place, cgroup })
     }
 }
 
 impl Listening {
     /// Keeps VMs and gives them away until `stop`, then ends those that are left.
     pub async fn keep(self, stop: impl Future<Output = ()>) {
-        let Listening { pool, place } = self;
+        let Listening { pool, mut place, cgroup } = self;
         let mut shims = JoinSet::new();
-        let filling = tokio::spawn(pool.clone().fill());
+        let filling = tokio::spawn(pool.clone().fill(cgroup.as_ref().map(IdleCgroup::path)));
         let relieving = tokio::spawn(pool.clone().relieve());
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 Some(_) = shims.join_next() => {}
-                accepted = place.listener.accept(), if shims.len() < MAX_SHIMS => match accepted {
-                    Ok((shim, _)) => drop(shims.spawn(pool.clone().serve(shim))),
+                accepted = place.accept(), if shims.len() < MAX_SHIMS => match accepted {
+                    Ok(shim) => drop(shims.spawn(pool.clone().serve(shim))),
                     Err(error) => {
                         warn!("accept a connection: {error}");
                         sleep(AGAIN.0).await;
@@ -156,63 +149,81 @@ impl Listening {
                 },
             }
         }
-        drop(place);
+        place.close();
         relieving.abort();
         // The one that boots ends with its task.
         filling.abort();
         let _ = filling.await;
-        for vm in pool.stock.close() {
-            vm.end().await;
-        }
         pool.stopping.send_replace(true);
+        WaitingVm::end_all(pool.stock.close()).await;
         while shims.join_next().await.is_some() {}
+        // Only now may another pool remove what it finds.
+        drop((cgroup, place));
     }
 }
 
 impl Pool {
-    /// Boots what is missing, one at a time.
-    async fn fill(self: Arc<Self>) {
+    /// Boots what is missing, one at a time, in `cgroup`.
+    async fn fill(self: Arc<Self>, cgroup: Option<PathBuf>) {
         let mut pause = AGAIN.0;
         loop {
-            self.remove_old().await;
+            let mut failed = self.remove_old().await;
             let Some(size) = self.stock.missing() else {
-                self.changed.notified().await;
+                // All is well for a while.
+                if timeout(AGAIN.1, self.changed.notified()).await.is_err() {
+                    pause = AGAIN.0;
+                    self.changed.notified().await;
+                }
                 continue;
             };
-            let name = format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
-            match WaitingVm::boot(&self.sizes[size], size, &name).await {
-                Ok(vm) => {
-                    info!(
-                        "the VM {name} waits: {} cpus, {} MiB",
-                        self.sizes[size].cpus, self.sizes[size].memory_mib
-                    );
-                    pause = AGAIN.0;
-                    tokio::spawn(self.clone().watch(vm.watch()));
-                    if let Some(vm) = self.stock.add(vm) {
-                        vm.end().await;
-                    }
-                }
-                Err(error) => {
-                    warn!("boot a VM: {error}; the next try is in {} s", pause.as_secs());
-                    sleep(pause).await;
-                    pause = (pause * 2).min(AGAIN.1);
-                }
+            if failed == 0 {
+                failed = self.boot(size, cgroup.clone()).await;
+            }
+            if failed > 0 {
+                warn!("the next VM is booted in {} s", pause.as_secs());
+                sleep(pause).await;
+                pause = (pause * 2).min(AGAIN.1);
             }
         }
     }
 
-    /// Ends those that a shim would make otherwise by now, and those that have ended.
-    async fn remove_old(&self) {
-        let kinds = self.sizes.iter().map(|config| Kind::of(config, &Parts::find(config)?));
-        let kinds: Vec<_> = kinds.map(Result::ok).collect();
-        let is_old = |vm: &WaitingVm| !vm.is_well() || kinds[vm.size].as_ref() != Some(&vm.kind);
-        for vm in self.stock.take(is_old) {
-            match vm.end_of() {
-                Some(end) => warn!("a VM has ended: {end}"),
-                None => info!("a VM is replaced: what it is made of has changed"),
+    /// Boots one of this size, and says how many could not be.
+    async fn boot(self: &Arc<Self>, size: usize, cgroup: Option<PathBuf>) -> usize {
+        let name = format!("{}-{}", process::id(), self.next.fetch_add(1, Ordering::Relaxed));
+        let config = &self.sizes[size];
+        match WaitingVm::boot(config, size, &name, cgroup).await {
+            Ok(vm) => {
+                info!("the VM {name} waits: {} cpus, {} MiB", config.cpus, config.memory_mib);
+                tokio::spawn(self.clone().watch(vm.watch()));
+                match self.stock.add(vm) {
+                    // It has ended, or all are given up.
+                    Some(vm) => vm.end().await,
+                    None => return 0,
+                }
+                1
             }
-            vm.end().await;
+            Err(error) => {
+                warn!("boot a VM: {error}");
+                1
+            }
         }
+    }
+
+    /// Ends those that a shim would make otherwise by now, and those that have ended. Says how many have.
+    async fn remove_old(&self) -> usize {
+        let mut kinds = Vec::new();
+        for config in &self.sizes {
+            kinds.push(parts_and_kind(config.clone()).await.map(|(_, kind)| kind).ok());
+        }
+        let is_old = |vm: &WaitingVm| !vm.is_well() || kinds[vm.size].as_ref() != Some(&vm.kind);
+        let old = self.stock.take(is_old);
+        let ends: Vec<_> = old.iter().filter_map(WaitingVm::end_of).collect();
+        ends.iter().for_each(|end| warn!("a VM has ended: {end}"));
+        if ends.len() < old.len() {
+            info!("{} VMs are replaced: what they are made of has changed", old.len() - ends.len());
+        }
+        WaitingVm::end_all(old).await;
+        ends.len()
     }
 
     /// Has the VM replaced when it ends.
@@ -234,10 +245,9 @@ impl Pool {
             pressure.rises().await;
             let given_up = self.stock.close();
             info!("the host is short of memory: {} VMs are given up", given_up.len());
-            for vm in given_up {
-                vm.end().await;
-            }
-            sleep(RELIEF).await;
+            WaitingVm::end_all(given_up).await;
+            // Until that has not happened for a while.
+            while timeout(RELIEF, pressure.rises()).await.is_ok() {}
             self.stock.open();
             self.changed.notify_one();
         }
@@ -254,44 +264,67 @@ impl Pool {
         let size = vm.size;
         let offered = serde_json::to_vec(&vm.offer()).map_err(io::Error::from);
         let offered = offered.and_then(|offer| descriptors::send(&shim, &offer, &vm.descriptors().list()));
-        let is_taken = offered.is_ok() && self.is_taken(&mut shim).await;
-        if is_taken {
-            info!("the VM {} is taken", vm.offer().name);
-            let left = vm.leave();
-            self.stock.settle(size);
-            self.changed.notify_one();
-            tokio::spawn(bury(left, shim));
-            return;
-        }
+        let answer = match offered {
+            Ok(()) => self.answer(&mut shim).await,
+            Err(_) => Answer::HungUp,
+        };
         self.stock.settle(size);
-        if let Some(vm) = self.stock.add(vm) {
-            vm.end().await;
+        match answer {
+            Answer::Takes => {
+                let name = vm.offer().name;
+                info!("the VM {name} is taken");
+                tokio::spawn(bury(vm.leave(), shim, name));
+            }
+            Answer::HungUp => {
+                if let Some(vm) = self.stock.add(vm) {
+                    vm.end().await;
+                }
+            }
+            // It still has the descriptors.
+            Answer::Late => vm.end().await,
         }
         self.changed.notify_one();
     }
 
-    /// Whether a shim takes what it was offered. Afterwards it cannot any more.
-    async fn is_taken(&self, shim: &mut UnixStream) -> bool {
+    /// What a shim says to what it was offered. Afterwards it can take it no more.
+    async fn answer(&self, shim: &mut UnixStream) -> Answer {
         let mut stopping = self.stopping.subscribe();
         let mut word = [0];
         tokio::select! {
-            read = shim.read(&mut word) => return matches!(read, Ok(1)) && word[0] == TAKE,
+            read = shim.read(&mut word) => return match read {
+                Ok(1) if word[0] == TAKE => Answer::Takes,
+                _ => Answer::HungUp,
+            },
             () = sleep(THINKS) => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
         // From here on its word would not arrive, and it hears so. One that has arrived counts.
         let closed = shutdown(shim.as_fd(), Shutdown::Read);
-        closed.is_ok() && matches!(shim.read(&mut word).await, Ok(1)) && word[0] == TAKE
+        match closed.is_ok() && matches!(shim.read(&mut word).await, Ok(1)) && word[0] == TAKE {
+            true => Answer::Takes,
+            false => Answer::Late,
+        }
     }
 }
 
-/// Reaps a VM that was given away, once its shim has hung up: until then the vmm's pid is no other process's, and the shim can see how
-/// it ended.
-async fn bury(left: Left, mut shim: UnixStream) {
+/// A shim's answer.
+enum Answer {
+    Takes,
+    /// It has closed all that it was offered.
+    HungUp,
+    /// None, in its time.
+    Late,
+}
+
+/// Reaps a VM that was given away once its shim has hung up, which it does when it has seen how the VM ended, or when it ends itself.
+/// Until then the vmm's pid is no other process's.
+async fn bury(left: Left, mut shim: UnixStream, name: String) {
     let _ = shim.read(&mut [0]).await;
-    if let Err(error) = left.reap().await {
+    if let Err(error) = left.end().await {
         warn!("reap a vmm: {error}");
     }
+    // Where the shim has not come as far as to have it.
+    let _ = spawn_blocking(move || state_dir::remove_waiting(&name)).await;
 }
 
 /// What a shim wants.
@@ -303,36 +336,4 @@ async fn question(shim: &mut UnixStream) -> Option<Kind> {
     let mut reader = BufReader::new(shim).take(LONGEST as u64);
     timeout(ASKS, reader.read_until(b'\n', &mut line)).await.ok()?.ok()?;
     serde_json::from_slice(&line).ok()
-}
-
-/// Removes what a pool has left that was killed. Its VMs have ended with it.
-fn remove_leftovers() {
-    match state_dir::waiting() {
-        Ok(names) => names.iter().for_each(|name| state_dir::remove_waiting(name)),
-        Err(error) => warn!("look for what an earlier pool has left: {error}"),
-    }
-}
-
-impl Place {
-    /// Listens, if no other pool does.
-    #[expect(clippy::disallowed_methods, reason = "constant paths, in a directory that lets in root alone")]
-    fn take() -> io::Result<Place> {
-        let directory = pin::directory_for(Path::new(state_dir::ROOT), 0o711)?;
-        let directory = pin::reopen(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-        let lock =
-            Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-                Errno::EWOULDBLOCK => io::Error::other("another pool runs"),
-                errno => errno.into(),
-            })?;
-        let _ = fs::remove_file(SOCKET);
-        let listener = UnixListener::bind(SOCKET)?;
-        Ok(Place { listener, _lock: lock })
-    }
-}
-
-impl Drop for Place {
-    #[expect(clippy::disallowed_methods, reason = "as above")]
-    fn drop(&mut self) {
-        let _ = fs::remove_file(SOCKET);
-    }
 }

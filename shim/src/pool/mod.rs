@@ -9,8 +9,10 @@
 //! back when the shim hangs up without a word, or ends.
 
 mod ask;
+mod cgroup;
 pub mod keeper;
 mod kind;
+mod place;
 mod pressure;
 mod stock;
 mod vm;

@@ -17,7 +17,7 @@ pub trait Kept {
     fn is_well(&self) -> bool;
 }
 
-/// So many of each size.
+/// Things that wait: a number of each size is wanted.
 pub struct Stock<T> {
     wanted: Vec<usize>,
     state: Mutex<State<T>>,

@@ -1,6 +1,11 @@
 //! One VM that waits, and what it has on the host.
 
-use std::{io, os::fd::BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    time::Duration,
+};
 
 use log::warn;
 use tokio::task::spawn_blocking;
@@ -19,8 +24,10 @@ use crate::{
     },
     host::parts::{Parts, chain},
     network::{self, Netns},
-    sandbox::krun::BOOT,
 };
+
+/// How long a boot may take that everybody else goes before.
+const BOOT: Duration = Duration::from_secs(600);
 
 /// A VM that waits. Dropping it ends it as well as [`WaitingVm::end`] does, but may block.
 pub struct WaitingVm {
@@ -37,18 +44,24 @@ struct Files {
     netns: Netns,
     share: Share,
     state: StateDir,
+    /// Keeps the directory from being removed by a later pool.
+    directory: OwnedFd,
 }
 
 impl WaitingVm {
-    /// Boots one as `config` wants it, in a directory of this name.
+    /// Boots one as `config` wants it, in a directory of this name and in `cgroup`; without, in this process's.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
-    pub async fn boot(config: &Config, size: usize, name: &str) -> Result<WaitingVm> {
-        let parts = Parts::find(config)?;
-        let kind = Kind::of(config, &parts)?;
+    pub async fn boot(
+        config: &Config,
+        size: usize,
+        name: &str,
+        cgroup: Option<PathBuf>,
+    ) -> Result<WaitingVm> {
+        let (parts, kind) = parts_and_kind(config.clone()).await?;
         let (files, tap) = prepare(name).await?;
-        match launch(config, &parts, &files, tap).await {
+        match launch(config, &parts, &files, (tap, cgroup)).await {
             Ok(vm) => Ok(WaitingVm { size, kind, name: name.to_owned(), vm, files }),
             Err(error) => {
                 remove(files).await;
@@ -75,8 +88,9 @@ impl WaitingVm {
 
     /// Its descriptors.
     pub fn descriptors(&self) -> Descriptors<BorrowedFd<'_>> {
-        let Files { netns, share, .. } = &self.files;
-        Descriptors { vm: self.vm.handle(), share: share.handle(), netns: netns.as_fd() }
+        let Files { netns, share, directory, .. } = &self.files;
+        let (netns, directory) = (netns.as_fd(), directory.as_fd());
+        Descriptors { vm: self.vm.handle(), share: share.handle(), netns, directory }
     }
 
     /// Leaves it to the shim that has its descriptors.
@@ -92,6 +106,27 @@ impl WaitingVm {
         self.vm.end().await;
         remove(self.files).await;
     }
+
+    /// Ends these, all at once.
+    pub async fn end_all(vms: Vec<WaitingVm>) {
+        vms.iter().for_each(|vm| vm.vm.kill());
+        for vm in vms {
+            vm.end().await;
+        }
+    }
+}
+
+/// What a VM is made of, and of which kind it is then. The files may be anywhere.
+///
+/// # Errors
+/// As of [`Parts::find`] and [`Kind::of`].
+pub async fn parts_and_kind(config: Config) -> Result<(Parts, Kind)> {
+    let found = spawn_blocking(move || {
+        let parts = Parts::find(&config)?;
+        let kind = Kind::of(&config, &parts)?;
+        Ok((parts, kind))
+    });
+    found.await.map_err(|e| Error::internal("look for a VM's parts").because(e))?
 }
 
 /// Makes all that a VM has besides its process.
@@ -99,26 +134,38 @@ async fn prepare(name: &str) -> Result<(Files, Tap)> {
     let name = name.to_owned();
     let prepared = spawn_blocking(move || {
         let state = StateDir::create_waiting(&name)?;
+        let directory = state_dir::hold_waiting(&name);
+        let directory = directory.map_err(|e| Error::internal("hold a VM's directory").because(e))?;
         let share = Share::create(state.path(), state_dir::SHARE)?;
         let failed = |e: io::Error| Error::internal("make a network namespace").because(e);
         let netns = Netns::make().map_err(failed)?;
         let tap = netns.run(network::make_spare_tap).map_err(failed)??;
-        Ok((Files { netns, share, state }, tap))
+        Ok((Files { netns, share, state, directory }, tap))
     });
     prepared.await.map_err(|e| Error::internal("prepare a VM").because(e))?
 }
 
-async fn launch(config: &Config, parts: &Parts, files: &Files, tap: Tap) -> Result<Waiting> {
+async fn launch(
+    config: &Config,
+    parts: &Parts,
+    files: &Files,
+    (tap, cgroup): (Tap, Option<PathBuf>),
+) -> Result<Waiting> {
     let vm = VmConfig {
         given_away: true,
         netns: Some(files.netns.path()),
         network: Network::Tap(vec![tap]),
+        cgroup,
         ..parts.vm(config, &files.share, &files.state)
     };
     let vm = Vm::launch_with(&parts.vmm, vm).await.map_err(|e| Error::internal(chain(e)))?;
     let reduced = files.share.namespace().reduce();
-    reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
-    vm.wait(BOOT).await.map_err(|e| Error::internal(chain(e)))
+    let waiting = vm.wait(BOOT).await.map_err(|e| Error::internal(chain(e)))?;
+    if let Err(error) = reduced {
+        waiting.end().await;
+        return Err(Error::internal("reduce the mount namespace").because(error));
+    }
+    Ok(waiting)
 }
 
 async fn remove(files: Files) {

@@ -34,12 +34,14 @@ pub struct Descriptors<Fd = OwnedFd> {
     pub share: share::Handle<Fd>,
     /// The network namespace that has its tap.
     pub netns: Fd,
+    /// Its directory, which a later pool does not remove while this is open.
+    pub directory: Fd,
 }
 
 impl Descriptors<BorrowedFd<'_>> {
     /// In the order in which they are sent.
-    pub fn list(&self) -> [BorrowedFd<'_>; 9] {
-        let Descriptors { vm, share, netns } = self;
+    pub fn list(&self) -> [BorrowedFd<'_>; 10] {
+        let Descriptors { vm, share, netns, directory } = self;
         [
             vm.process,
             vm.life,
@@ -50,6 +52,7 @@ impl Descriptors<BorrowedFd<'_>> {
             share.top,
             share.mount,
             *netns,
+            *directory,
         ]
     }
 }
@@ -57,11 +60,13 @@ impl Descriptors<BorrowedFd<'_>> {
 impl Descriptors {
     /// Those of a message; none when it has another number of them.
     pub fn of(list: Vec<OwnedFd>) -> Option<Descriptors> {
-        let [process, life, stderr, control, streams, namespace, top, mount, netns] = list.try_into().ok()?;
+        let [process, life, stderr, control, streams, namespace, top, mount, netns, directory] =
+            list.try_into().ok()?;
         Some(Descriptors {
             vm: Handle { process, life, stderr, control, streams },
             share: share::Handle { namespace, top, mount },
             netns,
+            directory,
         })
     }
 }
@@ -77,9 +82,9 @@ mod tests {
 
     #[test]
     fn descriptors_arrive_as_what_they_were() {
-        let files: Vec<OwnedFd> = (0..9).map(|_| File::open("/dev/null").unwrap().into()).collect();
+        let files: Vec<OwnedFd> = (0..10).map(|_| File::open("/dev/null").unwrap().into()).collect();
         let numbers: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
-        let Descriptors { vm, share, netns } = Descriptors::of(files).unwrap();
+        let Descriptors { vm, share, netns, directory } = Descriptors::of(files).unwrap();
         let lent = Descriptors {
             vm: Handle {
                 process: vm.process.as_fd(),
@@ -94,6 +99,7 @@ mod tests {
                 mount: share.mount.as_fd(),
             },
             netns: netns.as_fd(),
+            directory: directory.as_fd(),
         };
         assert_eq!(lent.list().map(|fd| fd.as_raw_fd()).to_vec(), numbers);
         assert!(Descriptors::of(Vec::new()).is_none());

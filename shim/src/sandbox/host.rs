@@ -123,11 +123,12 @@ pub trait Host: Send + Sync + 'static {
         cgroup: Option<Arc<Self::Cgroup>>,
     ) -> Result<Self::Anchor>;
 
-    /// Hears that a VM of this configuration will be wanted, if nothing fails before. It may block, for a moment.
-    fn expect_machine(&self, config: &Config);
+    /// Hears that a VM of this configuration will be wanted, or that none will be any more. It may block, for a moment.
+    fn expect_machine(&self, config: Option<&Config>);
 
-    /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `anchor` the
-    /// pid of a process in the task's network namespace, `apparmor_profile` the profile of its vmm, `disks` its disks. It may block.
+    /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `place` the
+    /// pid of a process in the task's network namespace, and the cgroup that this is in, `apparmor_profile` the profile of its vmm, `disks` its disks.
+    /// It may block.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
@@ -135,7 +136,7 @@ pub trait Host: Send + Sync + 'static {
         &self,
         sandbox: (&str, &str),
         config: &Config,
-        anchor: u32,
+        place: (u32, Option<&Self::Cgroup>),
         apparmor_profile: Option<&str>,
         disks: Vec<VmDisk>,
     ) -> Result<Self::Machine>;

@@ -84,7 +84,7 @@ enum Command {
     /// Writes manual pages
     #[command(after_help = examples::MAN)]
     Man(completions::Man),
-    /// Keeps booted VMs for containerd's shim and for `run` and `sh`, until it is ended
+    /// Keeps booted VMs, which containers and direct runs take, until it is ended
     #[command(after_help = examples::POOL)]
     Pool(pool::Arguments),
     /// Keeps a VM while it runs

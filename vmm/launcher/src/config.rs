@@ -110,8 +110,8 @@ pub struct VmConfig {
     /// Log at debug level, in the vmm and in the guest.
     pub debug: bool,
     /// Whether another process may get the VM ([`crate::Waiting`]): the kernel then does not kill the vmm when the thread ends that
-    /// launched it. It ends when the last process does that has the VM, unless it is stopped. No part of what is serialized.
-    #[serde(skip)]
+    /// launched it. It ends with the last process that holds its life pipe; while it is stopped (SIGSTOP), it stays. From the boot on
+    /// it gets the CPU only while no other process wants it (`SCHED_IDLE`), until it is taken.
     pub given_away: bool,
     /// File that gets the output of the kernel's console, appended, and at most 16 MiB of it; `None` is a VM without a console.
     pub debug_console: Option<PathBuf>,

@@ -59,9 +59,9 @@ pub enum GuestError {
     /// The guest's connections do not introduce themselves as they should.
     #[error("the guest introduced more than {MAX_REFUSED} connections wrongly")]
     Refused(#[source] Refusal),
-    /// A VM that is to wait cannot be made to wait for other processes.
-    #[error("leaving the CPU to other processes")]
-    Idle(#[source] io::Error),
+    /// It cannot be another process's.
+    #[error("the VM was not launched to be given away (VmConfig::given_away)")]
+    NotGivenAway,
     /// [`crate::Vm::guest`] was already called.
     #[error("the guest was already taken by an earlier call")]
     Taken,

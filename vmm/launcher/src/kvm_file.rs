@@ -9,11 +9,7 @@ use std::{
 };
 
 use linux::pidfd::Pidfd;
-use nix::{
-    dir::Dir,
-    fcntl::{OFlag, openat, readlink, readlinkat},
-    sys::stat::Mode,
-};
+use nix::fcntl::{readlink, readlinkat};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 /// What the kernel calls such a file. Source: kvm_dev_ioctl_create_vm of virt/kvm/kvm_main.c.
@@ -21,22 +17,41 @@ const NAME: &str = "anon_inode:kvm-vm";
 
 /// A place for the file of a VM.
 #[derive(Clone, Default)]
-pub struct KvmFile(Arc<Mutex<Option<OwnedFd>>>);
+pub struct KvmFile(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Empty,
+    Has(OwnedFd),
+    /// The VM is gone.
+    Closed,
+}
 
 impl KvmFile {
     /// Takes a descriptor of it from the vmm, in the background. Where that is not allowed, the vmm takes its time to end.
-    pub fn take(&self, process: Pidfd) {
-        let place = self.0.clone();
-        tokio::task::spawn_blocking(move || match of(&process) {
-            Ok(file) => *place.lock().unwrap_or_else(PoisonError::into_inner) = file,
+    pub fn take(&self, process: &Pidfd) {
+        let (place, process) = (self.clone(), process.try_clone());
+        tokio::task::spawn_blocking(move || match process.and_then(|process| of(&process)) {
+            Ok(file) => place.put(file),
             Err(error) => log::debug!("the VM's file stays with its vmm alone: {error}"),
         });
     }
 
+    fn put(&self, file: Option<OwnedFd>) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (State::Empty, Some(file)) = (&*state, file) {
+            *state = State::Has(file);
+        }
+    }
+
     /// Closes it, in the background: the VM is gone, or going.
     pub fn close(&self) {
-        let file = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(file) = file {
+        let before = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *state, State::Closed)
+        };
+        if let State::Has(file) = before {
             tokio::task::spawn_blocking(move || drop(file));
         }
     }
@@ -44,13 +59,11 @@ impl KvmFile {
 
 /// That of the process's VM, if it has one.
 fn of(process: &Pidfd) -> io::Result<Option<OwnedFd>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut descriptors = Dir::from_fd(openat(process.proc()?, "fd", flags, Mode::empty())?)?;
-    let numbers: Vec<i32> =
-        descriptors.iter().filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok()).collect();
-    for number in numbers {
+    let directory = process.proc()?;
+    for number in process.numbers("fd")? {
         // One that was closed meanwhile has none.
-        if readlinkat(descriptors.as_fd(), number.to_string().as_str()).is_ok_and(|name| name == NAME) {
+        let name = readlinkat(directory.as_fd(), format!("fd/{number}").as_str());
+        if name.is_ok_and(|name| name == NAME) {
             let file = pidfd_getfd(process.as_fd(), number, PidfdGetfdFlags::empty())?;
             // The vmm may have put another file there.
             let name = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str())?;
@@ -62,13 +75,48 @@ fn of(process: &Pidfd) -> io::Result<Option<OwnedFd>> {
 
 #[cfg(test)]
 mod tests {
-    use nix::unistd::Pid;
+    use std::{fs::File, os::fd::FromRawFd};
+
+    use nix::{errno::Errno, unistd::Pid};
 
     use super::*;
 
+    /// `KVM_CREATE_VM` of linux/kvm.h.
+    const CREATE_VM: libc::c_ulong = 0xae01;
+
+    /// The inode tells nothing: all anonymous files share one. So this is the file's number in kcmp's order: the same or not.
+    fn is_same(a: &OwnedFd, b: &OwnedFd) -> bool {
+        const KCMP_FILE: libc::c_int = 0;
+        let own = std::process::id();
+        // SAFETY: numbers.
+        let order =
+            unsafe { libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, a.as_raw_fd(), b.as_raw_fd()) };
+        Errno::result(order).unwrap() == 0
+    }
+
     #[test]
-    fn a_process_without_a_vm_has_no_such_file() {
+    fn a_vm_is_found_among_the_files_of_a_process() {
         let own = Pidfd::open(Pid::this()).unwrap();
         assert!(of(&own).unwrap().is_none());
+        let Ok(device) = File::options().read(true).write(true).open("/dev/kvm") else {
+            eprintln!("skipped: /dev/kvm cannot be opened");
+            return;
+        };
+        // SAFETY: the request takes a number, 0 for the usual kind of VM, and makes a descriptor.
+        let made = unsafe { libc::ioctl(device.as_raw_fd(), CREATE_VM as _, 0) };
+        // SAFETY: the descriptor was just made, and is nobody else's.
+        let vm = unsafe { OwnedFd::from_raw_fd(Errno::result(made).unwrap()) };
+        let found = of(&own).unwrap().unwrap();
+        assert!(is_same(&found, &vm));
+        assert!(!is_same(&found, &OwnedFd::from(device)));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_comes_after_the_end_is_closed_at_once() {
+        let (mut read, write) = io::pipe().unwrap();
+        let place = KvmFile::default();
+        place.close();
+        place.put(Some(write.into()));
+        assert_eq!(io::Read::read(&mut read, &mut [0]).unwrap(), 0);
     }
 }

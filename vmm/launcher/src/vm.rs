@@ -45,6 +45,9 @@ const LAST_LINES: usize = 20;
 /// Maximum number of bytes that a pipe holds. Source: pipe(7), "Pipe capacity".
 const PIPE_CAPACITY: usize = 64 * 1024;
 
+/// How long a vmm that was killed may take to go.
+const GONE: Duration = Duration::from_secs(10);
+
 /// A boot that takes longer than this triggers a check of KVM.
 const SLOW_BOOT: Duration = Duration::from_secs(3);
 
@@ -200,7 +203,7 @@ impl Vm {
 
         let child = spawn.spawn()?;
         // From here on, an early return drops the Vm, which kills the process; the task reaps it.
-        let mut vm = Vm::of(vmm, child, life_write, stderr, Dial::Awaited(listener));
+        let mut vm = Vm::of(vmm, child, (life_write, stderr), Dial::Awaited(listener), Box::new(()));
         vm.stderr = copy;
         if vm.send(order::Order { config, kernel, disks, nonce }, order_write).is_err() {
             vm.kill();
@@ -209,11 +212,18 @@ impl Vm {
         Ok(vm)
     }
 
-    fn of(vmm: &Path, child: Child, life: OwnedFd, stderr: pipe::Receiver, dial: Dial) -> Vm {
+    fn of(
+        vmm: &Path,
+        child: Child,
+        (life, stderr): (OwnedFd, pipe::Receiver),
+        dial: Dial,
+        until_end: Box<dyn Send>,
+    ) -> Vm {
         let killed = Arc::new(AtomicBool::new(false));
         let (announce, end) = watch::channel(None);
         let kvm = KvmFile::default();
-        let attendant = tokio::spawn(attend(child.clone(), stderr, (killed.clone(), kvm.clone()), announce));
+        let left = (kvm.clone(), until_end);
+        let attendant = tokio::spawn(attend(child.clone(), stderr, (killed.clone(), left), announce));
         Vm {
             vmm: vmm.to_owned(),
             child,
@@ -236,6 +246,11 @@ impl Vm {
     /// The vmm's pid on the host. After [`Vm::ended`] it may be another process's.
     pub fn pid(&self) -> Pid {
         self.child.pid()
+    }
+
+    /// Whether the vmm has ended, also if that was not announced yet.
+    pub fn has_ended(&self) -> bool {
+        self.child.pidfd().ends_within(Duration::ZERO).unwrap_or(true)
     }
 
     /// Has the kernel kill the vmm sooner (up to 1000) or later (down to -1000) than other processes when memory runs out, as
@@ -270,10 +285,7 @@ impl Vm {
     /// When the vmm ends first, or `boot_timeout` passes first; when KVM cannot run guests, or the guest breaks the protocol.
     pub async fn guest(&self, boot_timeout: Duration) -> Result<Guest, GuestError> {
         let guest = self.connections(boot_timeout).await.map(Guest::from)?;
-        match self.process().try_clone() {
-            Ok(process) => self.kvm.take(process),
-            Err(error) => log::debug!("the VM's file stays with its vmm alone: {error}"),
-        }
+        self.kvm.take(self.process());
         Ok(guest)
     }
 
@@ -299,9 +311,10 @@ impl Vm {
         process: Pidfd,
         (life, stderr): (OwnedFd, OwnedFd),
         connections: Connections,
+        until_end: Box<dyn Send>,
     ) -> io::Result<Vm> {
         let stderr = pipe::Receiver::from_owned_fd(stderr)?;
-        Ok(Vm::of(vmm, Child::of_another(process)?, life, stderr, Dial::Done(connections)))
+        Ok(Vm::of(vmm, Child::of_another(process)?, (life, stderr), Dial::Done(connections), until_end))
     }
 
     /// Leaves the process to who has copies of its descriptors by now.
@@ -309,6 +322,14 @@ impl Vm {
         self.attendant.abort();
         self.left.store(true, Ordering::Relaxed);
         self.child.clone()
+    }
+
+    /// Kills it, and waits until its process is gone, but not for ever.
+    pub(crate) async fn end_soon(&self) {
+        self.kill();
+        if tokio::time::timeout(GONE, self.ended()).await.is_err() {
+            log::warn!(target: "vmm", "{}: it was killed and has not gone within {GONE:?}", self.pid());
+        }
     }
 
     pub(crate) fn until_end(&self) -> impl Future<Output = VmEnd> + Send + 'static {
@@ -376,7 +397,7 @@ async fn ended(mut end: watch::Receiver<Option<VmEnd>>) -> VmEnd {
 async fn attend(
     child: Child,
     mut stderr: pipe::Receiver,
-    (killed, kvm): (Arc<AtomicBool>, KvmFile),
+    (killed, (kvm, until_end)): (Arc<AtomicBool>, (KvmFile, Box<dyn Send>)),
     announce: watch::Sender<Option<VmEnd>>,
 ) {
     let mut last_lines = VecDeque::new();
@@ -423,6 +444,7 @@ async fn attend(
         let call = tokio::task::spawn_blocking(move || refused::call_of(pid)).await;
         end.refused_call(&call.unwrap_or_else(|error| error.to_string()));
     }
+    drop(until_end);
     announce.send_replace(Some(end));
     kvm.close();
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use linux::{pidfd::Pidfd, scheduling, spawn::Child};
+use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
 
 use crate::{ExitStatus, GuestError, Vm, VmEnd, guest::Connections};
@@ -23,7 +24,7 @@ pub struct Waiting {
     connections: Connections,
 }
 
-/// What makes a VM one's own: the descriptors of a [`Waiting`], or copies of them that another process has got.
+/// The descriptors with which a process owns a VM: those of a [`Waiting`], or copies of them that another process has got.
 pub struct Handle<Fd = OwnedFd> {
     /// The vmm, as pidfd_open(2) gives it.
     pub process: Fd,
@@ -46,20 +47,24 @@ impl Vm {
     /// # Errors
     /// As of [`Vm::guest`], and for a VM that is not to be given away; it is gone then.
     pub async fn wait(mut self, boot_timeout: Duration) -> Result<Waiting, GuestError> {
-        let stderr = self.take_stderr().ok_or(GuestError::Taken)?;
-        scheduling::set(self.process(), scheduling::Policy::Idle).map_err(GuestError::Idle)?;
-        let connections = self.connections(boot_timeout).await?;
-        Ok(Waiting { vm: self, stderr, connections })
+        let stderr = self.take_stderr().ok_or(GuestError::NotGivenAway)?;
+        match self.connections(boot_timeout).await {
+            Ok(connections) => Ok(Waiting { vm: self, stderr, connections }),
+            Err(error) => {
+                self.end_soon().await;
+                Err(error)
+            }
+        }
     }
 
     /// The VM of a handle, whose sender has [left](Waiting::leave) it or will. How its vmm ends is known as long as the sender does not
-    /// [reap](Left::reap) it, and lives. `vmm` is its program.
+    /// [end](Left::end) it, and lives: `until_end` is dropped once it is known. `vmm` is its program.
     ///
     /// To be called within a tokio runtime that has its I/O and time drivers.
     ///
     /// # Errors
     /// When it has ended; when a descriptor is not what it should be.
-    pub fn of_handle(vmm: &Path, handle: Handle) -> io::Result<Vm> {
+    pub fn of_handle(vmm: &Path, handle: Handle, until_end: impl Send + 'static) -> io::Result<Vm> {
         let process = Pidfd::from(handle.process);
         scheduling::set(&process, scheduling::Policy::Normal)?;
         let stream = |fd: OwnedFd| {
@@ -68,7 +73,7 @@ impl Vm {
             UnixStream::from_std(stream)
         };
         let connections = Connections { control: stream(handle.control)?, streams: stream(handle.streams)? };
-        Vm::adopt(vmm, process, (handle.life, handle.stderr), connections)
+        Vm::adopt(vmm, process, (handle.life, handle.stderr), connections, Box::new(until_end))
     }
 }
 
@@ -94,10 +99,17 @@ impl Waiting {
         }
     }
 
-    /// Kills it, and waits until it is gone.
-    pub async fn end(self) -> VmEnd {
+    /// Kills it, and does not wait.
+    pub fn kill(&self) {
+        // What it has to give back, others may wait for.
+        let _ = scheduling::set(self.vm.process(), scheduling::Policy::Normal);
         self.vm.kill();
-        self.vm.ended().await
+    }
+
+    /// Kills it, and waits until it is gone, for 10 s at most.
+    pub async fn end(self) {
+        self.kill();
+        self.vm.end_soon().await;
     }
 
     /// Leaves it to who has its handle.
@@ -107,11 +119,12 @@ impl Waiting {
 }
 
 impl Left {
-    /// Waits for its end and reaps it. Until then its pid is no other process's.
+    /// Kills it, unless it has ended, and reaps it. Until then its pid is no other process's.
     ///
     /// # Errors
     /// When it cannot be watched.
-    pub async fn reap(self) -> io::Result<ExitStatus> {
+    pub async fn end(self) -> io::Result<ExitStatus> {
+        self.0.kill(Signal::SIGKILL);
         self.0.ended().await
     }
 }

@@ -5,7 +5,8 @@
 
 mod apparmor;
 mod capabilities;
-pub mod landlock;
+mod idle;
+mod landlock;
 mod limits;
 pub mod network;
 mod one_vm;
@@ -53,6 +54,10 @@ pub fn enter_unfiltered(config: &VmConfig, files: &[Opened], on_host: bool) -> R
     // Not before: under no_new_privs a vmm whose shim is confined could not change to a profile that is not part of the shim's.
     prctl::set_no_new_privs().context("PR_SET_NO_NEW_PRIVS")?;
     drop(proc);
+    if config.given_away {
+        // Not before: until here it takes locks of the kernel's that others wait for.
+        idle::become_idle().context("leaving the CPU to other processes")?;
+    }
     landlock::restrict(&config.network, files).context("restricting files with Landlock")?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use std::time::Duration;
 
 pub fn killed(ctx: &Ctx) -> Result<Outcome> {
-    let pool = Pool::start(ctx, TWO, 2)?;
+    let mut pool = Pool::start(ctx, TWO, 2)?;
     let mark = containerd_log::mark();
     let (one, other) = (ctx.id("one"), ctx.id("other"));
     for id in [&one, &other] {
@@ -20,6 +20,7 @@ pub fn killed(ctx: &Ctx) -> Result<Outcome> {
     }
     ensure!(taken_since(mark)? == 2, "the VMs are not the pool's");
     let vmms = [procs::vmm_of(&one)?, procs::vmm_of(&other)?];
+    pool.has_booted(4)?;
     let of_pool = || -> Result<usize> {
         let all = procs::all()?;
         Ok(all
@@ -27,6 +28,7 @@ pub fn killed(ctx: &Ctx) -> Result<Outcome> {
             .filter(|process| process.is_called("krun-vmm") && !vmms.iter().any(|vmm| vmm.pid == process.pid))
             .count())
     };
+    ensure!(of_pool()? == 2, "{} VMs wait", of_pool()?);
     pool.0.signal(Signal::SIGKILL)?;
     pool.0.finish()?;
     until_true("the VMs that waited to end", Duration::from_secs(30), || Ok(of_pool()? == 0))?;
@@ -37,9 +39,11 @@ pub fn killed(ctx: &Ctx) -> Result<Outcome> {
     ensure!(vmms.iter().all(|vmm| vmm.is_alive()), "a VM that was given away has ended with the pool");
     println!("tried: SIGKILL of the pool: its VMs that waited ended, those that it gave away run");
 
-    // A later pool removes what is left.
+    let left = waiting()?;
+    ensure!(left.len() == 2, "the killed pool left {left:?}");
     let pool = Pool::start(ctx, TWO, 2)?;
-    ensure!(waiting()?.len() == 2, "the pool has {:?}", waiting()?);
+    ensure!(!waiting()?.iter().any(|name| left.contains(name)), "the pool has {:?}", waiting()?);
+    println!("tried: a pool after one that was killed: it removed what was left");
     // The kernel ends the VM of a shim that is killed.
     kill_9(procs::shim_of(&one)?.context("no shim")?.pid)?;
     until_true("the VM to end with its shim", Duration::from_secs(30), || Ok(!vmms[0].is_alive()))?;
@@ -50,7 +54,11 @@ pub fn killed(ctx: &Ctx) -> Result<Outcome> {
         Ok(ctx.task(&one)?.is_none())
     })?;
     ctx.ctr(&["container", "rm", &one]).run()?.ok()?;
-    ctx.end(&other)?;
+    // Nobody knows how a vmm ended that was a killed pool's child.
+    kill_9(vmms[1].pid)?;
+    ctx.wait_for_status(&other, "STOPPED")?;
+    let status = ctx.remove(&other)?;
+    ensure!(status == 255, "the status is {status}");
     println!("tried: SIGKILL of a shim with a VM of the pool's: its VM ended");
     // A vmm that somebody kills is the end of its container, with the status that it has elsewhere.
     let mark = containerd_log::mark();

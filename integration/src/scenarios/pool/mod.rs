@@ -9,6 +9,7 @@ mod taken;
 use crate::command::{Cmd, Running};
 use crate::containerd_log::Mark;
 use crate::ctx::Ctx;
+use crate::procs::{self, Proc};
 use crate::scenario::Scenario;
 use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
@@ -82,6 +83,27 @@ impl Pool {
         ensure!(waiting()?.is_empty() && !Path::new(SOCKET).exists(), "the pool left {:?}", waiting()?);
         Ok(())
     }
+}
+
+/// The processes of the VMs that wait.
+fn vmms(pool: &Pool) -> Result<Vec<Proc>> {
+    let is_waiting = |process: &Proc| process.ppid == pool.0.pid() && process.is_called("krun-vmm");
+    let mut all = procs::all()?;
+    all.retain(|process| is_waiting(process));
+    all.retain(|process| procs::cgroup_of(process.pid).ok() == procs::cgroup_of(pool.0.pid()).ok());
+    Ok(all)
+}
+
+/// The scheduling policies of a process's threads, by their numbers: 0 is the usual one, 5 SCHED_IDLE. Source: sched(7).
+fn policies(pid: i32) -> Result<Vec<String>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("list threads")?;
+    let policy = |task: std::io::Result<fs::DirEntry>| {
+        let stat = fs::read_to_string(task?.path().join("stat"))?;
+        // After the last ')' of the name comes field 3; the policy is field 41 (proc_pid_stat(5)).
+        let fields = stat.rsplit_once(") ").context("a stat")?.1;
+        Ok(fields.split(' ').nth(41 - 3).context("a policy")?.to_owned())
+    };
+    tasks.map(policy).collect()
 }
 
 /// The names of the directories of VMs that wait, or were to.

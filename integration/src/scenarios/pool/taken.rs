@@ -1,6 +1,6 @@
 //! A container in a VM of the pool is as any other, and so is what the host has of it.
 
-use super::{PATIENCE, Pool, TWO, taken_since, waiting};
+use super::{PATIENCE, Pool, SOCKET, STATE, TWO, policies, taken_since, vmms, waiting};
 use crate::command::Cmd;
 use crate::containerd_log;
 use crate::ctx::{BUSYBOX, Ctx};
@@ -11,7 +11,8 @@ use crate::wait::until_true;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What confines a vmm. Source: proc_pid_status(5).
 const CONFINEMENT: [&str; 6] = ["NoNewPrivs", "Seccomp", "Seccomp_filters", "CapEff", "CapBnd", "CapAmb"];
@@ -22,6 +23,14 @@ const NAMESPACES: [&str; 6] = ["mnt", "net", "pid", "ipc", "uts", "user"];
 pub fn taken(ctx: &Ctx) -> Result<Outcome> {
     let cold = Vmm::of_new(ctx, "cold")?;
     let mut pool = Pool::start(ctx, TWO, 2)?;
+    for vmm in vmms(&pool)? {
+        let policies = policies(vmm.pid)?;
+        ensure!(policies.iter().all(|policy| policy == "5"), "a VM that waits has the policies {policies:?}");
+    }
+    for (path, mode) in [(STATE, 0o700), (SOCKET, 0o600)] {
+        let found = fs::metadata(path).with_context(|| path.to_owned())?.permissions().mode() & 0o777;
+        ensure!(found == mode, "the mode of {path} is {found:o}");
+    }
     let mark = containerd_log::mark();
     let script = "hostname; date +%s; cat /proc/sys/kernel/random/boot_id; ls /sys/class/net; ls -A /tmp";
     let said: Vec<String> = (0..2)
@@ -75,11 +84,12 @@ fn direct(ctx: &Ctx) -> Result<()> {
     let pool = Cmd::new(&["krunctl", "pool", "--config", &file]).timeout(300).spawn()?;
     let root = spec::busybox_root(&ctx.work("root"))?.display().to_string();
     let run = ["krunctl", "run", "--network", "none", "--root", &root, "--", "/bin/cat", "/proc/uptime"];
-    // The VM that waits, which may be booting yet, is another one once it was taken.
     until_true("a direct run with a VM of the pool's", PATIENCE, || {
-        let before = waiting()?;
-        Cmd::new(&run).run()?.ok()?;
-        Ok(before.len() == 1 && waiting()? != before)
+        // One that waits is another one once it was taken, and older than the run.
+        let (before, begun) = (waiting()?, Instant::now());
+        let uptime = Cmd::new(&run).run()?.ok()?.stdout_text();
+        let age: f64 = uptime.split(' ').next().context("an uptime")?.parse().context("an uptime")?;
+        Ok(before.len() == 1 && waiting()? != before && age > begun.elapsed().as_secs_f64())
     })?;
     println!("tried: krunctl run: it took a VM of the pool's");
     pool.signal(Signal::SIGTERM)?;
@@ -119,19 +129,10 @@ impl Vmm {
             let (its, ours) = (of(&vmm.pid.to_string())?, of("self")?);
             confinement.push(format!("{namespace} {}", if its == ours { "the host's" } else { "its own" }));
         }
-        let tasks = fs::read_dir(format!("/proc/{}/task", vmm.pid)).context("list its threads")?;
-        let policies = tasks
-            .map(|task| {
-                let stat = fs::read_to_string(task?.path().join("stat"))?;
-                // After the last ')' of the name comes field 3; the policy is field 41 (proc_pid_stat(5)).
-                let fields = stat.rsplit_once(") ").context("a stat")?.1;
-                Ok(fields.split(' ').nth(38).context("a policy")?.to_owned())
-            })
-            .collect::<Result<_>>()?;
         let cgroup = procs::cgroup_of(vmm.pid)?;
         let memory_max =
             fs::read_to_string(format!("/sys/fs/cgroup{cgroup}/memory.max")).context("memory.max")?;
-        let oom_score_adj = read("oom_score_adj")?;
+        let (oom_score_adj, policies) = (read("oom_score_adj")?, policies(vmm.pid)?);
         ctx.end(&id)?;
         Ok(Vmm { confinement, cgroup, policies, oom_score_adj, memory_max })
     }

@@ -24,7 +24,6 @@ const NAME: &CStr = c"krun-anchor";
 
 // It takes its name (PR_SET_NAME is 15), reads until the end of file, again after a signal (EINTR is 4), and exits with 0. Nobody
 // sends anything, so that the byte it reads to the top of its stack never comes. The numbers are of asm/unistd_64.h and linux/prctl.h.
-#[cfg(target_arch = "x86_64")]
 global_asm!(
     ".pushsection .rodata.krun_anchor, \"a\"",
     "krun_anchor_begin:",
@@ -50,12 +49,13 @@ global_asm!(
     socket = const ORDERS_FD,
 );
 
+// SAFETY: the labels of the program above.
 unsafe extern "C" {
     static krun_anchor_begin: u8;
     static krun_anchor_end: u8;
 }
 
-/// Where it is loaded: a page above those that nobody may map.
+/// Where it is loaded: where linkers load programs.
 const ADDRESS: u64 = 0x40_0000;
 
 /// Sizes of an ELF file's header, and of a program header. Source: elf(5).
@@ -71,7 +71,6 @@ const EXECUTE: u32 = 1;
 const WRITE: u32 = 2;
 const READ: u32 = 4;
 const ET_EXEC: u16 = 2;
-#[cfg(target_arch = "x86_64")]
 const MACHINE: u16 = 62;
 
 /// Becomes that program, as the anchor of `container`.
@@ -137,6 +136,7 @@ mod tests {
     use std::{
         os::unix::net::UnixStream,
         process::{Command, Stdio},
+        time::{Duration, Instant},
     };
 
     use super::*;
@@ -154,7 +154,9 @@ mod tests {
         let stdin = Stdio::from(std::os::fd::OwnedFd::from(theirs));
         let mut child = Command::new("/bin/sh").args(["-c", &script]).stdin(stdin).spawn().unwrap();
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", child.id())).unwrap();
+        let begun = Instant::now();
         while read("comm") != "krun-anchor\n" {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it is {:?}", read("comm"));
             std::thread::yield_now();
         }
         let rollup = read("smaps_rollup");

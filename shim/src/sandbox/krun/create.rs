@@ -85,7 +85,7 @@ impl<H: Host> KrunSandbox<H> {
         let (plan, new) = blocking("translate the bundle", move || {
             let plan = Plan::read(&new, host)?;
             if plan.is_for_new_vm() {
-                machines.expect_machine(&plan.config);
+                machines.expect_machine(Some(&plan.config));
             }
             Ok((plan, new))
         })
@@ -142,6 +142,7 @@ impl<H: Host> KrunSandbox<H> {
         let (vm, anchor, (follower, watched), (relays, spec, root, disks)) = match built.await {
             Ok(built) => built,
             Err(error) => {
+                self.host.expect_machine(None);
                 let mut slot = self.vm.lock().await;
                 if let (Some(ours), Some(theirs)) = (&side.vm, &*slot)
                     && Arc::ptr_eq(ours, theirs)
@@ -238,9 +239,10 @@ impl<H: Host> KrunSandbox<H> {
             None => {
                 let (host, config) = (self.host.clone(), config.clone());
                 let names = (self.namespace.clone(), self.sandbox.clone());
-                let profile = policy.apparmor_profile.clone();
+                let (profile, cgroup) = (policy.apparmor_profile.clone(), side.cgroup.clone());
                 let machine = blocking("prepare the VM", move || {
-                    host.machine((&names.0, &names.1), &config, anchor, profile.as_deref(), disks)
+                    let place = (anchor, cgroup.as_deref());
+                    host.machine((&names.0, &names.1), &config, place, profile.as_deref(), disks)
                 });
                 let vm = Arc::new(Vm::new(&self.sandbox, machine.await?, users));
                 // From here on the VM is undone with the container.

@@ -42,7 +42,6 @@ use crate::{
 };
 
 pub use operator::Wrapped;
-pub use vm::BOOT;
 
 /// How long an exec waits for what the host has mounted below volumes.
 const FOLLOWING: Duration = Duration::from_secs(2);

@@ -335,13 +335,13 @@ impl Host for FakeHost {
         Ok(FakeAnchor { made: self.step("anchor")?, container: container.to_owned() })
     }
 
-    fn expect_machine(&self, _: &Config) {}
+    fn expect_machine(&self, _: Option<&Config>) {}
 
     fn machine(
         &self,
         _: (&str, &str),
         _: &Config,
-        _: u32,
+        _: (u32, Option<&FakeCgroup>),
         _: Option<&str>,
         disks: Vec<VmDisk>,
     ) -> Result<FakeMachine> {
