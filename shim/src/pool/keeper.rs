@@ -91,6 +91,14 @@ impl Kept for WaitingVm {
     }
 }
 
+/// Removes what a pool has left that was killed.
+///
+/// # Errors
+/// When another pool runs; the file system's.
+pub fn clean() -> Result<()> {
+    Place::clean().map_err(|e| Error::internal("clean up after a pool").because(e))
+}
+
 impl Pool {
     /// The pool that the administrator has configured, in `file` if it is given.
     ///

@@ -30,6 +30,23 @@ impl Place {
     /// # Errors
     /// When another pool has it; the socket's.
     pub fn take() -> io::Result<Place> {
+        let lock = Place::lock()?;
+        let listener = UnixListener::bind(SOCKET)?;
+        let place = Place { listener: Some(listener), _lock: lock };
+        fs::set_permissions(SOCKET, fs::Permissions::from_mode(0o600))?;
+        Ok(place)
+    }
+
+    /// Removes what a pool has left that was killed.
+    ///
+    /// # Errors
+    /// When another pool has the place; the file system's.
+    pub fn clean() -> io::Result<()> {
+        Place::lock().map(drop)
+    }
+
+    /// Locks the place, and clears it.
+    fn lock() -> io::Result<Flock<File>> {
         let lock = Flock::lock(state_dir::root()?, FlockArg::LockExclusiveNonblock);
         let lock = lock.map_err(|(_, errno)| match errno {
             Errno::EWOULDBLOCK => io::Error::other("another pool runs"),
@@ -40,10 +57,7 @@ impl Place {
             Err(error) => warn!("look for what an earlier pool has left: {error}"),
         }
         let _ = fs::remove_file(SOCKET);
-        let listener = UnixListener::bind(SOCKET)?;
-        let place = Place { listener: Some(listener), _lock: lock };
-        fs::set_permissions(SOCKET, fs::Permissions::from_mode(0o600))?;
-        Ok(place)
+        Ok(lock)
     }
 
     /// Accepts a shim's connection, until it is closed.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use shim::pool::keeper::Pool;
+use shim::pool::keeper::{self, Pool};
 
 use crate::{logger, notify, signals::Signals, vm};
 
@@ -14,6 +14,9 @@ pub struct Arguments {
     /// A configuration file besides those in /etc/krun
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Remove what a pool has left that was killed, and end
+    #[arg(long, conflicts_with = "config")]
+    clean: bool,
     /// Log what the pool, its vmms and their guests do
     #[arg(long)]
     debug: bool,
@@ -22,10 +25,14 @@ pub struct Arguments {
 /// Keeps VMs until a signal ends it.
 ///
 /// # Errors
-/// When the configuration is wrong, or there is a pool already.
+/// When the configuration is wrong, or another pool runs.
 pub fn run(arguments: &Arguments) -> Result<u8> {
     logger::set(arguments.debug);
     vm::check_root()?;
+    if arguments.clean {
+        keeper::clean()?;
+        return Ok(0);
+    }
     let config = arguments.config.as_deref().map(std::path::absolute).transpose()?;
     let pool = Pool::configured(config.as_deref())?;
     let runtime =

@@ -54,11 +54,11 @@ pub fn killed(ctx: &Ctx) -> Result<Outcome> {
         Ok(ctx.task(&one)?.is_none())
     })?;
     ctx.ctr(&["container", "rm", &one]).run()?.ok()?;
-    // Nobody knows how a vmm ended that was a killed pool's child.
+    // Whoever reaps a vmm that was a killed pool's child may be faster than its shim, and then nobody knows how it ended.
     kill_9(vmms[1].pid)?;
     ctx.wait_for_status(&other, "STOPPED")?;
     let status = ctx.remove(&other)?;
-    ensure!(status == 255, "the status is {status}");
+    ensure!([137, 255].contains(&status), "the status is {status}");
     println!("tried: SIGKILL of a shim with a VM of the pool's: its VM ended");
     // A vmm that somebody kills is the end of its container, with the status that it has elsewhere.
     let mark = containerd_log::mark();

@@ -5,6 +5,7 @@ mod given_once;
 mod killed;
 mod network;
 mod taken;
+mod unit;
 
 use crate::command::{Cmd, Running};
 use crate::containerd_log::Mark;
@@ -26,6 +27,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("pool-killed", killed::killed).krun_only(WHY).timeout(400),
     Scenario::new("pool-given-once", given_once::given_once).krun_only(WHY).long().timeout(400),
     Scenario::new("pool-network", network::network).krun_only(WHY).long().timeout(400),
+    Scenario::new("pool-systemd-unit", unit::unit).krun_only(WHY).long().timeout(500),
     Scenario::new("pool-pod", network::pod).krun_only(WHY).long().needs("crictl").timeout(500),
 ];
 

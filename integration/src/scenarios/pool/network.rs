@@ -37,7 +37,7 @@ pub fn network(ctx: &Ctx) -> Result<Outcome> {
         }
         let shown = container.finish()?.ok()?.stdout_text();
         // The number of the interface in the guest differs, the address that it had before, and what neighbours it has met.
-        let lines = shown.lines().filter(|line| !line.contains("REACHABLE") && !line.contains("STALE"));
+        let lines = shown.lines().filter(|line| !line.contains(" lladdr ") || line.contains("PERMANENT"));
         let lines = lines.map(|line| line.split_once(" permaddr ").map_or(line, |(line, _)| line));
         let kept = lines.map(|line| line.split_once(": ").map_or(line, |(_, rest)| rest));
         Ok(kept.collect::<Vec<_>>().join("\n"))
