@@ -141,7 +141,7 @@ impl KrunMachine {
     }
 
     /// Makes a VM of the pool's the launched one.
-    fn wake(
+    async fn wake(
         &self,
         pooled: &Pooled,
         netns: &Netns,
@@ -250,7 +250,7 @@ impl Machine<HostCgroup> for KrunMachine {
     async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
         let netns = Netns::of(anchor)?;
         if let Some(pooled) = &self.pooled {
-            return self.wake(pooled, &netns, cgroup, dialer);
+            return self.wake(pooled, &netns, cgroup, dialer).await;
         }
         let (mut links, mut spare, mut localhost) = (None, None, None);
         let network = match self.network {
