@@ -43,8 +43,7 @@ time.sleep(1000)
     let sockets = fs::read_to_string("/proc/net/unix").context("read the host's unix sockets")?;
     // The pool's own are not the sandbox's.
     let of_pool = |line: &str| line.contains("/run/krun/waiting-") || line.ends_with("/run/krun/pool.sock");
-    let ours: Vec<_> =
-        sockets.lines().filter(|line| line.contains("/run/krun/") && !of_pool(line)).collect();
+    let ours: Vec<_> = sockets.lines().filter(|line| line.contains("/run/krun/") && !of_pool(line)).collect();
     ctx.kill(&id, "SIGKILL")?.ok()?;
     let output = container.finish()?;
     ensure!(output.stdout_text().contains("tried 57 answered [] end"), "a port answered: {output}");
