@@ -30,7 +30,8 @@ fn detached(ctx: &Ctx) -> Result<Outcome> {
     if ctx.krun() {
         let program =
             std::fs::read_link(format!("/proc/{}/exe", task.pid)).context("the anchor's program")?;
-        ensure!(program.starts_with("/memfd:krun-anchor"), "the anchor is {}", program.display());
+        let program = program.to_string_lossy();
+        ensure!(program.starts_with("/memfd:krun-anchor"), "the anchor is {program}");
     }
     let ps = ctx.ctr(&["task", "ps", &id]).run()?.ok()?.stdout_text();
     let listed = ps.lines().any(|l| l.split_whitespace().next() == Some(&task.pid.to_string()));

@@ -4,11 +4,10 @@ use std::{
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
 };
 
 use log::{debug, warn};
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 use vm_launcher::{Guest, Vm};
 
 use crate::{
@@ -18,9 +17,6 @@ use crate::{
     network::{self, Choice, Joined, Netns, Spare},
     pool::{Asked, Taken},
 };
-
-/// How long a vmm that is of no use may take to go.
-const GONE: Duration = Duration::from_secs(10);
 
 /// Where a VM belongs.
 pub struct Place<'a> {
@@ -67,9 +63,8 @@ impl Pooled {
             }
             Err(error) => {
                 warn!("a VM of the pool is of no use: {error}");
-                vm.kill();
                 // Its process must be gone before its files are.
-                let _ = Handle::current().block_on(timeout(GONE, vm.ended()));
+                Handle::current().block_on(vm.end());
                 None
             }
         }

@@ -39,9 +39,6 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// How long a guest that has waited may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// How long a vmm that is of no use may take to go.
-const GONE: Duration = Duration::from_secs(10);
-
 /// A question to the pool. The pool has what it offered back when this is dropped.
 pub struct Asked {
     socket: OwnedFd,
@@ -126,9 +123,8 @@ impl Asked {
         match take() {
             Ok((guest, state, share)) => Ok(Taken { vm, guest, share, state, netns: Netns::from_fd(netns) }),
             Err(error) => {
-                vm.kill();
                 // Its process must be gone before its files are.
-                let _ = runtime::Handle::current().block_on(timeout(GONE, vm.ended()));
+                runtime::Handle::current().block_on(vm.end());
                 Err(error)
             }
         }

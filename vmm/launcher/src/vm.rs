@@ -324,8 +324,8 @@ impl Vm {
         self.child.clone()
     }
 
-    /// Kills it, and waits until its process is gone, but not for ever.
-    pub(crate) async fn end_soon(&self) {
+    /// Kills it, and waits until its process is gone, for 10 s at most.
+    pub async fn end(&self) {
         self.kill();
         if tokio::time::timeout(GONE, self.ended()).await.is_err() {
             log::warn!(target: "vmm", "{}: it was killed and has not gone within {GONE:?}", self.pid());

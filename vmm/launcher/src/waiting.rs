@@ -51,7 +51,7 @@ impl Vm {
         match self.connections(boot_timeout).await {
             Ok(connections) => Ok(Waiting { vm: self, stderr, connections }),
             Err(error) => {
-                self.end_soon().await;
+                self.end().await;
                 Err(error)
             }
         }
@@ -109,7 +109,7 @@ impl Waiting {
     /// Kills it, and waits until it is gone, for 10 s at most.
     pub async fn end(self) {
         self.kill();
-        self.vm.end_soon().await;
+        self.vm.end().await;
     }
 
     /// Leaves it to who has its handle.
