@@ -74,14 +74,17 @@ pub fn child_of_shim(id: &str, name: &str) -> Result<Option<Proc>> {
     Ok(all()?.into_iter().find(|p| p.ppid == shim.pid && p.is_called(name)))
 }
 
-/// The container's microVM: the shim has started it, or has its pidfd.
+/// The container's microVM.
 pub fn vmm_of(id: &str) -> Result<Proc> {
-    if let Some(vmm) = child_of_shim(id, VMM)? {
-        return Ok(vmm);
-    }
     let none = || format!("no krun-vmm of the shim of {id}");
-    let held = pidfds_of(shim_of(id)?.with_context(none)?.pid)?;
-    all()?.into_iter().find(|p| p.is_called(VMM) && held.contains(&p.pid)).with_context(none)
+    vmm_of_shim(shim_of(id)?.with_context(none)?.pid)?.with_context(none)
+}
+
+/// The microVM of a shim, which has started it, or has its pidfd.
+pub fn vmm_of_shim(shim: i32) -> Result<Option<Proc>> {
+    let held = pidfds_of(shim)?;
+    let is_its = |process: &Proc| process.ppid == shim || held.contains(&process.pid);
+    Ok(all()?.into_iter().find(|process| process.is_called(VMM) && is_its(process)))
 }
 
 /// The processes that a process has pidfds of. Source: proc_pid_fdinfo(5).

@@ -36,7 +36,7 @@ fn slow_create(ctx: &Ctx) -> Result<Outcome> {
 
     let slow_one = ctx.sh(&[], &slow, "echo at last").timeout(300).spawn()?;
     let vmm = until("the slow container's krun-vmm", Duration::from_secs(30), || {
-        procs::child_of_shim(&slow, "krun-vmm")
+        procs::shim_of(&slow)?.map_or(Ok(None), |shim| procs::vmm_of_shim(shim.pid))
     })?;
     let vmm = Pid::from_raw(vmm.pid);
     kill(vmm, Signal::SIGSTOP).context("stop the booting microVM")?;

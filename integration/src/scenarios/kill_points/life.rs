@@ -219,7 +219,10 @@ impl Living {
         };
         match victim {
             Victim::Shim => server_of(sandbox)?.context("no shim"),
-            Victim::Vmm => of_shim("krun-vmm", &|_| true),
+            Victim::Vmm => {
+                let shim = server_of(sandbox)?.context("no shim")?;
+                procs::vmm_of_shim(shim.pid)?.context("no krun-vmm")
+            }
             Victim::Anchor => of_shim("krun-anchor", &|process| process.argv.last() == Some(&self.id)),
             Victim::Here => procs::all()?
                 .into_iter()
