@@ -53,8 +53,12 @@ pub fn unit(ctx: &Ctx) -> Result<Outcome> {
     systemctl(&["restart", NAME])?;
     lives("restart")?;
     has_two()?;
+    let before = main_pid()?;
     systemctl(&["kill", "--kill-whom", "main", "--signal", "SIGKILL", NAME])?;
-    until_true("the service to be started again", PATIENCE, || Ok(Path::new(SOCKET).exists()))?;
+    until_true("the service to be started again", PATIENCE, || {
+        let now = main_pid()?;
+        Ok(now != "0" && now != before && Path::new(SOCKET).exists())
+    })?;
     has_two()?;
     lives("kill")?;
     systemctl(&["kill", "--kill-whom", "main", "--signal", "SIGKILL", NAME])?;
@@ -65,6 +69,12 @@ pub fn unit(ctx: &Ctx) -> Result<Outcome> {
     until_true("the service's cgroup to go", PATIENCE, || Ok(!Path::new(CGROUP).exists()))?;
     ctx.end(&id)?;
     Ok(Outcome::Passed)
+}
+
+/// The pid of the service's own process, 0 while there is none.
+fn main_pid() -> Result<String> {
+    let shown = Cmd::new(&["systemctl", "show", "--value", "--property", "MainPID", NAME]).run()?.ok()?;
+    Ok(shown.stdout_text().trim().to_owned())
 }
 
 /// Waits until two VMs wait: their guests have dialled, so that the sockets for that are gone.
