@@ -25,6 +25,7 @@ pub mod fuzz;
 mod hooks;
 mod host;
 mod id;
+mod lock;
 mod network;
 pub mod pool;
 mod record;

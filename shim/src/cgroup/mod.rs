@@ -16,10 +16,10 @@ mod make;
 mod name;
 mod oom;
 mod seat;
+mod vm;
 
 use std::{
     fs::{self, File},
-    io,
     os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -40,6 +40,7 @@ pub use self::{
     name::CgroupName,
     oom::OomKills,
     seat::Seat,
+    vm::move_vm,
 };
 use crate::{
     bundle::Role,
@@ -70,21 +71,6 @@ const GREATEST_WEIGHT: &str = "10000";
 
 /// How long killed processes may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Moves a process into the cgroup with this directory, or into this process's own. It may block: the kernel waits until no thread
-/// is being made.
-///
-/// # Errors
-/// When it cannot be moved, naming the cgroup.
-pub fn add(pid: Pid, directory: Option<&Path>) -> Result<()> {
-    let failed = |what: &str, e: io::Error| Error::internal(format!("move the vmm into {what}")).because(e);
-    let directory = match directory {
-        Some(directory) => directory.to_owned(),
-        None => seat::own().map_err(|e| failed("the shim's cgroup", e))?,
-    };
-    let moved = fs::write(directory.join(PROCS), pid.to_string());
-    moved.map_err(|e| failed(&format!("cgroup {}", directory.display()), e))
-}
 
 /// A cgroup of ours, which is removed when this is dropped; its processes must be dead or dying by then.
 pub struct HostCgroup {

@@ -22,13 +22,13 @@ pub struct Seat {
 impl Seat {
     /// Remembers the cgroup that this process is in now.
     pub fn keep() -> io::Result<Seat> {
-        Ok(Seat { home: own()? })
+        Ok(Seat { home: of("self")? })
     }
 }
 
-/// The directory of the cgroup that this process is in now.
-pub fn own() -> io::Result<PathBuf> {
-    let text = fs::read_to_string("/proc/self/cgroup")?;
+/// The directory of the cgroup that a process, by its name in /proc, is in now.
+pub fn of(process: &str) -> io::Result<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
     let below = v2(&text).ok_or_else(|| io::Error::other("it is in none of version 2"))?;
     Ok(Path::new(ROOT).join(below))
 }

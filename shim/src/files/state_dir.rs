@@ -79,11 +79,11 @@ impl StateDir {
         Ok(state)
     }
 
-    /// Gives the directory `waiting` of a VM that waited to a sandbox, which is named with containerd's namespace before it, first removing what a dead
-    /// shim left there.
+    /// Gives the directory `waiting` of a VM that waited to a sandbox, which is named with containerd's namespace before it. What a
+    /// dead shim left there is removed first.
     ///
     /// # Errors
-    /// The file system's; then neither is there.
+    /// The file system's.
     pub fn take_over(waiting: &str, (namespace, sandbox): (&str, &str)) -> Result<StateDir> {
         let path = path(namespace, sandbox);
         remove(&path);
@@ -91,13 +91,8 @@ impl StateDir {
             let name = path.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::InvalidInput)?;
             pin::rename(&root, &format!("{WAITING}{waiting}"), name)
         });
-        match renamed {
-            Ok(()) => Ok(StateDir { path }),
-            Err(error) => {
-                remove_waiting(waiting);
-                Err(Error::internal(format!("make directory {}", path.display())).because(error))
-            }
-        }
+        renamed.map_err(|e| Error::internal(format!("make directory {}", path.display())).because(e))?;
+        Ok(StateDir { path })
     }
 
     /// Leaves it to who takes it over.
@@ -142,7 +137,7 @@ pub fn hold_waiting(name: &str) -> io::Result<OwnedFd> {
     Ok(directory.into())
 }
 
-/// The names of the directories of VMs that belong to no sandbox, and were left by whoever made them.
+/// The names of the directories of VMs that belong to no sandbox.
 ///
 /// # Errors
 /// The file system's.

@@ -81,11 +81,11 @@ impl KrunMachine {
     ) -> Result<KrunMachine> {
         apparmor_profile.map_or(Ok(()), apparmor::check)?;
         let netns = Netns::of(anchor)?;
-        let network = network::choose(config.network, &netns)?;
+        let (network, nics) = network::choose(config.network, &netns)?;
         network::check(&config.ports, network)?;
         let parts = Parts::find(config)?;
         let pooled = asked.filter(|_| disks.is_empty()).and_then(|asked| {
-            let place = Place { network, netns: &netns, cgroup, anti_spoofing: config.anti_spoofing };
+            let place = Place { network, nics, netns: &netns, cgroup, anti_spoofing: config.anti_spoofing };
             Pooled::take(asked, (namespace, sandbox), &parts.vmm, &place)
         });
         let (state, share, pooled) = match pooled {
@@ -148,10 +148,9 @@ impl KrunMachine {
         cgroup: Option<&HostCgroup>,
         dialer: &Dialer,
     ) -> Result<()> {
-        let vm = pooled.vm().ok_or_else(|| self.was_launched())?;
+        let (vm, spare) = pooled.wake().ok_or_else(|| self.was_launched())?;
         info!("VM of {}: {} cpus, {} MiB, from the pool", self.sandbox, self.plan.cpus, self.plan.memory_mib);
         self.watch_memory(cgroup);
-        let spare = pooled.spare();
         let localhost = spare.as_ref().and_then(Spare::tap).and_then(|_| relay(netns, dialer));
         failpoint!("create.vmm");
         if let Some(joined) = pooled.joined() {

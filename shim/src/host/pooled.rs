@@ -1,10 +1,6 @@
 //! A machine whose VM was booted before it was wanted: what it has of the pool, until it is as any other.
 
-use std::{
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::{path::Path, sync::Mutex, thread};
 
 use log::{debug, warn};
 use tokio::runtime::Handle;
@@ -14,7 +10,8 @@ use crate::{
     cgroup::{self, HostCgroup},
     error::{Error, Result},
     files::{share::Share, state_dir::StateDir},
-    network::{self, Choice, Joined, Netns, Spare},
+    lock::lock,
+    network::{Choice, Joined, Netns, Spare},
     pool::{Asked, Taken},
 };
 
@@ -22,7 +19,9 @@ use crate::{
 pub struct Place<'a> {
     /// How it reaches the network.
     pub network: Choice,
-    /// The task's network namespace.
+    /// How many interfaces of the task's network namespace need a NIC.
+    pub nics: usize,
+    /// That namespace.
     pub netns: &'a Netns,
     /// Its cgroup; none is this process's own.
     pub cgroup: Option<&'a HostCgroup>,
@@ -32,12 +31,10 @@ pub struct Place<'a> {
 
 /// What a machine has of the pool.
 pub struct Pooled {
-    /// The VM, until it is woken.
-    vm: Mutex<Option<Vm>>,
+    /// The VM and its NIC's tap, until it is woken; no tap where it has no network.
+    waiting: Mutex<Option<(Vm, Option<Spare>)>>,
     /// Its guest, until somebody waits for it.
     guest: Mutex<Option<Guest>>,
-    /// Its NIC's tap, until it is woken; none where it has no network.
-    spare: Mutex<Option<Spare>>,
     /// What the tap was joined to before the guest is configured.
     joined: Option<Joined>,
 }
@@ -52,14 +49,14 @@ impl Pooled {
         vmm: &Path,
         place: &Place<'_>,
     ) -> Option<(StateDir, Share, Pooled)> {
-        if !fits(place).unwrap_or(false) {
+        if !fits(place) {
             return None;
         }
         let Taken { vm, guest, share, state, netns } = asked.take(sandbox, vmm)?;
         match settle(&vm, &netns, place) {
             Ok((spare, joined)) => {
-                let (vm, guest, spare) = (Mutex::new(Some(vm)), Mutex::new(Some(guest)), Mutex::new(spare));
-                Some((state, share, Pooled { vm, guest, spare, joined }))
+                let (waiting, guest) = (Mutex::new(Some((vm, spare))), Mutex::new(Some(guest)));
+                Some((state, share, Pooled { waiting, guest, joined }))
             }
             Err(error) => {
                 warn!("a VM of the pool is of no use: {error}");
@@ -70,19 +67,14 @@ impl Pooled {
         }
     }
 
-    /// The VM, for the call that wakes it.
-    pub fn vm(&self) -> Option<Vm> {
-        lock(&self.vm).take()
+    /// The VM and its NIC's tap, for the call that wakes it.
+    pub fn wake(&self) -> Option<(Vm, Option<Spare>)> {
+        lock(&self.waiting).take()
     }
 
     /// Its guest, for the call that waits for it.
     pub fn guest(&self) -> Option<Guest> {
         lock(&self.guest).take()
-    }
-
-    /// Its NIC's tap, for the call that wakes it.
-    pub fn spare(&self) -> Option<Spare> {
-        lock(&self.spare).take()
     }
 
     /// What the guest is to be told of its network, if it has a NIC from the start.
@@ -92,11 +84,11 @@ impl Pooled {
 }
 
 /// Whether a VM of the pool's, which has one NIC, can be there.
-fn fits(place: &Place<'_>) -> Result<bool> {
+fn fits(place: &Place<'_>) -> bool {
     match place.network {
-        Choice::Tap => network::is_for_one_nic(place.netns),
-        Choice::Spare | Choice::None => Ok(true),
-        Choice::TapAtStart | Choice::Tsi => Ok(false),
+        Choice::Tap => place.nics == 1,
+        Choice::Spare | Choice::None => true,
+        Choice::TapAtStart | Choice::Tsi => false,
     }
 }
 
@@ -129,7 +121,7 @@ fn connect(from: &Netns, place: &Place<'_>) -> Result<(Option<Spare>, Option<Joi
 
 /// Moves the process of a VM from the pool's cgroup to its own.
 fn move_vmm(vm: &Vm, cgroup: Option<&HostCgroup>) -> Result<()> {
-    let moved = cgroup::add(vm.pid(), cgroup.map(HostCgroup::vms).as_deref());
+    let moved = cgroup::move_vm(vm.pid(), cgroup.map(HostCgroup::vms).as_deref());
     // The pool keeps the pid from other processes, as long as it lives.
     if vm.has_ended() {
         return Err(Error::internal("the vmm has ended"));
@@ -142,8 +134,4 @@ fn move_vmm(vm: &Vm, cgroup: Option<&HostCgroup>) -> Result<()> {
         }
         moved => moved,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

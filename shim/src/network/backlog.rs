@@ -3,10 +3,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tokio::sync::Notify;
+
+use crate::lock::lock;
 
 /// Bytes that may wait, of all clients.
 pub const MAX_BYTES: usize = 4 << 20;
@@ -49,10 +51,6 @@ impl Waiting {
         self.bytes -= datagram.len() + OVERHEAD;
         Some(datagram)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The datagrams of one client. Those that wait go with it.

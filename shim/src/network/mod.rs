@@ -131,37 +131,28 @@ pub enum Choice {
     Spare,
 }
 
-/// Chooses for the network namespace `netns`, once the hooks have run.
+/// Chooses for the network namespace `netns`, once the hooks have run. With the choice comes how many interfaces there need a NIC.
 ///
 /// # Errors
 /// `FAILED_PRECONDITION` when the namespace cannot have what was asked for.
-pub fn choose(mode: Mode, netns: &Netns) -> Result<Choice> {
+pub fn choose(mode: Mode, netns: &Netns) -> Result<(Choice, usize)> {
     let looked = |e| Error::internal("look into the task's network namespace").because(e);
     if matches!(mode, Mode::Tsi | Mode::None) {
-        return decide(mode, Held::Nothing);
+        return Ok((decide(mode, Held::Nothing)?, 0));
     }
     if netns.is_host().map_err(looked)? {
-        return decide(mode, Held::Host);
+        return Ok((decide(mode, Held::Host)?, 0));
     }
     let configured = netns.run(snapshot::Snapshot::take).map_err(looked)?.map_err(looked)?.configured();
     let names: Vec<_> = configured.iter().map(|interface| interface.name.as_str()).collect();
     info!("configured interfaces: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
-    let held = match configured.iter().any(|interface| interface.mac.is_some()) {
-        true => Held::Nics,
-        false if configured.is_empty() => Held::Nothing,
-        false => Held::Others,
+    let nics = configured.iter().filter(|interface| interface.mac.is_some()).count();
+    let held = match nics {
+        1.. => Held::Nics,
+        0 if configured.is_empty() => Held::Nothing,
+        0 => Held::Others,
     };
-    decide(mode, held)
-}
-
-/// Whether a namespace holds what one NIC can stand for, and no more.
-///
-/// # Errors
-/// When it cannot be looked into.
-pub fn is_for_one_nic(netns: &Netns) -> Result<bool> {
-    let looked = |e| Error::internal("look into the task's network namespace").because(e);
-    let configured = netns.run(snapshot::Snapshot::take).map_err(looked)?.map_err(looked)?.configured();
-    Ok(configured.iter().filter(|interface| interface.mac.is_some()).count() == 1)
+    Ok((decide(mode, held)?, nics))
 }
 
 /// What a namespace holds.
@@ -246,7 +237,7 @@ mod tests {
     fn the_hosts_never_gets_a_tap() {
         assert_eq!(decide(Mode::Auto, Held::Host).unwrap(), Choice::Tsi);
         let own = Netns::of(std::process::id()).unwrap();
-        assert_eq!(choose(Mode::Auto, &own).unwrap(), Choice::Tsi);
+        assert_eq!(choose(Mode::Auto, &own).unwrap(), (Choice::Tsi, 0));
         let error = choose(Mode::Tap, &own).unwrap_err().to_string();
         assert!(error.contains("tsi works there"), "{error}");
     }

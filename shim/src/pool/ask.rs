@@ -68,8 +68,9 @@ impl Asked {
         Some(Asked { socket })
     }
 
-    /// Takes what the pool offers for a sandbox, which is named with containerd's namespace before it, if it does and the VM is well. `vmm` is the vmm's
-    /// program. It blocks, but not for long, and is to be called within a tokio runtime whose threads go on meanwhile.
+    /// Takes what the pool offers for a sandbox, which is named with containerd's namespace before it. None comes when the pool offers
+    /// nothing, or the VM is not well. `vmm` is the vmm's program. It blocks, but not for long, and is to be called within a tokio
+    /// runtime whose threads go on meanwhile.
     pub fn take(self, sandbox: (&str, &str), vmm: &Path) -> Option<Taken> {
         let (offer, found) = match self.offer() {
             Ok(offered) => offered?,
@@ -108,7 +109,7 @@ impl Asked {
         name: &str,
         sandbox: (&str, &str),
         vmm: &Path,
-        Descriptors { vm, share, netns, directory: _held }: Descriptors,
+        Descriptors { vm, share, netns, directory }: Descriptors,
     ) -> Result<Taken> {
         // While the socket is open, the pool does not reap the vmm: its pid is no other process's, and how it ends can be seen. When
         // it closes, the pool kills the vmm and removes the directory that it had, if they are there.
@@ -123,6 +124,8 @@ impl Asked {
         match take() {
             Ok((guest, state, share)) => Ok(Taken { vm, guest, share, state, netns: Netns::from_fd(netns) }),
             Err(error) => {
+                // From here on the pool may remove it.
+                drop(directory);
                 // Its process must be gone before its files are.
                 runtime::Handle::current().block_on(vm.end());
                 Err(error)

@@ -1,8 +1,6 @@
-//! The pool's side: it boots VMs, keeps them, and gives them away.
+//! The pool: it boots VMs and keeps them, until a shim takes them ([`super::serve`]) or it ends.
 
 use std::{
-    io,
-    os::fd::AsFd,
     path::{Path, PathBuf},
     process,
     sync::{
@@ -12,17 +10,12 @@ use std::{
     time::Duration,
 };
 
-use linux::descriptors;
 use log::{info, warn};
-use rustix::net::{Shutdown, shutdown};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    net::UnixStream,
     sync::{Notify, watch},
-    task::{JoinSet, spawn_blocking},
+    task::JoinSet,
     time::{sleep, timeout},
 };
-use vm_launcher::Left;
 
 use super::{
     cgroup::IdleCgroup,
@@ -31,20 +24,13 @@ use super::{
     pressure::Pressure,
     stock::{Kept, Stock},
     vm::{WaitingVm, parts_and_kind},
-    wire::{LONGEST, SOCKET, TAKE},
+    wire::SOCKET,
 };
 use crate::{
     config::{Config, PoolSize, RuntimeOptions},
     error::{Error, Result},
-    files::state_dir,
     host::parts::Parts,
 };
-
-/// How long a shim may take to say what it wants.
-const ASKS: Duration = Duration::from_secs(1);
-
-/// How long a shim may think about an offer: it prepares the host meanwhile, and runs hooks.
-const THINKS: Duration = Duration::from_secs(120);
 
 /// How long a boot that failed is not tried again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -59,13 +45,13 @@ const MAX_SHIMS: usize = 256;
 pub struct Pool {
     /// The configuration of each size.
     sizes: Vec<Config>,
-    stock: Stock<WaitingVm>,
+    pub(super) stock: Stock<WaitingVm>,
     /// Something was taken, or has ended.
-    changed: Notify,
+    pub(super) changed: Notify,
     /// The number of the next VM.
     next: AtomicU64,
     /// Nothing is given away any more.
-    stopping: watch::Sender<bool>,
+    pub(super) stopping: watch::Sender<bool>,
 }
 
 /// A pool that shims can reach.
@@ -175,7 +161,7 @@ impl Pool {
     async fn fill(self: Arc<Self>, cgroup: Option<PathBuf>) {
         let mut pause = AGAIN.0;
         loop {
-            let mut failed = self.remove_old().await;
+            let have_ended = self.remove_old().await;
             let Some(size) = self.stock.missing() else {
                 // All is well for a while.
                 if timeout(AGAIN.1, self.changed.notified()).await.is_err() {
@@ -184,10 +170,7 @@ impl Pool {
                 }
                 continue;
             };
-            if failed == 0 {
-                failed = self.boot(size, cgroup.clone()).await;
-            }
-            if failed > 0 {
+            if have_ended || !self.boot(size, cgroup.clone()).await {
                 warn!("the next VM is booted in {} s", pause.as_secs());
                 sleep(pause).await;
                 pause = (pause * 2).min(AGAIN.1);
@@ -195,30 +178,31 @@ impl Pool {
         }
     }
 
-    /// Boots one of this size, and says how many could not be.
-    async fn boot(self: &Arc<Self>, size: usize, cgroup: Option<PathBuf>) -> usize {
+    /// Boots one of this size, and says whether it waits now.
+    async fn boot(self: &Arc<Self>, size: usize, cgroup: Option<PathBuf>) -> bool {
         let name = format!("{}-{}", process::id(), self.next.fetch_add(1, Ordering::Relaxed));
         let config = &self.sizes[size];
         match WaitingVm::boot(config, size, &name, cgroup).await {
             Ok(vm) => {
                 info!("the VM {name} waits: {} cpus, {} MiB", config.cpus, config.memory_mib);
                 tokio::spawn(self.clone().watch(vm.watch()));
-                match self.stock.add(vm) {
-                    // It has ended, or all are given up.
-                    Some(vm) => vm.end().await,
-                    None => return 0,
+                let rejected = self.stock.add(vm);
+                let waits = rejected.is_none();
+                // It has ended, or all are given up.
+                if let Some(vm) = rejected {
+                    vm.end().await;
                 }
-                1
+                waits
             }
             Err(error) => {
                 warn!("boot a VM: {error}");
-                1
+                false
             }
         }
     }
 
-    /// Ends those that a shim would make otherwise by now, and those that have ended. Says how many have.
-    async fn remove_old(&self) -> usize {
+    /// Removes those that a shim would make otherwise by now, and those that have ended. Says whether any have.
+    async fn remove_old(&self) -> bool {
         let mut kinds = Vec::new();
         for config in &self.sizes {
             kinds.push(parts_and_kind(config.clone()).await.map(|(_, kind)| kind).ok());
@@ -231,7 +215,7 @@ impl Pool {
             info!("{} VMs are replaced: what they are made of has changed", old.len() - ends.len());
         }
         WaitingVm::end_all(old).await;
-        ends.len()
+        !ends.is_empty()
     }
 
     /// Has the VM replaced when it ends.
@@ -260,88 +244,4 @@ impl Pool {
             self.changed.notify_one();
         }
     }
-
-    /// Answers a shim.
-    async fn serve(self: Arc<Self>, mut shim: UnixStream) {
-        let Some(kind) = question(&mut shim).await else { return };
-        let Some(vm) = self.stock.lend(&kind) else {
-            // There may be something else to boot by now.
-            self.changed.notify_one();
-            return;
-        };
-        let size = vm.size;
-        let offered = serde_json::to_vec(&vm.offer()).map_err(io::Error::from);
-        let offered = offered.and_then(|offer| descriptors::send(&shim, &offer, &vm.descriptors().list()));
-        let answer = match offered {
-            Ok(()) => self.answer(&mut shim).await,
-            Err(_) => Answer::HungUp,
-        };
-        self.stock.settle(size);
-        match answer {
-            Answer::Takes => {
-                let name = vm.offer().name;
-                info!("the VM {name} is taken");
-                tokio::spawn(bury(vm.leave(), shim, name));
-            }
-            Answer::HungUp => {
-                if let Some(vm) = self.stock.add(vm) {
-                    vm.end().await;
-                }
-            }
-            // It still has the descriptors.
-            Answer::Late => vm.end().await,
-        }
-        self.changed.notify_one();
-    }
-
-    /// What a shim says to what it was offered. Afterwards it can take it no more.
-    async fn answer(&self, shim: &mut UnixStream) -> Answer {
-        let mut stopping = self.stopping.subscribe();
-        let mut word = [0];
-        tokio::select! {
-            read = shim.read(&mut word) => return match read {
-                Ok(1) if word[0] == TAKE => Answer::Takes,
-                _ => Answer::HungUp,
-            },
-            () = sleep(THINKS) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => {}
-        }
-        // From here on its word would not arrive, and it hears so. One that has arrived counts.
-        let closed = shutdown(shim.as_fd(), Shutdown::Read);
-        match closed.is_ok() && matches!(shim.read(&mut word).await, Ok(1)) && word[0] == TAKE {
-            true => Answer::Takes,
-            false => Answer::Late,
-        }
-    }
-}
-
-/// A shim's answer.
-enum Answer {
-    Takes,
-    /// It has closed all that it was offered.
-    HungUp,
-    /// None, in its time.
-    Late,
-}
-
-/// Reaps a VM that was given away once its shim has hung up, which it does when it has seen how the VM ended, or when it ends itself.
-/// Until then the vmm's pid is no other process's.
-async fn bury(left: Left, mut shim: UnixStream, name: String) {
-    let _ = shim.read(&mut [0]).await;
-    if let Err(error) = left.end().await {
-        warn!("reap a vmm: {error}");
-    }
-    // Where the shim has not come as far as to have it.
-    let _ = spawn_blocking(move || state_dir::remove_waiting(&name)).await;
-}
-
-/// What a shim wants.
-async fn question(shim: &mut UnixStream) -> Option<Kind> {
-    if shim.peer_cred().ok()?.uid() != 0 {
-        return None;
-    }
-    let mut line = Vec::new();
-    let mut reader = BufReader::new(shim).take(LONGEST as u64);
-    timeout(ASKS, reader.read_until(b'\n', &mut line)).await.ok()?.ok()?;
-    serde_json::from_slice(&line).ok()
 }

@@ -14,6 +14,7 @@ pub mod keeper;
 mod kind;
 mod place;
 mod pressure;
+mod serve;
 mod stock;
 mod vm;
 mod wire;

@@ -1,10 +1,6 @@
 //! Moves bytes between the host's ends and the guest's streams, one task per direction.
 
-use std::{
-    io,
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{io, sync::Mutex, time::Duration};
 
 use guest_protocol::{
     api,
@@ -25,7 +21,7 @@ use super::{
     logger::Logger,
     uri::Target,
 };
-use crate::{error::Result, id::ProcessId};
+use crate::{error::Result, id::ProcessId, lock::lock};
 
 /// How long a guest may be silent in all about more output, or its end, of a container that has ended.
 const WITHHELD: Duration = Duration::from_secs(10);
@@ -86,10 +82,6 @@ pub struct Pumps {
     /// No process is left that could write.
     ended: watch::Sender<bool>,
     logger: Option<Logger>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Pumps {

@@ -7,10 +7,11 @@ use guest_protocol::api::StatsResponse;
 
 use super::{
     process::{Ended, ProcessState, Status},
-    tasks::{Tasks, lock},
+    tasks::Tasks,
 };
 use crate::{
     error::{Error, Result},
+    lock::lock,
     sandbox::{ProcessId, Sandbox},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -24,6 +24,7 @@ use super::process::{Ended, Process, Status};
 use crate::{
     error::{Error, Result},
     events::Publish,
+    lock::lock,
     sandbox::{Exit, NewContainer, NewProcess, ProcessId, Sandbox},
     stdio::StdioPaths,
 };
@@ -85,10 +86,6 @@ pub(super) struct Exec {
     new: NewProcess,
     /// The size of its terminal, width and height in characters, when it was set before the start.
     pub(super) size: Option<(u32, u32)>,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Gives a reserved id free again unless its creation succeeded.

@@ -59,6 +59,7 @@
 //! It makes no mounts, networks, cgroups or images: a caller brings those that its VMs are to have. This library must never call
 //! libkrun, which exits its process; only `krun-vmm` does.
 
+mod attend;
 pub mod config;
 mod console;
 mod control;

@@ -1,14 +1,12 @@
-//! A vmm process: its launch, its end, and its stderr.
+//! A VM: its launch, its guest, and its end.
 //!
-//! This module waits only for its own children, and reaps every one of them.
+//! Only this crate's own children are waited for ([`attend`]), and every one of them is reaped, here or by who [gives it away](crate::Left).
 
 use std::{
-    collections::VecDeque,
     fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -26,24 +24,18 @@ use nix::{
     sys::signal::Signal,
     unistd::{Pid, pipe2},
 };
-use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch, task::AbortHandle};
+use tokio::{net::unix::pipe, sync::watch, task::AbortHandle};
 
 use crate::{
-    ConfigError, ExitStatus, Guest, GuestError, VmConfig, VmEnd, console,
+    ConfigError, ExitStatus, Guest, GuestError, VmConfig, VmEnd,
+    attend::{AtEnd, attend},
+    console,
     find::{self, NotFound},
     guest::{Connections, Listener},
     kvm_file::KvmFile,
-    lines::Lines,
     nonce, order,
     probe::{self, ProbeError},
-    refused,
 };
-
-/// Lines of stderr that [`VmEnd`] keeps.
-const LAST_LINES: usize = 20;
-
-/// Maximum number of bytes that a pipe holds. Source: pipe(7), "Pipe capacity".
-const PIPE_CAPACITY: usize = 64 * 1024;
 
 /// How long a vmm that was killed may take to go.
 const GONE: Duration = Duration::from_secs(10);
@@ -121,9 +113,9 @@ impl Vm {
     /// Launches a VM. Returns as soon as the vmm has its order, long before the guest runs. The program is that which
     /// [`find::krun_vmm`] finds.
     ///
-    /// To be called within a tokio runtime that has its I/O and time drivers, and from a thread that lives as long as the VM is
-    /// to, unless it is to be [given away](VmConfig::given_away): the kernel kills the vmm when the thread ends that launched it (PR_SET_PDEATHSIG(2const)). The main thread with a runtime of
-    /// the current thread does, and a thread of the caller's own. A worker of a multi-threaded runtime does while the runtime lives and
+    /// To be called within a tokio runtime that has its I/O and time drivers. Unless the VM is to be [given away](VmConfig::given_away),
+    /// the calling thread must live as long as the VM is to: the kernel kills the vmm when the thread ends that launched it
+    /// (PR_SET_PDEATHSIG(2const)). The main thread with a runtime of the current thread does, and a thread of the caller's own. A worker of a multi-threaded runtime does while the runtime lives and
     /// nothing uses `block_in_place`; the threads of `spawn_blocking` do not.
     ///
     /// # Errors
@@ -157,7 +149,7 @@ impl Vm {
         spawn.namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
         // A vmm that a guest has taken over must not change the program of later vmms.
         spawn.read_only_exe = true;
-        // It ends when its life pipe does, unless it is stopped.
+        // A vmm that is stopped does not see that its life pipe ends.
         spawn.death_signal = (!config.given_away).then_some(Signal::SIGKILL);
         match &config.mount_namespace {
             Some(path) => {
@@ -222,8 +214,8 @@ impl Vm {
         let killed = Arc::new(AtomicBool::new(false));
         let (announce, end) = watch::channel(None);
         let kvm = KvmFile::default();
-        let left = (kvm.clone(), until_end);
-        let attendant = tokio::spawn(attend(child.clone(), stderr, (killed.clone(), left), announce));
+        let at_end = AtEnd { until_end, announce, kvm: kvm.clone() };
+        let attendant = tokio::spawn(attend(child.clone(), stderr, killed.clone(), at_end));
         Vm {
             vmm: vmm.to_owned(),
             child,
@@ -385,76 +377,7 @@ fn open(what: &'static str, path: &Path, options: &std::fs::OpenOptions) -> Resu
 async fn ended(mut end: watch::Receiver<Option<VmEnd>>) -> VmEnd {
     match end.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(end)) => end.clone(),
-        // The task that watches the process was cancelled: the runtime is shutting down.
+        // The task that watches the process was cancelled: the runtime is shutting down, or the VM was left to another process.
         _ => VmEnd::new(ExitStatus::Unknown, Vec::new(), false),
-    }
-}
-
-/// Logs the vmm's stderr until the vmm has ended, then reaps it and announces its end.
-///
-/// The end of the process counts, not the end of stderr: a vmm that a guest has taken over can pass its stderr to another
-/// process, and the end of file would never come.
-async fn attend(
-    child: Child,
-    mut stderr: pipe::Receiver,
-    (killed, (kvm, until_end)): (Arc<AtomicBool>, (KvmFile, Box<dyn Send>)),
-    announce: watch::Sender<Option<VmEnd>>,
-) {
-    let mut last_lines = VecDeque::new();
-    let mut log = |line: &str| {
-        log::log!(target: "vmm", level(line), "{}: {line}", child.pid());
-        if last_lines.len() == LAST_LINES {
-            last_lines.pop_front();
-        }
-        last_lines.push_back(line.to_owned());
-    };
-    let mut lines = Lines::default();
-    let mut buffer = vec![0; 4096];
-    let status = {
-        let mut ended = pin!(child.ended());
-        let mut open = true;
-        loop {
-            tokio::select! {
-                status = &mut ended => break status,
-                read = stderr.read(&mut buffer), if open => match read {
-                    Ok(count @ 1..) => lines.feed(&buffer[..count], &mut log),
-                    // Closed by the vmm, which may go on without it.
-                    _ => open = false,
-                },
-            }
-        }
-    };
-    // The process is gone, so all that it wrote is in the pipe, and only that is read.
-    let mut left = PIPE_CAPACITY;
-    while let Ok(count @ 1..) = stderr.try_read(&mut buffer)
-        && left > 0
-    {
-        lines.feed(&buffer[..count], &mut log);
-        left = left.saturating_sub(count);
-    }
-    lines.end(&mut log);
-    let status = match status.unwrap_or(ExitStatus::Unknown) {
-        // Another process is its parent, and alone learns how it ended.
-        ExitStatus::Unknown if killed.load(Ordering::Relaxed) => ExitStatus::Killed(libc::SIGKILL),
-        status => status,
-    };
-    let mut end = VmEnd::new(status, last_lines.into(), killed.load(Ordering::Relaxed));
-    if status == ExitStatus::Killed(libc::SIGSYS) {
-        let pid = child.pid();
-        let call = tokio::task::spawn_blocking(move || refused::call_of(pid)).await;
-        end.refused_call(&call.unwrap_or_else(|error| error.to_string()));
-    }
-    drop(until_end);
-    announce.send_replace(Some(end));
-    kvm.close();
-}
-
-/// The level of a line. libkrun's logger writes "[<time> LEVEL module] text"; lines of krun-vmm itself are errors.
-fn level(line: &str) -> log::Level {
-    let word = line.split_whitespace().nth(1).unwrap_or_default();
-    match (line.starts_with('['), word.parse()) {
-        (true, Ok(level)) => level,
-        (true, Err(_)) => log::Level::Info,
-        (false, _) => log::Level::Error,
     }
 }

@@ -28,6 +28,7 @@ use crate::{
         watch::Watched,
     },
     hooks::ContainerHooks,
+    lock::lock,
     sandbox::{
         Exit, ProcessId,
         host::{Anchor, Cgroup, GuestRoot, Host, Machine},
@@ -80,10 +81,6 @@ pub struct Blueprint {
     pub root: Arc<GuestRoot>,
     /// Block devices of the host that are disks of the VM, in the order of their names.
     pub disks: Vec<HostDisk>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl<H: Host> Container<H> {

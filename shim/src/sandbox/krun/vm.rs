@@ -5,7 +5,7 @@ mod network;
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -28,6 +28,7 @@ use crate::{
     error::{Error, Result},
     failpoint::seconds,
     id::StreamNumbers,
+    lock::lock,
     network::{Choice, Dialer},
     sandbox::{
         Exit, ProcessId,
@@ -65,10 +66,6 @@ pub struct Vm<H: Host> {
     /// Its user namespace, which its containers may have.
     users: Option<IdMaps>,
     attendant: Mutex<Option<JoinHandle<()>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn nodename() -> String {
