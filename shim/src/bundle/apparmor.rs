@@ -14,7 +14,17 @@ const UNCONFINED: &str = "unconfined";
 /// `INVALID_ARGUMENT` for a name that no profile can have.
 pub fn profile(spec: &Spec) -> Result<Option<String>> {
     let named = spec.process().as_ref().and_then(|process| process.apparmor_profile().as_deref());
-    let Some(name) = named.filter(|name| !name.is_empty() && *name != UNCONFINED) else { return Ok(None) };
+    parse("process.apparmorProfile", named.unwrap_or_default())
+}
+
+/// The profile of this name, which is the value of `key`, if it stands for one.
+///
+/// # Errors
+/// As of [`profile`].
+pub fn parse(key: &str, name: &str) -> Result<Option<String>> {
+    if name.is_empty() || name == UNCONFINED {
+        return Ok(None);
+    }
     let problem = if name.contains(['\0', '\n']) {
         "contains a zero byte or a newline".to_owned()
     } else if name.len() > MAX_APPARMOR_PROFILE {
@@ -22,7 +32,7 @@ pub fn profile(spec: &Spec) -> Result<Option<String>> {
     } else {
         return Ok(Some(name.to_owned()));
     };
-    Err(Error::invalid(format!("process.apparmorProfile {problem}")))
+    Err(Error::invalid(format!("{key} {problem}")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A bundle: read once, then turned into the guest's by a list of small pure functions ([`transform`]).
 
-mod apparmor;
+pub mod apparmor;
 mod devices;
 mod enforcement;
 mod exec;

@@ -24,7 +24,7 @@ use vm_launcher::config::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB};
 
 use annotations::Author;
 pub use options::{Author as OptionsAuthor, RuntimeOptions};
-pub use pool::PoolSize;
+pub use pool::{Kept, PoolTable};
 pub use roots::Roots;
 pub use sizing::{Limits, Size, host_memory_mib};
 
@@ -92,7 +92,7 @@ pub struct Config {
     /// Annotations that may be used, by name without prefix; none allows those that are safe for their author.
     pub enable_annotations: Option<Vec<String>>,
     /// Which VMs `krunctl pool` keeps; none is its default.
-    pub pool: Option<Vec<PoolSize>>,
+    pub pool: Option<Vec<PoolTable>>,
 }
 
 impl Default for Config {
@@ -282,8 +282,8 @@ impl Config {
             }
             self.enable_annotations = Some(names);
         }
-        if let Some(sizes) = layer.pool {
-            self.pool = Some(within(origin, pool::sizes(sizes))?);
+        if let Some(tables) = layer.pool {
+            self.pool = Some(within(origin, pool::tables(tables))?);
         }
         Ok(())
     }

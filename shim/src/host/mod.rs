@@ -1,7 +1,7 @@
 //! The real host of a sandbox: Linux, with mounts, cgroups, namespaces and the vmm.
 
 pub mod anchor;
-mod apparmor;
+pub mod apparmor;
 mod machine;
 pub mod parts;
 mod pooled;
@@ -65,8 +65,8 @@ impl Host for Linux {
         Anchor::start(container, rootfs, network, cgroup).await
     }
 
-    fn expect_machine(&self, config: Option<&Config>) {
-        let asked = config.and_then(Asked::of);
+    fn expect_machine(&self, wanted: Option<(&Config, Option<&str>)>) {
+        let asked = wanted.and_then(|(config, apparmor_profile)| Asked::of(config, apparmor_profile));
         *self.asked() = asked;
     }
 

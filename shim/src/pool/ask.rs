@@ -55,13 +55,14 @@ pub struct Taken {
 }
 
 impl Asked {
-    /// Asks for a VM of this configuration, unless there is no pool or it could have none.
-    pub fn of(config: &Config) -> Option<Asked> {
+    /// Asks for a VM of this configuration, with this AppArmor profile of its vmm, unless there is no pool or it could have none.
+    pub fn of(config: &Config, apparmor_profile: Option<&str>) -> Option<Asked> {
         if config.network == Mode::Tsi || config.nested_virt || config.debug_console.is_some() {
             return None;
         }
         let socket = dial().ok()?;
-        let asked = Parts::find(config).and_then(|parts| Kind::of(config, &parts)).ok()?;
+        let parts = Parts::find(config).ok()?;
+        let asked = Kind::of(config, apparmor_profile, &parts).ok()?;
         let mut line = serde_json::to_vec(&asked).ok()?;
         line.push(b'\n');
         descriptors::send(&socket, &line, &[]).ok()?;

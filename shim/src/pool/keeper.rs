@@ -27,7 +27,7 @@ use super::{
     wire::SOCKET,
 };
 use crate::{
-    config::{Config, PoolSize, RuntimeOptions},
+    config::{self, Config, RuntimeOptions},
     error::{Error, Result},
     host::parts::Parts,
 };
@@ -43,8 +43,8 @@ const MAX_SHIMS: usize = 256;
 
 /// A pool of VMs.
 pub struct Pool {
-    /// The configuration of each size.
-    sizes: Vec<Config>,
+    /// What is kept of each size.
+    sizes: Vec<config::Kept>,
     pub(super) stock: Stock<WaitingVm>,
     /// Something was taken, or has ended.
     pub(super) changed: Notify,
@@ -99,9 +99,8 @@ impl Pool {
             ));
         }
         Parts::find(&config)?;
-        let wanted = PoolSize::of(&config)?;
-        let sizes = wanted.iter().map(|(size, _)| size.clone()).collect();
-        let stock = Stock::new(wanted.iter().map(|(_, count)| *count).collect());
+        let sizes = config::Kept::of(&config)?;
+        let stock = Stock::new(sizes.iter().map(|kept| kept.count).collect());
         Ok(Pool {
             sizes,
             stock,
@@ -181,10 +180,10 @@ impl Pool {
     /// Boots one of this size, and says whether it waits now.
     async fn boot(self: &Arc<Self>, size: usize, cgroup: Option<PathBuf>) -> bool {
         let name = format!("{}-{}", process::id(), self.next.fetch_add(1, Ordering::Relaxed));
-        let config = &self.sizes[size];
-        match WaitingVm::boot(config, size, &name, cgroup).await {
+        let wanted = &self.sizes[size];
+        match WaitingVm::boot(wanted, size, &name, cgroup).await {
             Ok(vm) => {
-                info!("the VM {name} waits: {} cpus, {} MiB", config.cpus, config.memory_mib);
+                info!("the VM {name} waits: {} cpus, {} MiB", wanted.config.cpus, wanted.config.memory_mib);
                 tokio::spawn(self.clone().watch(vm.watch()));
                 let rejected = self.stock.add(vm);
                 let waits = rejected.is_none();
@@ -204,8 +203,8 @@ impl Pool {
     /// Removes those that a shim would make otherwise by now, and those that have ended. Says whether any have.
     async fn remove_old(&self) -> bool {
         let mut kinds = Vec::new();
-        for config in &self.sizes {
-            kinds.push(parts_and_kind(config.clone()).await.map(|(_, kind)| kind).ok());
+        for wanted in &self.sizes {
+            kinds.push(parts_and_kind(wanted.clone()).await.map(|(_, kind)| kind).ok());
         }
         let is_old = |vm: &WaitingVm| !vm.is_well() || kinds[vm.size].as_ref() != Some(&vm.kind);
         let old = self.stock.take(is_old);

@@ -18,6 +18,7 @@ pub struct Kind {
     version: String,
     cpus: u8,
     memory_mib: u32,
+    apparmor_profile: Option<String>,
     debug: bool,
     files: Vec<PartId>,
 }
@@ -35,11 +36,11 @@ struct PartId {
 }
 
 impl Kind {
-    /// That of VMs which are made of `parts` as `config` wants it.
+    /// That of VMs which are made of `parts` as `config` wants it, and whose vmms have this AppArmor profile.
     ///
     /// # Errors
     /// When a part cannot be looked at.
-    pub fn of(config: &Config, parts: &Parts) -> Result<Kind> {
+    pub fn of(config: &Config, apparmor_profile: Option<&str>, parts: &Parts) -> Result<Kind> {
         let kernel = parts.kernel.as_ref().map_or(parts.libkrunfw.as_path(), |kernel| kernel.path());
         let files = [kernel, &parts.guest_init, &parts.vmm].map(|path| {
             identify(path.to_owned())
@@ -49,6 +50,7 @@ impl Kind {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cpus: config.cpus,
             memory_mib: config.memory_mib,
+            apparmor_profile: apparmor_profile.map(str::to_owned),
             debug: log::max_level() >= log::LevelFilter::Debug,
             files: files.into_iter().collect::<Result<_>>()?,
         })
@@ -76,13 +78,14 @@ mod tests {
         };
         let parts = Parts { kernel: None, libkrunfw: part("fw"), guest_init: part("init"), vmm: part("vmm") };
         let config = Config::default();
-        let kind = Kind::of(&config, &parts).unwrap();
-        assert_eq!(kind, Kind::of(&config, &parts).unwrap());
-        assert_ne!(kind, Kind::of(&Config { memory_mib: 256, ..config.clone() }, &parts).unwrap());
+        let kind = Kind::of(&config, None, &parts).unwrap();
+        assert_eq!(kind, Kind::of(&config, None, &parts).unwrap());
+        assert_ne!(kind, Kind::of(&Config { memory_mib: 256, ..config.clone() }, None, &parts).unwrap());
+        assert_ne!(kind, Kind::of(&config, Some("p"), &parts).unwrap());
         // As a package manager does.
         fs::rename(part("new"), dir.path().join("vmm")).unwrap();
-        assert_ne!(kind, Kind::of(&config, &parts).unwrap());
+        assert_ne!(kind, Kind::of(&config, None, &parts).unwrap());
         fs::remove_file(dir.path().join("init")).unwrap();
-        assert!(Kind::of(&config, &parts).unwrap_err().to_string().contains("init"));
+        assert!(Kind::of(&config, None, &parts).unwrap_err().to_string().contains("init"));
     }
 }

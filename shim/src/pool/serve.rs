@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use linux::descriptors;
-use log::{info, warn};
+use log::{debug, info, warn};
 use rustix::net::{Shutdown, shutdown};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -31,6 +31,7 @@ impl Pool {
     pub(super) async fn serve(self: Arc<Self>, mut shim: UnixStream) {
         let Some(kind) = question(&mut shim).await else { return };
         let Some(vm) = self.stock.lend(&kind) else {
+            debug!("no VM waits that is as it is wanted: {kind:?}");
             // There may be something else to boot by now.
             self.changed.notify_one();
             return;

@@ -16,13 +16,16 @@ use super::{
     wire::{Descriptors, Offer},
 };
 use crate::{
-    config::Config,
+    config::Kept,
     error::{Error, Result},
     files::{
         share::Share,
         state_dir::{self, StateDir},
     },
-    host::parts::{Parts, chain},
+    host::{
+        apparmor,
+        parts::{Parts, chain},
+    },
     network::{self, Netns},
 };
 
@@ -49,19 +52,15 @@ struct Files {
 }
 
 impl WaitingVm {
-    /// Boots one as `config` wants it, in a directory of this name and in `cgroup`; without, in this process's.
+    /// Boots one as `wanted`, in a directory of this name and in `cgroup`; without, in this process's.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
-    pub async fn boot(
-        config: &Config,
-        size: usize,
-        name: &str,
-        cgroup: Option<PathBuf>,
-    ) -> Result<WaitingVm> {
-        let (parts, kind) = parts_and_kind(config.clone()).await?;
+    pub async fn boot(wanted: &Kept, size: usize, name: &str, cgroup: Option<PathBuf>) -> Result<WaitingVm> {
+        wanted.apparmor_profile.as_deref().map_or(Ok(()), apparmor::check)?;
+        let (parts, kind) = parts_and_kind(wanted.clone()).await?;
         let (files, tap) = prepare(name).await?;
-        match launch(config, &parts, &files, (tap, cgroup)).await {
+        match launch(wanted, &parts, &files, (tap, cgroup)).await {
             Ok(vm) => Ok(WaitingVm { size, kind, name: name.to_owned(), vm, files }),
             Err(error) => {
                 remove(files).await;
@@ -120,10 +119,10 @@ impl WaitingVm {
 ///
 /// # Errors
 /// As of [`Parts::find`] and [`Kind::of`].
-pub async fn parts_and_kind(config: Config) -> Result<(Parts, Kind)> {
+pub async fn parts_and_kind(wanted: Kept) -> Result<(Parts, Kind)> {
     let found = spawn_blocking(move || {
-        let parts = Parts::find(&config)?;
-        let kind = Kind::of(&config, &parts)?;
+        let parts = Parts::find(&wanted.config)?;
+        let kind = Kind::of(&wanted.config, wanted.apparmor_profile.as_deref(), &parts)?;
         Ok((parts, kind))
     });
     found.await.map_err(|e| Error::internal("look for a VM's parts").because(e))?
@@ -146,7 +145,7 @@ async fn prepare(name: &str) -> Result<(Files, Tap)> {
 }
 
 async fn launch(
-    config: &Config,
+    wanted: &Kept,
     parts: &Parts,
     files: &Files,
     (tap, cgroup): (Tap, Option<PathBuf>),
@@ -156,7 +155,8 @@ async fn launch(
         netns: Some(files.netns.path()),
         network: Network::Tap(vec![tap]),
         cgroup,
-        ..parts.vm(config, &files.share, &files.state)
+        apparmor_profile: wanted.apparmor_profile.clone(),
+        ..parts.vm(&wanted.config, &files.share, &files.state)
     };
     let vm = Vm::launch_with(&parts.vmm, vm).await.map_err(|e| Error::internal(chain(e)))?;
     let reduced = files.share.namespace().reduce();

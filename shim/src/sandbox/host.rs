@@ -123,8 +123,9 @@ pub trait Host: Send + Sync + 'static {
         cgroup: Option<Arc<Self::Cgroup>>,
     ) -> Result<Self::Anchor>;
 
-    /// Hears that a VM of this configuration will be wanted, or that none will be any more. It may block, for a moment.
-    fn expect_machine(&self, config: Option<&Config>);
+    /// Hears that a VM of this configuration will be wanted, with this AppArmor profile of its vmm, or that none will be any more. It
+    /// may block, for a moment.
+    fn expect_machine(&self, wanted: Option<(&Config, Option<&str>)>);
 
     /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `place` the
     /// pid of a process in the task's network namespace, and the cgroup that this is in, `apparmor_profile` the profile of its vmm, `disks` its disks.

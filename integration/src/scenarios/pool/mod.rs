@@ -3,6 +3,7 @@
 mod fallback;
 mod given_once;
 mod killed;
+mod nerdctl;
 mod network;
 mod taken;
 mod unit;
@@ -27,6 +28,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("pool-killed", killed::killed).krun_only(WHY).timeout(400),
     Scenario::new("pool-given-once", given_once::given_once).krun_only(WHY).long().timeout(400),
     Scenario::new("pool-network", network::network).krun_only(WHY).long().timeout(400),
+    Scenario::new("pool-nerdctl", nerdctl::profile).krun_only(WHY).long().needs("nerdctl").timeout(500),
     Scenario::new("pool-systemd-unit", unit::unit).krun_only(WHY).long().timeout(500),
     Scenario::new("pool-pod", network::pod).krun_only(WHY).long().needs("crictl").timeout(500),
 ];

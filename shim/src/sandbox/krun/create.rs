@@ -61,11 +61,9 @@ impl Plan {
         Ok(Plan { config, network, users, cgroup, root, hooks, policy, guest })
     }
 
-    /// Whether it needs a VM of its own that is as any other.
+    /// Whether it needs a VM of its own, with no disks that are known by now.
     fn is_for_new_vm(&self) -> bool {
-        self.policy.role != Role::Member
-            && self.policy.apparmor_profile.is_none()
-            && self.guest.disks.is_empty()
+        self.policy.role != Role::Member && self.guest.disks.is_empty()
     }
 }
 
@@ -85,7 +83,7 @@ impl<H: Host> KrunSandbox<H> {
         let (plan, new) = blocking("translate the bundle", move || {
             let plan = Plan::read(&new, host)?;
             if plan.is_for_new_vm() {
-                machines.expect_machine(Some(&plan.config));
+                machines.expect_machine(Some((&plan.config, plan.policy.apparmor_profile.as_deref())));
             }
             Ok((plan, new))
         })

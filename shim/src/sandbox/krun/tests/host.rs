@@ -335,7 +335,7 @@ impl Host for FakeHost {
         Ok(FakeAnchor { made: self.step("anchor")?, container: container.to_owned() })
     }
 
-    fn expect_machine(&self, _: Option<&Config>) {}
+    fn expect_machine(&self, _: Option<(&Config, Option<&str>)>) {}
 
     fn machine(
         &self,
