@@ -18,7 +18,7 @@ STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-
 # What is built here, as against what is fetched.
 PACKAGES := $(addprefix -p ,shim vmm krunctl vm-launcher private-network guest-init guest-protocol linux integration runtimetest hostile-init hostile-vmm images fuzz-targets)
 
-.PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes demo bench clean
+.PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes demo bench dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -73,6 +73,9 @@ demo: ## a container in a microVM, from nothing, on a fresh Debian machine
 
 bench: build ## time and memory, runc and krun side by side, on a clock that counts instructions
 	hack/bench
+
+dist: deps ## Debian's package, an RPM, a tarball, bills of materials, checksums: build/dist
+	@hack/dist
 
 clean: ## end all boxes and remove the cache with everything that was built
 	hack/box clean

@@ -58,7 +58,7 @@ remove_files() {
 	payload | while read -r name; do
 		rm -f "$HOST$name"
 		case "$name" in
-		*/krun/*) rmdir "$HOST${name%/*}" 2>/dev/null || true ;; # ours, once it is empty
+		*/krun/* | */containerd-shim-krun/*) rmdir "$HOST${name%/*}" 2>/dev/null || true ;; # ours, once it is empty
 		esac
 	done
 }

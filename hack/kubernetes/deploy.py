@@ -38,7 +38,7 @@ def uninstall(control_plane, node):
     kubectl = control_plane.kubectl
     kubectl.run("delete", "daemonset", NAME, f"--namespace={NAMESPACE}", "--cascade=foreground", "--timeout=240s")
     kubectl.run("delete", "-k", str(DEPLOY), "--ignore-not-found", "--timeout=240s")
-    left = node.run("sh", "-c", "cd /usr/local; ls -d bin/*krun* lib/*krun* libexec/krun share/doc/krun /run/krun 2>/dev/null;"
+    left = node.run("sh", "-c", "cd /usr/local; ls -d bin/*krun* lib/*krun* libexec/krun share/doc/containerd-shim-krun /run/krun 2>/dev/null;"
                     " grep -n krun /etc/containerd/config.toml; true")
     if left:
         raise BoxError(f"the installer left on the node:\n{left}")

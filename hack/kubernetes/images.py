@@ -48,9 +48,9 @@ def _installer(base, folder):
     """The Dockerfile's own files."""
     tree = folder / "installer"
     payload, own = tree / "krun", tree / "installer"
-    run(DEPLOY / "installer/payload", payload)
+    run(DEPLOY / "package/layout", payload, "/usr/local", "programs")
     library, licence = "usr/lib/x86_64-linux-gnu/libkrunfw.so.5", f"usr/share/doc/{LIBKRUNFW}/copyright"
-    for source, name in ((library, "lib/libkrunfw.so.5"), (licence, "share/doc/krun/libkrunfw")):
+    for source, name in ((library, "lib/libkrunfw.so.5"), (licence, "share/doc/containerd-shim-krun/libkrunfw")):
         target = payload / "usr/local" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(base / "libkrunfw" / source, target)

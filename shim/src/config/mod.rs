@@ -10,6 +10,8 @@
 
 pub mod annotations;
 mod options;
+#[cfg(test)]
+mod packaged;
 mod pool;
 mod roots;
 mod sizing;

@@ -18,10 +18,10 @@ const LIBRARY_DIRS: [&str; 6] = [
     "/opt/krun/lib",
 ];
 
-/// The directories where guest-init is installed.
-const GUEST_INIT_DIRS: [&str; 3] = ["/usr/local/libexec/krun", "/usr/libexec/krun", "/usr/lib/krun"];
+/// The directories where guest-init is installed, and krun-vmm by packages.
+const LIBEXEC_DIRS: [&str; 3] = ["/usr/local/libexec/krun", "/usr/libexec/krun", "/usr/lib/krun"];
 
-/// The directories where krun-vmm is installed.
+/// The other directories where krun-vmm is installed.
 const VMM_DIRS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/opt/krun/bin"];
 
 /// A part was not found.
@@ -51,28 +51,41 @@ pub fn libkrunfw(configured: Option<&Path>) -> Result<PathBuf, NotFound> {
     find(LIBKRUNFW, configured, LIBRARY_DIRS.iter().map(Path::new).map(Path::to_owned), advice)
 }
 
-/// Finds PID 1 of the guest: `configured`, or where it is installed, or next to this executable.
+/// Finds PID 1 of the guest: `configured`, or what was installed with this executable, or where it is installed, or next
+/// to this executable.
 ///
 /// # Errors
 /// As [`libkrunfw`].
 pub fn guest_init(configured: Option<&Path>) -> Result<PathBuf, NotFound> {
     let advice = "install it in one of these places, or set its path";
-    find("guest-init", configured, GUEST_INIT_DIRS.iter().map(PathBuf::from).chain(own_directory()), advice)
+    let own = own_directory();
+    let dirs = own.as_deref().and_then(own_libexec).into_iter();
+    let dirs = dirs.chain(LIBEXEC_DIRS.iter().map(PathBuf::from)).chain(own);
+    find("guest-init", configured, dirs, advice)
 }
 
-/// Finds krun-vmm: next to this executable, where it is installed, or in PATH.
+/// Finds krun-vmm: what was installed with this executable, or next to it, or where it is installed, or in PATH.
 ///
 /// # Errors
 /// When it is not there.
 pub fn krun_vmm() -> Result<PathBuf, NotFound> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let dirs = own_directory().into_iter().chain(VMM_DIRS.iter().map(PathBuf::from));
+    let own = own_directory();
+    let libexec = own.as_deref().and_then(own_libexec);
+    let dirs = libexec.into_iter().chain(own);
+    let dirs = dirs.chain(VMM_DIRS.iter().chain(&LIBEXEC_DIRS).map(PathBuf::from));
     let dirs = dirs.chain(env::split_paths(&path).filter(|dir| dir.is_absolute()));
     find("krun-vmm", None, dirs, "install it next to this program, or in PATH")
 }
 
 fn own_directory() -> Option<PathBuf> {
     Some(env::current_exe().ok()?.parent()?.to_owned())
+}
+
+/// Where the parts of an installation lie whose programs lie in `directory`: a package's program never takes a part of
+/// what was installed below /usr/local before.
+fn own_libexec(directory: &Path) -> Option<PathBuf> {
+    Some(directory.parent()?.join("libexec/krun"))
 }
 
 fn find(
@@ -107,6 +120,13 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_program_has_the_parts_of_its_own_installation() {
+        assert_eq!(own_libexec(Path::new("/usr/bin")).unwrap(), Path::new("/usr/libexec/krun"));
+        assert_eq!(own_libexec(Path::new("/usr/local/bin")).unwrap(), Path::new("/usr/local/libexec/krun"));
+        assert_eq!(own_libexec(Path::new("/")), None);
     }
 
     #[test]
