@@ -52,6 +52,7 @@ mod nerdctl_network;
 mod network;
 mod network_many;
 mod network_tap;
+mod operator_view;
 mod orphans;
 mod parity;
 mod pod;
@@ -109,6 +110,7 @@ pub const ALL: &[&[Scenario]] = &[
     hostile_guest::SCENARIOS,
     hostile_vmm::SCENARIOS,
     crash::SCENARIOS,
+    operator_view::SCENARIOS,
     orphans::SCENARIOS,
     kill_points::SCENARIOS,
     network::SCENARIOS,

@@ -17,6 +17,7 @@ mod volume;
 
 use std::path::PathBuf;
 
+use guest_protocol::failure::one_line;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 pub use enforcement::{bound_memory, for_host, keep_guests};
@@ -32,6 +33,7 @@ pub use volume::{FileVolume, Volume};
 use crate::{
     config::{Limits, Origin},
     error::Result,
+    files::status::PodName,
     id,
 };
 
@@ -88,6 +90,21 @@ pub fn check_pod(spec: &Spec) -> Result<()> {
 /// What the names of the CRI's annotations begin with, with containerd and with CRI-O. A pod's author cannot set or remove
 /// them. Source: containerd `internal/cri/annotations/annotations.go`, CRI-O `pkg/annotations`.
 const CRI: [&str; 2] = ["io.kubernetes.cri.", "io.kubernetes.cri-o."];
+
+/// What Kubernetes calls the pod, in annotations of its sandbox container. Source: containerd `internal/cri/annotations/annotations.go`.
+const POD_NAME: [&str; 3] = [
+    "io.kubernetes.cri.sandbox-name",
+    "io.kubernetes.cri.sandbox-namespace",
+    "io.kubernetes.cri.sandbox-uid",
+];
+
+/// What Kubernetes calls the pod that `spec`'s container belongs to, each name in one line of bounded length.
+pub fn pod_name(spec: &Spec) -> Option<PodName> {
+    let annotations = spec.annotations().as_ref()?;
+    let [name, namespace, uid] =
+        POD_NAME.map(|key| one_line(annotations.get(key).map_or("", String::as_str)));
+    (!name.is_empty()).then_some(PodName { name, namespace, uid })
+}
 
 /// Where `spec`'s container comes from, whose id is `id`.
 pub fn origin(spec: &Spec, id: &str) -> Origin {

@@ -7,4 +7,5 @@ pub mod mount;
 pub mod pin;
 pub mod share;
 pub mod state_dir;
+pub mod status;
 pub mod watch;

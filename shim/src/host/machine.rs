@@ -3,8 +3,8 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -27,13 +27,16 @@ use crate::{
         disk::VmDisk,
         share::{ContainerShare, Share, SharedRoot},
         state_dir::{self, StateDir},
+        status::{self, BootTimes, Process, Status},
         watch::{Tops, Watched},
     },
+    lock::lock,
     network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Resolver, Spare},
     pool::Asked,
+    report::{self, Report},
     sandbox::{
         Exit,
-        host::{Ended, Machine},
+        host::{Booted, Ended, Machine, Names},
     },
 };
 
@@ -60,25 +63,32 @@ pub struct KrunMachine {
     sandbox: String,
     /// Of all its containers' watched volumes.
     tops: Tops,
+    /// What is written down of it.
+    status: Mutex<Status>,
+    /// How long it took to be made, and to be launched.
+    prepared: Duration,
+    launching: OnceLock<Duration>,
     share: Share,
-    _state: StateDir,
+    state: StateDir,
 }
 
 impl KrunMachine {
-    /// Makes what a VM of `sandbox` in containerd's `namespace` needs, without launching it. `anchor` is a pid in the task's
+    /// Makes what the VM of a sandbox with these names needs, without launching it. `anchor` is a pid in the task's
     /// network namespace and in `cgroup`; `apparmor_profile` is that of the vmm, and `disks` its disks. `asked` is
     /// the question to the pool, if one was put.
     ///
     /// # Errors
     /// What is missing or could not be done; nothing stays behind.
     pub fn new(
-        (namespace, sandbox): (&str, &str),
+        names: &Names,
         config: &Config,
         (anchor, cgroup): (u32, Option<&HostCgroup>),
         apparmor_profile: Option<&str>,
         disks: Vec<VmDisk>,
         asked: Option<Asked>,
     ) -> Result<KrunMachine> {
+        let began = Instant::now();
+        let Names { namespace, sandbox, pod } = names;
         apparmor_profile.map_or(Ok(()), apparmor::check)?;
         let netns = Netns::of(anchor)?;
         let (network, nics) = network::choose(config.network, &netns)?;
@@ -104,6 +114,22 @@ impl KrunMachine {
             debug_console: config.debug_console.as_ref().map(|dir| dir.join(format!("{sandbox}.log"))),
             ..parts.vm(config, &share, &state)
         };
+        let status = Status {
+            namespace: namespace.clone(),
+            sandbox: sandbox.clone(),
+            pod: pod.clone(),
+            created_ms: status::now_ms(),
+            cpus: plan.cpus,
+            memory_mib: plan.memory_mib,
+            network: network.name().to_owned(),
+            warm: pooled.is_some(),
+            shim: Process::of(std::process::id()).unwrap_or_default(),
+            vmm: None,
+            anchor: Process::of(anchor),
+            cgroup: cgroup.map(HostCgroup::vms),
+            boot: None,
+            kernel: None,
+        };
         Ok(KrunMachine {
             vm: OnceLock::new(),
             oom: OnceLock::new(),
@@ -118,8 +144,11 @@ impl KrunMachine {
             pooled,
             sandbox: sandbox.to_owned(),
             tops: Tops::default(),
+            status: Mutex::new(status),
+            prepared: began.elapsed(),
+            launching: OnceLock::new(),
             share,
-            _state: state,
+            state,
         })
     }
 
@@ -190,6 +219,58 @@ impl KrunMachine {
         self.vm.set(vm).map_err(|_| self.was_launched())
     }
 
+    /// Launches the VM, or wakes it.
+    async fn run_vm(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
+        let netns = Netns::of(anchor)?;
+        if let Some(pooled) = &self.pooled {
+            return self.wake(pooled, &netns, cgroup, dialer).await;
+        }
+        let (mut links, mut spare, mut localhost) = (None, None, None);
+        let network = match self.network {
+            Choice::Tap | Choice::TapAtStart => {
+                let (joined, relay) = self.join_interfaces(netns, dialer).await?;
+                let taps = joined.taps.clone();
+                (links, localhost) = (Some(joined), relay);
+                vm_launcher::Network::Tap(taps)
+            }
+            Choice::Spare => {
+                let (made, relay) = self.spare_interface(netns, dialer).await?;
+                let tap = made.tap();
+                (spare, localhost) = (Some(made), relay);
+                tap.map_or(vm_launcher::Network::None, |tap| vm_launcher::Network::Tap(vec![tap]))
+            }
+            Choice::Tsi => vm_launcher::Network::Tsi,
+            Choice::None => vm_launcher::Network::None,
+        };
+        failpoint!("create.taps");
+        let vm_config = VmConfig {
+            netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
+            network,
+            cgroup: cgroup.map(HostCgroup::vms),
+            ..self.plan.clone()
+        };
+        info!(
+            "VM of {}: {} cpus, {} MiB, network {:?}",
+            self.sandbox, vm_config.cpus, vm_config.memory_mib, vm_config.network
+        );
+        // From before it can run out of memory.
+        self.watch_memory(cgroup);
+        let vm = Vm::launch_with(&self.vmm, vm_config).await.map_err(|e| Error::internal(chain(e)))?;
+        failpoint!("create.vmm");
+        let reduced = self.share.namespace().reduce();
+        reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
+        self.launched_with(vm, (localhost, links, spare), dialer)
+    }
+
+    /// Writes down what has changed.
+    fn note(&self, change: impl FnOnce(&mut Status)) {
+        let mut status = lock(&self.status);
+        change(&mut status);
+        if let Err(error) = status::write(self.state.path(), &status) {
+            warn!("write down what is known of the VM: {error}");
+        }
+    }
+
     fn launched(&self) -> Result<&Vm> {
         self.vm
             .get()
@@ -247,45 +328,11 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 
     async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
-        let netns = Netns::of(anchor)?;
-        if let Some(pooled) = &self.pooled {
-            return self.wake(pooled, &netns, cgroup, dialer).await;
-        }
-        let (mut links, mut spare, mut localhost) = (None, None, None);
-        let network = match self.network {
-            Choice::Tap | Choice::TapAtStart => {
-                let (joined, relay) = self.join_interfaces(netns, dialer).await?;
-                let taps = joined.taps.clone();
-                (links, localhost) = (Some(joined), relay);
-                vm_launcher::Network::Tap(taps)
-            }
-            Choice::Spare => {
-                let (made, relay) = self.spare_interface(netns, dialer).await?;
-                let tap = made.tap();
-                (spare, localhost) = (Some(made), relay);
-                tap.map_or(vm_launcher::Network::None, |tap| vm_launcher::Network::Tap(vec![tap]))
-            }
-            Choice::Tsi => vm_launcher::Network::Tsi,
-            Choice::None => vm_launcher::Network::None,
-        };
-        failpoint!("create.taps");
-        let vm_config = VmConfig {
-            netns: Some(PathBuf::from(format!("/proc/{anchor}/ns/net"))),
-            network,
-            cgroup: cgroup.map(HostCgroup::vms),
-            ..self.plan.clone()
-        };
-        info!(
-            "VM of {}: {} cpus, {} MiB, network {:?}",
-            self.sandbox, vm_config.cpus, vm_config.memory_mib, vm_config.network
-        );
-        // From before it can run out of memory.
-        self.watch_memory(cgroup);
-        let vm = Vm::launch_with(&self.vmm, vm_config).await.map_err(|e| Error::internal(chain(e)))?;
-        failpoint!("create.vmm");
-        let reduced = self.share.namespace().reduce();
-        reduced.map_err(|e| Error::internal("reduce the mount namespace").because(e))?;
-        self.launched_with(vm, (localhost, links, spare), dialer)
+        let began = Instant::now();
+        self.run_vm(anchor, cgroup, dialer).await?;
+        let _ = self.launching.set(began.elapsed());
+        self.note(|status| status.vmm = self.vmm().and_then(Process::of));
+        Ok(())
     }
 
     async fn guest(&self, patience: Duration) -> Result<Guest> {
@@ -299,6 +346,19 @@ impl Machine<HostCgroup> for KrunMachine {
                 false => reason,
             })
         })
+    }
+
+    fn booted(&self, booted: &Booted) {
+        let times = BootTimes {
+            launch_us: micros(self.prepared + self.launching.get().copied().unwrap_or_default()),
+            guest_us: micros(booted.called),
+            configure_us: micros(booted.configured),
+        };
+        self.note(|status| {
+            status.kernel = Some(booted.kernel.clone());
+            status.boot = Some(times);
+        });
+        report::send(Report::Booted { warm: self.pooled.is_some(), times });
     }
 
     fn guest_network(&self) -> Option<api::Network> {
@@ -355,6 +415,10 @@ impl Machine<HostCgroup> for KrunMachine {
             Err(error) => Ended { exit: Exit::UNKNOWN, reason: error.to_string() },
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn plugged(VmDisk { name, file, durable, read_only, .. }: VmDisk) -> Disk {

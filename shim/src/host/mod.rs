@@ -24,7 +24,7 @@ use crate::{
     error::Result,
     files::{disk::VmDisk, mount::Mounted, pin::Pinned, share::ContainerShare},
     pool::Asked,
-    sandbox::host::{self, Cgroup, Host, RootRequest, Snapshot},
+    sandbox::host::{self, Cgroup, Host, Names, RootRequest, Snapshot},
 };
 
 /// This host.
@@ -72,14 +72,14 @@ impl Host for Linux {
 
     fn machine(
         &self,
-        sandbox: (&str, &str),
+        names: &Names,
         config: &Config,
         place: (u32, Option<&HostCgroup>),
         apparmor_profile: Option<&str>,
         disks: Vec<VmDisk>,
     ) -> Result<KrunMachine> {
         let asked = self.asked().take();
-        KrunMachine::new(sandbox, config, place, apparmor_profile, disks, asked)
+        KrunMachine::new(names, config, place, apparmor_profile, disks, asked)
     }
 }
 

@@ -131,6 +131,17 @@ pub enum Choice {
     Spare,
 }
 
+impl Choice {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Choice::Tsi => "tsi",
+            Choice::None => "none",
+            Choice::Tap | Choice::TapAtStart | Choice::Spare => "tap",
+        }
+    }
+}
+
 /// Chooses for the network namespace `netns`, once the hooks have run. With the choice comes how many interfaces there need a NIC.
 ///
 /// # Errors

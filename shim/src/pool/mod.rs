@@ -19,4 +19,16 @@ mod stock;
 mod vm;
 mod wire;
 
+use std::io;
+
 pub(crate) use ask::{Asked, Taken};
+
+use crate::files::state_dir;
+
+/// How many VMs wait in the pool, booted or booting.
+///
+/// # Errors
+/// The file system's.
+pub fn waiting() -> io::Result<usize> {
+    Ok(state_dir::waiting()?.len())
+}

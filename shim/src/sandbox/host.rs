@@ -16,10 +16,33 @@ use crate::{
     config::{Config, Roots, Size},
     error::Result,
     files::{
-        disk::VmDisk, follow::Follower, mount::ReadOnly, pin::Pinned, share::SharedRoot, watch::Watched,
+        disk::VmDisk, follow::Follower, mount::ReadOnly, pin::Pinned, share::SharedRoot, status::PodName,
+        watch::Watched,
     },
     network::{Backend, Choice, Dialer, Resolver},
 };
+
+/// Whose VM it is.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// containerd's namespace.
+    pub namespace: String,
+    /// The sandbox's id.
+    pub sandbox: String,
+    /// What Kubernetes calls it.
+    pub pod: Option<PodName>,
+}
+
+/// How a boot went.
+#[derive(Debug, Clone)]
+pub struct Booted {
+    /// How long the guest took to call, from the launch on.
+    pub called: Duration,
+    /// How long it took to be configured, from its call on.
+    pub configured: Duration,
+    /// What the guest says of its kernel's version.
+    pub kernel: String,
+}
 
 /// What is wanted of a container's rootfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +150,7 @@ pub trait Host: Send + Sync + 'static {
     /// may block, for a moment.
     fn expect_machine(&self, wanted: Option<(&Config, Option<&str>)>);
 
-    /// Makes what a VM needs, without launching it. `sandbox` is containerd's namespace and the sandbox's id, `place` the
+    /// Makes what a VM needs, without launching it. `names` says whose it is, `place` the
     /// pid of a process in the task's network namespace, and the cgroup that this is in, `apparmor_profile` the profile of its vmm, `disks` its disks.
     /// It may block.
     ///
@@ -135,7 +158,7 @@ pub trait Host: Send + Sync + 'static {
     /// What is missing or could not be done; nothing stays behind.
     fn machine(
         &self,
-        sandbox: (&str, &str),
+        names: &Names,
         config: &Config,
         place: (u32, Option<&Self::Cgroup>),
         apparmor_profile: Option<&str>,
@@ -219,6 +242,9 @@ pub trait Machine<Cgroup>: Send + Sync + 'static {
     /// # Errors
     /// When the VM ends first, or `patience` does.
     async fn guest(&self, patience: Duration) -> Result<Guest>;
+
+    /// Hears how the boot of a launched VM went.
+    fn booted(&self, booted: &Booted);
 
     /// How the guest is to set up its network, once the VM is launched; none when it has its loopback interface only.
     fn guest_network(&self) -> Option<api::Network>;

@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Result},
     events::Publish,
     lock::lock,
+    report::{self, Report},
     sandbox::{Exit, NewContainer, NewProcess, ProcessId, Sandbox},
     stdio::StdioPaths,
 };
@@ -296,6 +297,11 @@ impl Tasks {
         Ok(task.pid)
     }
 
+    fn publish_oom(&self, container: &str) {
+        report::send(Report::Oom);
+        self.publish(TaskOOM { container_id: container.to_owned(), ..Default::default() });
+    }
+
     /// Publishes that processes of a running container were OOM-killed, not too often: the guest says so.
     fn watch_memory(self: &Arc<Self>, init: Arc<Process>) {
         let tasks = self.clone();
@@ -307,7 +313,7 @@ impl Tasks {
                     known = count;
                     // Its own end tells it, too.
                     if init.status() == Status::Running {
-                        tasks.publish(TaskOOM { container_id: container.clone(), ..Default::default() });
+                        tasks.publish_oom(container);
                     }
                     sleep(calm).await;
                     calm = (2 * calm).min(OOM_CALMEST);
@@ -342,7 +348,7 @@ impl Tasks {
             let _gate = process.gate.lock().await;
             let ended = process.set_ended(exit);
             if exit.oom_killed {
-                tasks.publish(TaskOOM { container_id: process.id.container.clone(), ..Default::default() });
+                tasks.publish_oom(&process.id.container);
             }
             let ProcessId { container, exec } = process.id.clone();
             info!("{} ended with status {}", process.id, exit.status);

@@ -46,5 +46,17 @@ pub const POOL: &str = "Examples:
   krunctl pool
   systemctl enable --now krun-pool";
 
+pub const PS: &str = "Examples:
+  krunctl ps
+  krunctl ps --format json | jq -r '.[] | select(.boot == \"warm\") | .id'";
+
+pub const INSPECT: &str = "Examples:
+  krunctl inspect 3f2a91
+  krunctl inspect shop/db-0             a pod, by its namespace and name";
+
+pub const METRICS: &str = "Examples:
+  krunctl metrics --listen 127.0.0.1:9477
+  systemctl enable --now krun-metrics";
+
 pub const MAN: &str = "Examples:
   krunctl man /usr/local/share/man/man1";

@@ -17,9 +17,11 @@ mod image;
 mod inject;
 mod layer;
 mod logger;
+mod metrics;
 mod named;
 mod network;
 mod notify;
+mod observe;
 mod out;
 mod pool;
 mod root;
@@ -87,6 +89,15 @@ enum Command {
     /// Keeps booted VMs, which containers and direct runs take, until it is ended
     #[command(after_help = examples::POOL)]
     Pool(pool::Arguments),
+    /// Lists the sandboxes of this host, whoever runs them
+    #[command(after_help = examples::PS)]
+    Ps(observe::ps::Arguments),
+    /// Says all that is known of a sandbox, as JSON
+    #[command(after_help = examples::INSPECT)]
+    Inspect(observe::inspect::Arguments),
+    /// Serves figures of the sandboxes to Prometheus, until it is ended
+    #[command(after_help = examples::METRICS)]
+    Metrics(metrics::Arguments),
     /// Keeps a VM while it runs
     #[command(hide = true)]
     Keep(named::Name),
@@ -124,6 +135,9 @@ pub fn main() -> ExitCode {
         Command::Completions(arguments) => exit::of(completions::print(Cli::command(), &arguments)),
         Command::Man(arguments) => exit::of(completions::man(Cli::command(), &arguments)),
         Command::Pool(arguments) => exit::of(pool::run(&arguments)),
+        Command::Ps(arguments) => exit::of(observe::ps::run(&arguments)),
+        Command::Inspect(arguments) => exit::of(observe::inspect::run(&arguments)),
+        Command::Metrics(arguments) => exit::of(metrics::run(&arguments)),
         Command::Keep(name) => exit::of(named::keeper::run(&name)),
         Command::Sh(arguments) => exit::of(sh::run(&arguments)),
     }

@@ -29,6 +29,7 @@ use crate::{
     },
     hooks::ContainerHooks,
     lock::lock,
+    report::{self, Failure, Reason, Report},
     sandbox::{
         Exit, ProcessId,
         host::{Anchor, Cgroup, GuestRoot, Host, Machine},
@@ -191,6 +192,7 @@ impl<H: Host> Container<H> {
         drop(self.take_seat());
         self.init.set_exit(exit);
         self.anchor.kill();
+        report::send(Report::Exited(if failed.is_some() { Reason::NotMade } else { Reason::from(exit) }));
         failpoint!("exit.set");
         self.finish(&vm).await;
     }
@@ -263,6 +265,7 @@ impl<H: Host> Container<H> {
                 error!(
                     "{id} was killed, and the guest has not told its end within {LAST_WORD:?}: its VM is killed"
                 );
+                vm.fail(Failure::Unresponsive);
                 vm.end().await.exit
             }
         }
@@ -291,6 +294,7 @@ impl<H: Host> Container<H> {
         }
         failpoint!("exit.drained");
         if self.is_sandbox {
+            vm.dismiss();
             vm.kill();
         }
         self.init.set_finished();

@@ -17,12 +17,12 @@ use crate::{
     bundle::{self, GuestBundle, HostPolicy, NetworkNamespace, Role, Root, Volume, executable, view},
     config::Config,
     error::{Error, Result},
-    files::{disk::VmDisk, follow::Follower, watch::Watched},
+    files::{disk::VmDisk, follow::Follower, status::PodName, watch::Watched},
     hooks::ContainerHooks,
     network::{self, Bound, Choice},
     sandbox::{
         NewContainer, ProcessId,
-        host::{Anchor, Cgroup, GuestRoot, Host, Machine, RootRequest, Share, Snapshot},
+        host::{Anchor, Cgroup, GuestRoot, Host, Machine, Names, RootRequest, Share, Snapshot},
     },
     stdio::Endpoints,
 };
@@ -30,6 +30,7 @@ use crate::{
 /// A container as its bundle describes it.
 struct Plan {
     config: Config,
+    pod: Option<PodName>,
     network: NetworkNamespace,
     users: Option<IdMaps>,
     cgroup: Option<PathBuf>,
@@ -48,6 +49,7 @@ impl Plan {
         let annotations = spec.annotations().clone().unwrap_or_default();
         let config = Config::load(&new.options)?;
         let config = config.of_container(&annotations, bundle::origin(&spec, id), bundle::limits(&spec))?;
+        let pod = bundle::pod_name(&spec);
         let network = bundle::network_namespace(&spec);
         let users = bundle::user_namespace(&spec)?;
         let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
@@ -58,7 +60,7 @@ impl Plan {
         for note in &guest.notes {
             info!("{id}: {note}");
         }
-        Ok(Plan { config, network, users, cgroup, root, hooks, policy, guest })
+        Ok(Plan { config, pod, network, users, cgroup, root, hooks, policy, guest })
     }
 
     /// Whether it needs a VM of its own, with no disks that are known by now.
@@ -92,7 +94,7 @@ impl<H: Host> KrunSandbox<H> {
         let endpoints = Endpoints::open(&new.stdio, &ProcessId::init(&new.id), &self.namespace).await?;
         failpoint!("create.stdio");
         let published = Bound::bind(&plan.config.ports)?;
-        let Plan { config, network, users, cgroup, root, hooks, policy, mut guest } = plan;
+        let Plan { config, pod, network, users, cgroup, root, hooks, policy, mut guest } = plan;
         let wanted = self.wanted(&config, policy.role).await;
         let sockets = guest.volumes.iter().enumerate().filter_map(|(number, volume)| match volume {
             Volume::Socket(socket) => Some((number, socket.clone())),
@@ -127,7 +129,7 @@ impl<H: Host> KrunSandbox<H> {
                 .join(
                     &mut side,
                     &new.id,
-                    (&config, &policy, users),
+                    (&config, &policy, users, pod),
                     anchor.pid(),
                     (root.clone(), disks, volumes),
                 )
@@ -218,7 +220,7 @@ impl<H: Host> KrunSandbox<H> {
         &self,
         side: &mut HostSide<H>,
         id: &str,
-        (config, policy, users): (&Config, &HostPolicy, Option<IdMaps>),
+        (config, policy, users, pod): (&Config, &HostPolicy, Option<IdMaps>, Option<PodName>),
         anchor: u32,
         (root, disks, volumes): (Arc<GuestRoot>, Vec<VmDisk>, Vec<Volume>),
     ) -> Result<(Arc<Vm<H>>, Follower, Vec<Watched>)> {
@@ -236,11 +238,12 @@ impl<H: Host> KrunSandbox<H> {
             }
             None => {
                 let (host, config) = (self.host.clone(), config.clone());
-                let names = (self.namespace.clone(), self.sandbox.clone());
+                let (namespace, sandbox) = (self.namespace.clone(), self.sandbox.clone());
+                let names = Names { namespace, sandbox, pod };
                 let (profile, cgroup) = (policy.apparmor_profile.clone(), side.cgroup.clone());
                 let machine = blocking("prepare the VM", move || {
                     let place = (anchor, cgroup.as_deref());
-                    host.machine((&names.0, &names.1), &config, place, profile.as_deref(), disks)
+                    host.machine(&names, &config, place, profile.as_deref(), disks)
                 });
                 let vm = Arc::new(Vm::new(&self.sandbox, machine.await?, users));
                 // From here on the VM is undone with the container.

@@ -48,6 +48,7 @@ impl<H: Host> HostSide<H> {
     pub async fn undo(self) {
         let HostSide { cgroup, rootfs, disk, anchor, seat, hooked, hooks, vm, share } = self;
         if let Some(vm) = &vm {
+            vm.dismiss();
             vm.end().await;
         }
         failpoint!("delete.vm-ended");

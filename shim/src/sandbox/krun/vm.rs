@@ -30,9 +30,10 @@ use crate::{
     id::StreamNumbers,
     lock::lock,
     network::{Choice, Dialer},
+    report::{self, Failure, Report},
     sandbox::{
         Exit, ProcessId,
-        host::{Ended, Host, Machine},
+        host::{Booted, Ended, Host, Machine},
     },
     stdio::{Endpoints, Pumps, StdioPaths, streams},
 };
@@ -58,6 +59,8 @@ pub struct Vm<H: Host> {
     machine: H::Machine,
     /// There is a vmm, or was one.
     launched: AtomicBool,
+    /// Its end is no surprise any more, or was told.
+    over: AtomicBool,
     boot: watch::Sender<Boot>,
     /// Dials servers in the guest.
     dialer: Dialer,
@@ -90,6 +93,7 @@ impl<H: Host> Vm<H> {
         Vm {
             machine,
             launched: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             boot,
             dialer: Dialer::new(watched, numbers.clone()),
             numbers,
@@ -156,7 +160,9 @@ impl<H: Host> Vm<H> {
     }
 
     async fn greet(&self) -> Result<Guest> {
+        let launched = Instant::now();
         let guest = self.machine.guest(BOOT).await?;
+        let called = launched.elapsed();
         failpoint!("boot.hello");
         let request = api::ConfigureRequest {
             realtime_ns: clock::now_ns(),
@@ -171,7 +177,9 @@ impl<H: Host> Vm<H> {
             ..Default::default()
         };
         let configured = guest.client.configure(context::with_duration(CALL), &request).await?;
-        info!("guest kernel {}", one_line(&configured.kernel));
+        let kernel = one_line(&configured.kernel);
+        info!("guest kernel {kernel}");
+        self.machine.booted(&Booted { called, configured: launched.elapsed() - called, kernel });
         failpoint!("boot.configured");
         Ok(guest)
     }
@@ -262,7 +270,7 @@ impl<H: Host> Vm<H> {
         }
         let message = format!("{what}: not done within {limit:?}, and its VM is killed");
         error!("VM of {}: {message}: {}", self.sandbox, CallError::Late);
-        self.kill();
+        self.fail(Failure::Unresponsive);
         Error::internal(message).because(CallError::Late)
     }
 
@@ -278,6 +286,19 @@ impl<H: Host> Vm<H> {
         if self.launched.load(Ordering::Acquire) {
             self.machine.kill();
         }
+    }
+
+    /// Nobody wants it any more: its end will be no failure.
+    pub fn dismiss(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends a VM that is of no more use, and tells why, once.
+    pub fn fail(&self, why: Failure) {
+        if !self.over.swap(true, Ordering::Relaxed) {
+            report::send(Report::Failed(why));
+        }
+        self.kill();
     }
 
     /// Waits until the vmm process is gone, or will never be.
@@ -309,6 +330,7 @@ impl<H: Host> Vm<H> {
             }
             is_under_way
         });
+        self.fail(died(&ended));
         // It would keep the VM for a moment longer.
         let attendant = lock(&self.attendant).take();
         if let Some(attendant) = attendant {
@@ -320,6 +342,11 @@ impl<H: Host> Vm<H> {
     }
 }
 
+/// Why a VM ended by itself.
+fn died(ended: &Ended) -> Failure {
+    if ended.exit.oom_killed { Failure::Memory } else { Failure::Died }
+}
+
 /// Takes the guest's call and tells it what it needs to know, then watches over it to its end.
 async fn attend<H: Host>(vm: Arc<Vm<H>>) {
     let launched = Instant::now();
@@ -328,7 +355,7 @@ async fn attend<H: Host>(vm: Arc<Vm<H>>) {
         Err(error) => {
             error!("the VM did not come up: {error}");
             vm.boot.send_replace(Boot::Failed(error.to_string()));
-            vm.kill();
+            vm.fail(Failure::Boot);
             return;
         }
     };
@@ -339,13 +366,18 @@ async fn attend<H: Host>(vm: Arc<Vm<H>>) {
     drop(vm);
     let ended = async {
         let lost = guest.lost().await;
-        let patience = if matches!(lost, Lost::Ended(_)) { BY_ITSELF } else { Duration::ZERO };
-        if let Some(vm) = watched.upgrade()
-            && timeout(patience, vm.ended()).await.is_err()
-        {
-            info!("VM of {}: {lost}: it is ended", vm.sandbox);
-            vm.kill();
-        }
+        let (patience, why) = match lost {
+            Lost::Ended(_) => (BY_ITSELF, Failure::Connection),
+            Lost::Broken(_) => (Duration::ZERO, Failure::Protocol),
+        };
+        let Some(vm) = watched.upgrade() else { return };
+        vm.fail(match timeout(patience, vm.ended()).await {
+            Ok(ended) => died(&ended),
+            Err(_) => {
+                info!("VM of {}: {lost}: it is ended", vm.sandbox);
+                why
+            }
+        });
     };
     let clock = async {
         if let Err(error) = clock::keep(&guest).await {

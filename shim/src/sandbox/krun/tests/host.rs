@@ -33,7 +33,7 @@ use crate::{
     network::{Backend, Choice, Dialer, Resolver},
     sandbox::{
         Exit,
-        host::{self, Ended, GuestRoot, Host, RootRequest, Snapshot},
+        host::{self, Booted, Ended, GuestRoot, Host, Names, RootRequest, Snapshot},
     },
 };
 
@@ -249,6 +249,8 @@ impl host::Machine<FakeCgroup> for FakeMachine {
         Ok(host.guest.dial(host.broken.load(Ordering::Relaxed)).await)
     }
 
+    fn booted(&self, _: &Booted) {}
+
     fn guest_network(&self) -> Option<api::Network> {
         None
     }
@@ -339,7 +341,7 @@ impl Host for FakeHost {
 
     fn machine(
         &self,
-        _: (&str, &str),
+        _: &Names,
         _: &Config,
         _: (u32, Option<&FakeCgroup>),
         _: Option<&str>,

@@ -1,0 +1,3 @@
+//! What is known of this host's sandboxes, for `krunctl ps`.
+
+pub use crate::files::status::{BootTimes, PodName, Process, Status, all, now_ms};
