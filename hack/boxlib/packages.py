@@ -10,6 +10,7 @@ PACKAGES = {
         "usr/sbin/dockerd", "usr/sbin/docker-proxy", "usr/bin/docker", "usr/bin/tini-static",
         "usr/libexec/docker/cli-plugins/docker-compose")),
     "git": (("git",), ("usr/bin/git",)),
+    "prometheus": (("prometheus",), ("usr/bin/prometheus", "usr/bin/promtool")),
 }
 # Names that a program has in a box, where they are others: a link of Debian's package.
 NAMES = {"usr/bin/tini-static": "usr/bin/docker-init"}

@@ -1,4 +1,4 @@
-"""What people use with containers: the clients nerdctl and crictl, Debian's Docker and git, and rollup, which watches the files that
+"""What people use with containers: the clients nerdctl and crictl, Debian's Docker, git and Prometheus, and rollup, which watches the files that
 it bundles. Made from the versions that hack/tools pins, but for Debian's, once, into the cache; a box has them only when asked for."""
 
 from . import cache, golang, install, npm, packages

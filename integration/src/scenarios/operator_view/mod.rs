@@ -1,6 +1,8 @@
 //! What an operator sees of sandboxes, with `krunctl ps`, `inspect` and `metrics`: it is true, also while a shim stands still, and
 //! a guest's end, a failure and a boot are counted once.
 
+mod prometheus;
+
 use crate::command::Cmd;
 use crate::ctx::{BUSYBOX, Ctx};
 use crate::procs;
@@ -16,8 +18,14 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-pub const SCENARIOS: &[Scenario] =
-    &[Scenario::new("operator-view", operator_view).krun_only("runc has no sandboxes")];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::new("operator-view", operator_view).krun_only("runc has no sandboxes"),
+    Scenario::new("operator-prometheus", prometheus::prometheus)
+        .krun_only("runc has no sandboxes")
+        .needs("promtool")
+        .timeout(400)
+        .long(),
+];
 
 /// Where the figures are.
 const LISTEN: &str = "127.0.0.1:19477";
