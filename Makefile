@@ -18,7 +18,7 @@ STATIC := LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-
 # What is built here, as against what is fetched.
 PACKAGES := $(addprefix -p ,shim vmm krunctl vm-launcher private-network guest-init guest-protocol linux integration runtimetest hostile-init hostile-vmm images fuzz-targets)
 
-.PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes demo bench dist clean
+.PHONY: help deps own-cache build check dev fuzz test test-full test-critest test-kubernetes test-package demo bench dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -67,6 +67,9 @@ test-critest: build ## critest against the CRI of a box's containerd, with runc 
 
 test-kubernetes: build ## deploy/ and pods on a real kubelet, with krun and with runc; outside of test, and takes hours
 	hack/test-kubernetes
+
+test-package: ## what `make dist` made: installed, used, upgraded and purged in a box
+	hack/test-package
 
 demo: ## a container in a microVM, from nothing, on a fresh Debian machine
 	hack/demo
