@@ -9,11 +9,8 @@ set -eu
 HOST=${HOST:-/host}
 PAYLOAD=${PAYLOAD:-/krun}
 DROP_INS=${DROP_INS:-/installer/containerd}
-# On the node.
-CONFIG=${CONFIG:-/etc/containerd/config.toml}
 # What runs a shell's command on the node: in the namespaces of its init.
 ON_NODE=${ON_NODE:-nsenter -t 1 -m -u -i -n -p -- /bin/sh -c}
-RESTART_CONTAINERD=${RESTART_CONTAINERD:-systemctl restart containerd}
 # Seconds that the node's pods in VMs have to end before what runs them is removed.
 PATIENCE=${PATIENCE:-60}
 # Exists once everything is installed.
@@ -36,6 +33,8 @@ fail() {
 on_node() { # a shell's command
 	$ON_NODE "$1"
 }
+
+. "${0%/*}/distribution.sh"
 
 # --- files
 
@@ -65,27 +64,35 @@ remove_files() {
 
 # --- containerd's configuration
 #
-# The drop-in becomes a block of config.toml and is not named in `imports`: containerd 1.7 lets an imported file replace the
-# CRI plugin's whole configuration.
+# On a plain node the drop-in becomes a block of config.toml and is not named in `imports`: containerd 1.7 lets an imported file
+# replace the CRI plugin's whole configuration.
 
-without_block() { # config.toml as it is without krun
+without_block() { # the file as it is without krun
 	[ ! -e "$HOST$CONFIG" ] || sed "/^$BEGIN\$/,/^$END\$/d" "$HOST$CONFIG"
 }
 
 drop_in() { # that of the version in which the rest, the file $1, is written; every containerd reads 2
-	[ -s "$1" ] || {
+	[ -s "$1" ] || [ -n "$VERSION" ] || [ -n "$TEMPLATE" ] || {
 		sed '/^#/d' "$DROP_INS/krun-1.7.toml"
 		default_runtime
 		return
 	}
-	version=$(sed -n 's/^ *version *= *\([0-9]*\).*/\1/p' "$1" | head -n 1)
+	version=${VERSION:-$(version_of "$1")}
 	case "$version" in
 	2)
-		sed '/^#/d; /^version/d' "$DROP_INS/krun-1.7.toml"
-		grep -q 'containerd\.runtimes\.' "$1" || default_runtime
+		sed '/^#/d; /^version/d' "$DROP_INS/krun-1.7.toml" | with_path
+		# k3s and the others name one in what we add to.
+		[ "$KIND" != containerd ] || grep -q 'containerd\.runtimes\.' "$1" || default_runtime
 		;;
-	3 | 4) sed '/^#/d; /^version/d' "$DROP_INS/krun-2.toml" ;;
+	3 | 4) sed '/^#/d; /^version/d' "$DROP_INS/krun-2.toml" | with_path ;;
 	*) fail "$CONFIG says version = ${version:-nothing}; what is known is 2 (containerd 1.6, 1.7), 3 (2.x) and 4 (from 2.3)" ;;
+	esac
+}
+
+with_path() { # distributions give their containerd a PATH of their own
+	case "$KIND" in
+	k3s | rke2 | k0s | microk8s) sed 's,^\( *\)runtime_type = .*,&\n\1runtime_path = "/usr/local/bin/containerd-shim-krun-v2",' ;;
+	*) cat ;;
 	esac
 }
 
@@ -98,20 +105,27 @@ default_runtime() { # containerd 1.6 and 1.7 have it by themselves only where th
 configure() {
 	rest=$(mktemp)
 	without_block >"$rest"
+	[ "$STYLE" = block ] || : >"$rest"
 	if grep -q 'runtimes\.["'\'']\{0,1\}krun["'\'']\{0,1\}\]' "$rest"; then
 		say "$CONFIG knows a runtime krun already; it is left as it is"
 	else
 		block=$(drop_in "$rest") || exit 1
+		[ -s "$rest" ] || [ -z "$TEMPLATE" ] || echo "$TEMPLATE" >"$rest"
+		[ "$STYLE" = block ] || echo "version = $VERSION" >"$rest"
 		printf '%s\n' "$BEGIN" "$block" "$END" | cat "$rest" - >"$rest.new"
 		replace_config "$rest.new"
 		rm "$rest.new"
+		[ -z "$RESULT" ] || grep -q 'runtimes.*krun' "$HOST$RESULT" ||
+			fail "$RESULT, which $KIND makes of $CONFIG, has no runtime krun"
 	fi
 	rm "$rest"
 }
 
 unconfigure() {
 	rest=$(mktemp)
-	without_block >"$rest"
+	[ "$STYLE" = file ] || without_block >"$rest"
+	# A template that has nothing but what we began it with is ours.
+	[ -z "$TEMPLATE" ] || [ "$(cat "$rest")" != "$TEMPLATE" ] || : >"$rest"
 	replace_config "$rest"
 	rm "$rest"
 }
@@ -125,26 +139,34 @@ replace_config() { # the file with the new text; an empty one means none
 		mkdir -p "${here%/*}"
 		[ ! -e "$here" ] || cp -p "$here" "$here.krun-new" # for its owner and mode
 		cat "$1" >"$here.krun-new"
-		understood=$(on_node "containerd --config $CONFIG.krun-new config dump") || {
-			rm "$here.krun-new"
-			fail "containerd does not understand what $CONFIG would be; nothing of it was changed"
-		}
-		default=$(echo "$understood" | sed -n "s/^ *default_runtime_name *= *[\"']\([^\"']*\)[\"'].*/\1/p" | head -n 1)
-		[ -z "$default" ] || echo "$understood" | grep -q "runtimes\.[\"']\{0,1\}$default" || {
-			rm "$here.krun-new"
-			fail "containerd would not know its default runtime $default with what $CONFIG would be; nothing of it was changed"
-		}
+		[ "$KIND" != containerd ] || is_understood "$here"
 		mv "$here.krun-new" "$here"
 	else
 		rm "$here"
 	fi
-	if ! on_node "$RESTART_CONTAINERD"; then
+	if ! restart; then
 		if [ -s "$before" ]; then cp -p "$before" "$here"; else rm -f "$here"; fi
-		on_node "$RESTART_CONTAINERD" || true
+		restart || true
 		fail "\`$RESTART_CONTAINERD\` failed with the new $CONFIG; the old one is back"
 	fi
 	rm "$before"
-	say "changed $CONFIG and restarted containerd"
+	say "changed $CONFIG${RESTART_CONTAINERD:+ and restarted containerd}"
+}
+
+restart() {
+	[ -z "$RESTART_CONTAINERD" ] || on_node "$RESTART_CONTAINERD"
+}
+
+is_understood() { # the file's new text, by the node's containerd
+	understood=$(on_node "containerd --config $CONFIG.krun-new config dump") || {
+		rm "$1.krun-new"
+		fail "containerd does not understand what $CONFIG would be; nothing of it was changed"
+	}
+	default=$(echo "$understood" | sed -n "s/^ *default_runtime_name *= *[\"']\([^\"']*\)[\"'].*/\1/p" | head -n 1)
+	[ -z "$default" ] || echo "$understood" | grep -q "runtimes\.[\"']\{0,1\}$default" || {
+		rm "$1.krun-new"
+		fail "containerd would not know its default runtime $default with what $CONFIG would be; nothing of it was changed"
+	}
 }
 
 # --- the API server
@@ -189,6 +211,7 @@ removed() { # whether the DaemonSet goes; when nobody can tell, it does not
 # --- what can be asked for
 
 install() {
+	find_distribution
 	copy_files
 	# Says what is missing: KVM, libraries as new as these programs need.
 	on_node '/usr/local/bin/krunctl check' || {
@@ -202,6 +225,7 @@ install() {
 }
 
 uninstall() {
+	find_distribution
 	rm -f "$READY"
 	label null || say "take it off by hand: kubectl label node $NODE_NAME $LABEL-"
 	since=$(date +%s)

@@ -55,7 +55,8 @@ def _installer(base, folder):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(base / "libkrunfw" / source, target)
     shutil.copytree(DEPLOY / "containerd", own / "containerd")
-    shutil.copy(DEPLOY / "installer/install.sh", own)
+    for script in ("install.sh", "distribution.sh"):
+        shutil.copy(DEPLOY / "installer" / script, own)
     return tree
 
 
