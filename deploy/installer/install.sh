@@ -214,7 +214,7 @@ install() {
 	find_distribution
 	copy_files
 	# Says what is missing: KVM, libraries as new as these programs need.
-	on_node '/usr/local/bin/krunctl check' || {
+	on_node '/usr/local/bin/krunctl check --node' || {
 		[ -e "$HOST/run/krun" ] || remove_files
 		fail "this node cannot run microVMs; the reason stands above"
 	}

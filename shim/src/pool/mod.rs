@@ -22,6 +22,7 @@ mod wire;
 use std::io;
 
 pub(crate) use ask::{Asked, Taken};
+pub use wire::SOCKET;
 
 use crate::files::state_dir;
 

@@ -252,6 +252,29 @@ mod tests {
     }
 
     #[test]
+    fn the_dashboard_asks_for_nothing_that_is_not_there() {
+        let here = Process::of(std::process::id()).unwrap();
+        let mut one = seen(here, Some(here), true);
+        one.status.anchor = None;
+        let text = page(9).make(vec![one], 0).unwrap();
+        let dashboard = include_str!("../../../../deploy/grafana/krun.json");
+        let name = |part: &str| {
+            let end = part.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(part.len());
+            format!("krun_{}", &part[..end])
+        };
+        let asked: Vec<_> = dashboard.split("krun_").skip(1).map(name).collect();
+        assert!(asked.len() > 10);
+        // This sandbox has no network.
+        for series in asked.iter().filter(|series| !series.contains("_network_")) {
+            assert!(
+                text.contains(&format!("\n{series}{{")) || text.contains(&format!("\n{series} ")),
+                "{series}"
+            );
+        }
+        assert_eq!(asked.iter().filter(|series| series.contains("_network_")).count(), 2);
+    }
+
+    #[test]
     fn the_number_of_series_is_bounded() {
         let here = Process::of(std::process::id()).unwrap();
         let all = (0..5).map(|number| {

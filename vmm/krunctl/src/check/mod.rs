@@ -1,6 +1,8 @@
 //! `krunctl check`: says whether this host can run VMs. It prints one line per requirement, with advice if the host does
 //! not meet it. It changes nothing.
 
+mod node;
+
 use std::{
     fmt::Display,
     fs,
@@ -15,6 +17,7 @@ use nix::{
     sys::statfs::{CGROUP2_SUPER_MAGIC, statfs},
     sys::utsname::uname,
 };
+use serde_json::{Value, json};
 use vm_launcher::{
     Kernel,
     config::{MIN_MEMORY_MIB, host_memory_mib},
@@ -24,7 +27,7 @@ use vm_launcher::{
     probe,
 };
 
-use crate::{out, vm};
+use crate::{out, table, vm};
 
 /// The oldest kernel that works: mount_setattr came with 5.12 (clone3 with 5.3, close_range's CLOSE_RANGE_CLOEXEC with
 /// 5.11).
@@ -45,6 +48,12 @@ pub struct Arguments {
     /// The guest's PID 1, if it is not in a usual place
     #[arg(long, value_name = "FILE")]
     guest_init: Option<PathBuf>,
+    /// Look also for what containers and pods of containerd's need
+    #[arg(long)]
+    node: bool,
+    /// As a table, or as JSON
+    #[arg(long, value_enum, default_value = "table")]
+    format: table::Format,
 }
 
 /// How many user namespaces the host allows. Source: namespaces(7).
@@ -61,7 +70,7 @@ type Check<'a> = (&'static str, Box<dyn Fn() -> Result<Finding> + 'a>);
 
 /// Exits with 0 if a VM would run.
 pub fn main(arguments: &Arguments) -> ExitCode {
-    let checks: [Check<'_>; 10] = [
+    let mut checks: Vec<Check<'_>> = vec![
         ("user", Box::new(user)),
         ("kernel", Box::new(kernel)),
         ("cgroups", Box::new(cgroups)),
@@ -74,9 +83,14 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             None => ("libkrunfw", Box::new(|| libkrunfw(arguments.libkrunfw.as_deref()))),
         },
         ("guest-init", Box::new(|| guest_init(arguments.guest_init.as_deref()))),
+        ("krun-vmm", Box::new(krun_vmm)),
         ("nft", Box::new(|| nft("nft"))),
     ];
+    if arguments.node {
+        checks.extend(node::checks());
+    }
     let mut failed = 0;
+    let mut all = Vec::new();
     for (name, check) in checks {
         let (result, text) = match check() {
             Ok(Finding::Good(text)) => ("ok", text),
@@ -86,7 +100,14 @@ pub fn main(arguments: &Arguments) -> ExitCode {
                 ("FAILED", format!("{error:#}"))
             }
         };
-        say(format!("{result:8} {name:11} {text}"));
+        match arguments.format {
+            table::Format::Table => say(format!("{result:8} {name:11} {text}")),
+            table::Format::Json => all.push(json!({"check": name, "result": result, "text": text})),
+        }
+    }
+    if arguments.format == table::Format::Json {
+        say(format!("{:#}", Value::Array(all)));
+        return if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if failed == 0 {
         say("This host can run microVMs.");
@@ -204,6 +225,10 @@ fn guest_init(configured: Option<&Path>) -> Result<Finding> {
     let program = parts::map_file(&path).with_context(|| format!("reading {}", path.display()))?;
     parts::check_static(program).with_context(|| format!("{} cannot be PID 1", path.display()))?;
     good(path.display().to_string())
+}
+
+fn krun_vmm() -> Result<Finding> {
+    good(find::krun_vmm()?.display().to_string())
 }
 
 /// What makes networks of a VM's own.
