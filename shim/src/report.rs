@@ -2,9 +2,20 @@
 
 #![expect(clippy::disallowed_methods, reason = "a socket in a directory that lets in root alone")]
 
-use std::{fs, io, os::unix::net::UnixDatagram};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::{
+        fs::{MetadataExt, OpenOptionsExt},
+        net::UnixDatagram,
+    },
+};
 
 use log::debug;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,6 +25,9 @@ use crate::{
 
 /// Where reports are taken.
 pub const SOCKET: &str = "/run/krun/metrics.sock";
+
+/// What whoever takes them has locked.
+const LOCK: &str = "/run/krun/metrics.lock";
 
 /// The largest report, in bytes.
 pub const MAX_LENGTH: usize = 512;
@@ -29,7 +43,7 @@ pub enum Report {
         /// How long that took.
         times: BootTimes,
     },
-    /// A VM ended, or was ended, although its containers had not.
+    /// A VM was of no more use although its containers had not ended.
     Failed(Failure),
     /// A container's process ended.
     Exited(Reason),
@@ -98,7 +112,10 @@ pub fn send(report: Report) {
 
 /// Takes reports, until it is dropped.
 #[derive(Debug)]
-pub struct Reports(tokio::net::UnixDatagram);
+pub struct Reports {
+    socket: tokio::net::UnixDatagram,
+    _lock: Flock<File>,
+}
 
 impl Reports {
     /// Takes the reports of all shims from now on, on the current runtime.
@@ -108,14 +125,20 @@ impl Reports {
     pub fn take() -> io::Result<Reports> {
         // Makes the directory.
         state_dir::root()?;
-        if UnixDatagram::unbound()?.connect(SOCKET).is_ok() {
-            return Err(io::Error::other(format!("another process takes them at {SOCKET}")));
+        let lock = File::options().create(true).append(true).mode(0o600).open(LOCK)?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => io::Error::other(format!("another process takes them at {SOCKET}")),
+            errno => errno.into(),
+        })?;
+        if !fs::metadata(LOCK).is_ok_and(|found| lock.metadata().is_ok_and(|ours| ours.ino() == found.ino()))
+        {
+            return Err(io::Error::other("another process has just ended; try again"));
         }
         // What a killed one has left.
         let _ = fs::remove_file(SOCKET);
         let socket = UnixDatagram::bind(SOCKET)?;
         socket.set_nonblocking(true)?;
-        Ok(Reports(tokio::net::UnixDatagram::from_std(socket)?))
+        Ok(Reports { socket: tokio::net::UnixDatagram::from_std(socket)?, _lock: lock })
     }
 
     /// Waits for the next report; none is a datagram that is no report.
@@ -124,7 +147,7 @@ impl Reports {
     /// The kernel's.
     pub async fn next(&self) -> io::Result<Option<Report>> {
         let mut buffer = [0; MAX_LENGTH];
-        let length = self.0.recv(&mut buffer).await?;
+        let length = self.socket.recv(&mut buffer).await?;
         Ok(serde_json::from_slice(&buffer[..length]).ok())
     }
 }
@@ -132,6 +155,7 @@ impl Reports {
 impl Drop for Reports {
     fn drop(&mut self) {
         let _ = fs::remove_file(SOCKET);
+        let _ = fs::remove_file(LOCK);
     }
 }
 

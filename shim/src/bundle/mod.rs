@@ -17,7 +17,6 @@ mod volume;
 
 use std::path::PathBuf;
 
-use guest_protocol::failure::one_line;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 pub use enforcement::{bound_memory, for_host, keep_guests};
@@ -98,12 +97,22 @@ const POD_NAME: [&str; 3] = [
     "io.kubernetes.cri.sandbox-uid",
 ];
 
-/// What Kubernetes calls the pod that `spec`'s container belongs to, each name in one line of bounded length.
+/// The most characters of each. Source: Kubernetes allows 253 (`apimachinery/pkg/util/validation`).
+const MAX_POD_NAME: usize = 253;
+
+/// What Kubernetes calls the pod that `spec`'s container belongs to. What is no such name is none.
 pub fn pod_name(spec: &Spec) -> Option<PodName> {
     let annotations = spec.annotations().as_ref()?;
-    let [name, namespace, uid] =
-        POD_NAME.map(|key| one_line(annotations.get(key).map_or("", String::as_str)));
-    (!name.is_empty()).then_some(PodName { name, namespace, uid })
+    let is_name = |name: &str| {
+        (1..=MAX_POD_NAME).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    };
+    let [name, namespace, uid] = POD_NAME.map(|key| annotations.get(key).filter(|name| is_name(name)));
+    Some(PodName {
+        name: name?.clone(),
+        namespace: namespace.cloned().unwrap_or_default(),
+        uid: uid.cloned().unwrap_or_default(),
+    })
 }
 
 /// Where `spec`'s container comes from, whose id is `id`.

@@ -19,8 +19,8 @@ use super::state_dir;
 const NAME: &str = "status.json";
 const NEW: &str = "status.new";
 
-/// The largest file that is read, in bytes.
-const MAX_LENGTH: u64 = 16 << 10;
+/// The largest file that is read, in bytes. The longest strings in it have 255 bytes, of which JSON makes six each at most.
+const MAX_LENGTH: u64 = 64 << 10;
 
 /// A sandbox and its VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,10 +87,10 @@ pub struct BootTimes {
 }
 
 impl Process {
-    /// The process with this pid, if it is there.
+    /// The process with this pid, if it is there and has not ended.
     pub fn of(pid: u32) -> Option<Process> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some(Process { pid, started: started(&stat)? })
+        let stat = Stat::of(pid)?;
+        (!stat.has_ended).then_some(Process { pid, started: stat.started })
     }
 
     /// Whether it is there still.
@@ -99,10 +99,35 @@ impl Process {
     }
 }
 
-/// When a process began. Source: proc_pid_stat(5), field 22; field 2, the name, may have any character.
-fn started(stat: &str) -> Option<u64> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+/// What /proc/PID/stat says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// When it began, in clock ticks since the host's boot.
+    pub started: u64,
+    /// Its CPU time, user's and kernel's, in clock ticks.
+    pub cpu: u64,
+    /// Whether only its parent has not heard of its end.
+    pub has_ended: bool,
+}
+
+impl Stat {
+    /// That of the process with this pid, if it is there.
+    pub fn of(pid: u32) -> Option<Stat> {
+        Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Source: proc_pid_stat(5), fields 3, 14, 15 and 22. Field 2, the name, may have any byte.
+    fn parse(stat: &[u8]) -> Option<Stat> {
+        let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+        let fields: Vec<_> =
+            std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Stat {
+            started: number(22)?,
+            cpu: number(14)? + number(15)?,
+            has_ended: matches!(*fields.first()?, "Z" | "X"),
+        })
+    }
 }
 
 /// The time now, as in [`Status::created_ms`].
@@ -197,7 +222,20 @@ mod tests {
         let us = Process::of(std::process::id()).unwrap();
         assert!(us.is_there());
         assert!(!Process { started: us.started + 1, ..us }.is_there());
-        assert_eq!(started("7 (a) b) S 1 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 99"), Some(4242));
-        assert_eq!(started("7 (a"), None);
+        let stat = Stat::parse(b"7 (a\xff) b) S 1 1 1 0 -1 4 0 0 0 0 150 50 0 0 20 0 1 0 4242 99").unwrap();
+        assert_eq!(stat, Stat { started: 4242, cpu: 200, has_ended: false });
+        assert!(Stat::parse(b"7 (a) Z 1 1 1 0 -1 4 0 0 0 0 1 1 0 0 20 0 1 0 4242 99").unwrap().has_ended);
+        assert_eq!(Stat::parse(b"7 (a"), None);
+    }
+
+    #[test]
+    fn a_process_that_nobody_has_reaped_has_ended() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        while Stat::of(pid).is_some_and(|stat| !stat.has_ended) {
+            std::thread::yield_now();
+        }
+        assert_eq!(Process::of(pid), None);
+        child.wait().unwrap();
     }
 }

@@ -40,6 +40,9 @@ use crate::{
     },
 };
 
+/// How many characters of what a guest says of its kernel are kept. Source: a release has 64 (uname(2)).
+const MAX_KERNEL: usize = 64;
+
 /// Why the host's kernel killed a vmm.
 const OUT_OF_MEMORY: &str = "the memory that its cgroup may use on the host was not enough";
 
@@ -130,7 +133,7 @@ impl KrunMachine {
             boot: None,
             kernel: None,
         };
-        Ok(KrunMachine {
+        let machine = KrunMachine {
             vm: OnceLock::new(),
             oom: OnceLock::new(),
             localhost: OnceLock::new(),
@@ -149,7 +152,9 @@ impl KrunMachine {
             launching: OnceLock::new(),
             share,
             state,
-        })
+        };
+        machine.note(|_| {});
+        Ok(machine)
     }
 
     /// Makes taps for the interfaces of `netns`, and takes what dials localhost there.
@@ -355,7 +360,7 @@ impl Machine<HostCgroup> for KrunMachine {
             configure_us: micros(booted.configured),
         };
         self.note(|status| {
-            status.kernel = Some(booted.kernel.clone());
+            status.kernel = Some(booted.kernel.chars().take(MAX_KERNEL).collect());
             status.boot = Some(times);
         });
         report::send(Report::Booted { warm: self.pooled.is_some(), times });

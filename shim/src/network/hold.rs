@@ -106,6 +106,11 @@ fn interface_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.parse().ok().filter(|index| tap_of(*index) == name)
 }
 
+/// Whether an interface of this name is a tap of ours.
+pub fn is_ours(name: &str) -> bool {
+    interface_of(name).is_some()
+}
+
 /// The index of an interface of this thread's namespace.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ mod udp;
 use std::time::Duration;
 
 pub use dialer::{AwaitGuest, Dialer};
-pub use hold::remove_leftovers;
+pub use hold::{is_ours as is_tap, remove_leftovers};
 pub use links::Links;
 pub use localhost::Localhost;
 pub use netns::Netns;

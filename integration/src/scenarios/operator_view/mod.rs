@@ -89,7 +89,8 @@ fn seen(ctx: &Ctx, id: &str) -> Result<()> {
     ensure!(said.contains(kernel.trim()), "inspect: the guest's kernel is {said}, its own {kernel}");
     ensure!(whole["boot_times"]["configure_us"].as_u64() > Some(0), "inspect: {}", whole["boot_times"]);
 
-    let labels = format!("{{namespace=\"default\",pod=\"\",pod_namespace=\"\",sandbox=\"{id}\"}}");
+    let labels =
+        format!("{{containerd_namespace=\"default\",pod_name=\"\",pod_namespace=\"\",sandbox=\"{id}\"}}");
     ensure!(value(&format!("krun_sandbox_memory_bytes{labels}"))? == f64::from(1 << 30), "its memory");
     ensure!(value("krun_sandboxes{state=\"running\"}")? == 1.0, "the number of sandboxes");
     println!(

@@ -179,7 +179,10 @@ impl<H: Host> Container<H> {
             // The guest's own reason says more than the end that it leads to.
             biased;
             outcome = self.make(&vm, blueprint) => outcome,
-            ended = vm.ended() => Err(Error::internal(ended.reason)),
+            ended = vm.ended() => {
+                vm.tell_early(&ended);
+                Err(Error::internal(ended.reason))
+            }
             () = self.anchor.ended() => Err(Error::precondition("the container was killed before its start")),
         };
         let failed = outcome.as_ref().err().map(Error::exit_status);
@@ -190,6 +193,10 @@ impl<H: Host> Container<H> {
         };
         failpoint!("exit.heard");
         drop(self.take_seat());
+        if self.is_sandbox && failed.is_none() {
+            // Whoever hears of it may kill all that is in the pod's cgroup.
+            vm.dismiss();
+        }
         self.init.set_exit(exit);
         self.anchor.kill();
         report::send(Report::Exited(if failed.is_some() { Reason::NotMade } else { Reason::from(exit) }));
@@ -366,7 +373,7 @@ async fn record<H: Host>(vm: &Vm<H>, process: &Process) -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             // The connection ends with the VM. One that lives on without it is of no use.
-            let ended = vm.end().await;
+            let ended = vm.end_lost().await;
             error!("{} ended without a record ({error}): {}", process.id, ended.reason);
             ended.exit
         }

@@ -137,7 +137,7 @@ impl<H: Host> Vm<H> {
     /// # Errors
     /// As there.
     pub async fn launch(self: &Arc<Self>, anchor: u32, cgroup: Option<&H::Cgroup>) -> Result<()> {
-        self.machine.launch(anchor, cgroup, &self.dialer).await?;
+        self.machine.launch(anchor, cgroup, &self.dialer).await.inspect_err(|_| self.tell(Failure::Boot))?;
         self.launched.store(true, Ordering::Release);
         let is_wanted = self.boot.send_if_modified(|boot| {
             let is_wanted = matches!(boot, Boot::Awaited);
@@ -293,12 +293,32 @@ impl<H: Host> Vm<H> {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Ends a VM that is of no more use, and tells why, once.
-    pub fn fail(&self, why: Failure) {
+    /// Tells why it is of no more use, unless its end is no surprise, or was told.
+    fn tell(&self, why: Failure) {
         if !self.over.swap(true, Ordering::Relaxed) {
             report::send(Report::Failed(why));
         }
+    }
+
+    /// Tells that it has ended before its container was made.
+    pub fn tell_early(&self, ended: &Ended) {
+        let is_up = matches!(*self.boot.borrow(), Boot::Done(_));
+        self.tell(if is_up { died(ended) } else { Failure::Boot });
+    }
+
+    /// Ends a VM that is of no more use, and tells why.
+    pub fn fail(&self, why: Failure) {
+        self.tell(why);
         self.kill();
+    }
+
+    /// Ends a VM whose guest has said no more: why, is what its own end says if that comes soon, and what became of the connection
+    /// otherwise.
+    pub async fn end_lost(&self) -> Ended {
+        if timeout(BY_ITSELF, self.ended()).await.is_err() {
+            self.tell(Failure::Connection);
+        }
+        self.end().await
     }
 
     /// Waits until the vmm process is gone, or will never be.
@@ -330,7 +350,7 @@ impl<H: Host> Vm<H> {
             }
             is_under_way
         });
-        self.fail(died(&ended));
+        self.tell(died(&ended));
         // It would keep the VM for a moment longer.
         let attendant = lock(&self.attendant).take();
         if let Some(attendant) = attendant {
@@ -342,7 +362,7 @@ impl<H: Host> Vm<H> {
     }
 }
 
-/// Why a VM ended by itself.
+/// What a VM's end says of why it ended, where nobody else has said it.
 fn died(ended: &Ended) -> Failure {
     if ended.exit.oom_killed { Failure::Memory } else { Failure::Died }
 }
@@ -354,8 +374,9 @@ async fn attend<H: Host>(vm: Arc<Vm<H>>) {
         Ok(guest) => guest,
         Err(error) => {
             error!("the VM did not come up: {error}");
+            vm.tell(Failure::Boot);
             vm.boot.send_replace(Boot::Failed(error.to_string()));
-            vm.fail(Failure::Boot);
+            vm.kill();
             return;
         }
     };

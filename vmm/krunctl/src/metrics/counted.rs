@@ -51,11 +51,7 @@ impl Counted {
             registry: Registry::new(),
             boots: HistogramVec::new(boots.buckets(BUCKETS.to_vec()), &["boot", "phase"])?,
             failures: counter("krun_vm_failures_total", "VMs that were of no more use, by reason", "reason")?,
-            exits: counter(
-                "krun_container_exits_total",
-                "Containers whose process ended, by reason",
-                "reason",
-            )?,
+            exits: counter("krun_container_exits_total", "Containers that ended, by reason", "reason")?,
             ooms: IntCounter::new("krun_oom_events_total", "How often containerd was told of an OOM kill")?,
         };
         counted.registry.register(Box::new(counted.boots.clone()))?;
@@ -69,7 +65,7 @@ impl Counted {
             counted.exits.with_label_values(&[name]);
         }
         for boot in ["cold", "warm"] {
-            for phase in ["launch", "guest", "configure"] {
+            for phase in ["launch", "guest", "configure", "total"] {
                 counted.boots.with_label_values(&[boot, phase]);
             }
         }
@@ -85,6 +81,7 @@ impl Counted {
                 phase("launch").observe(seconds(times.launch_us));
                 phase("guest").observe(seconds(times.guest_us));
                 phase("configure").observe(seconds(times.configure_us));
+                phase("total").observe(seconds(times.launch_us + times.guest_us + times.configure_us));
             }
             Report::Failed(why) => add(&self.failures, &FAILURES, why),
             Report::Exited(reason) => add(&self.exits, &REASONS, reason),

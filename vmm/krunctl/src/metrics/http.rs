@@ -17,17 +17,18 @@ use prometheus::TEXT_FORMAT;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 
 use super::page::Page;
 
 /// Clients that are served at once; more wait.
-const MAX_CLIENTS: usize = 16;
+const MAX_CLIENTS: usize = 64;
 
-/// How long a client may take over a request's head, and how long it may stay.
-const HEAD: Duration = Duration::from_secs(10);
-const STAY: Duration = Duration::from_secs(60);
+/// How long a client may take over a request's head, and over all of it: who holds a place for longer keeps others from theirs.
+const HEAD: Duration = Duration::from_secs(2);
+const STAY: Duration = Duration::from_secs(10);
 
 /// How long it is until the next client is taken when there was no descriptor for one.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -64,12 +65,15 @@ pub async fn serve(listener: TcpListener, page: Page) {
 
 async fn answer(client: TcpStream, page: Page) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(request.method(), request.uri().path(), &page);
-        async { Ok::<_, Infallible>(response) }
+        let page = page.clone();
+        // Reports are taken meanwhile.
+        let made = spawn_blocking(move || respond(request.method(), request.uri().path(), &page));
+        async { Ok::<_, Infallible>(made.await.unwrap_or_else(|_| failed())) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
+        .keep_alive(false)
         .serve_connection(TokioIo::new(client), service)
         .await;
     if let Err(error) = served {
@@ -83,17 +87,21 @@ fn respond(method: &Method, path: &str, page: &Page) -> Response<Full<Bytes>> {
             Ok(text) => (StatusCode::OK, TEXT_FORMAT, text),
             Err(error) => {
                 warn!("{error:#}");
-                // Who may ask need not be root.
-                (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "text/plain",
-                    "sandboxes cannot be looked for\n".to_owned(),
-                )
+                return failed();
             }
         },
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "text/plain", "only /metrics is here\n".to_owned()),
     };
+    reply(status, kind, text)
+}
+
+/// Who may ask need not be root: the log says more.
+fn failed() -> Response<Full<Bytes>> {
+    reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "sandboxes cannot be looked for\n".to_owned())
+}
+
+fn reply(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
@@ -122,7 +130,11 @@ mod tests {
         let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, Page::new(Counted::new().unwrap(), 9)));
-        let _silent = TcpStream::connect(address).await.unwrap();
+        // More than there are places for.
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CLIENTS + 8 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
         // Whether sandboxes can be looked for depends on who runs this.
         let page = ask(address, "GET /metrics").await;
         assert!(page.starts_with("HTTP/1.1 200") || page.starts_with("HTTP/1.1 500"), "{page}");

@@ -33,8 +33,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8> {
     logger::set(false);
     vm::check_root()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // One makes pages.
+    let runtime = runtime.enable_all().max_blocking_threads(2).build().context("start the runtime")?;
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let reports = Reports::take().context("taking the shims' reports")?;

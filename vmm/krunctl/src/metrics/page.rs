@@ -19,10 +19,10 @@ use crate::observe::{
 /// For how long a page holds: whoever asks more often gets the same again.
 const HOLDS: Duration = Duration::from_secs(1);
 
-/// What tells a sandbox's series from another's.
-const LABELS: [&str; 4] = ["namespace", "sandbox", "pod_namespace", "pod"];
-const WITH_PROCESS: [&str; 5] = ["namespace", "sandbox", "pod_namespace", "pod", "process"];
-const OF_VM: [&str; 6] = ["namespace", "sandbox", "pod_namespace", "pod", "network", "boot"];
+/// What tells a sandbox's series from another's. `namespace` and `pod` would be those of the target, where Kubernetes names it.
+const LABELS: [&str; 4] = ["containerd_namespace", "sandbox", "pod_namespace", "pod_name"];
+const WITH_PROCESS: [&str; 5] = ["containerd_namespace", "sandbox", "pod_namespace", "pod_name", "process"];
+const OF_VM: [&str; 6] = ["containerd_namespace", "sandbox", "pod_namespace", "pod_name", "network", "boot"];
 
 /// Makes pages. Clones make the same.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl Page {
         {
             return Ok(text.clone());
         }
-        let waiting = pool::waiting().unwrap_or_default();
+        let waiting = pool::waiting()?;
         let text = self.make(Seen::all()?, waiting)?;
         *last = Some((Instant::now(), text.clone()));
         Ok(text)
@@ -100,7 +100,7 @@ impl Host {
             )?,
             waiting: register(
                 registry,
-                IntGauge::new("krun_pool_waiting_vms", "Booted VMs that wait in the pool")?,
+                IntGauge::new("krun_pool_waiting_vms", "VMs that wait in the pool, booted or booting")?,
             )?,
         })
     }
@@ -239,7 +239,7 @@ mod tests {
         one.status.pod =
             Some(PodName { name: "a\"b\n".to_owned(), namespace: "shop".to_owned(), uid: String::new() });
         let text = page(9).make(vec![one], 2).unwrap();
-        let labels = r#"namespace="default",pod="a\"b\n",pod_namespace="shop""#;
+        let labels = r#"containerd_namespace="default",pod_name="a\"b\n",pod_namespace="shop""#;
         for line in [
             format!("krun_sandbox_memory_bytes{{{labels},sandbox=\"web\"}} 536870912"),
             format!("krun_sandbox_resident_memory_bytes{{{labels},process=\"vmm\",sandbox=\"web\"}} "),

@@ -73,7 +73,7 @@ fn describe(seen: &Seen) -> Value {
             "written_bytes": used.written,
         })
     };
-    let mut shown = seen.show();
+    let mut shown = seen.show(&usage);
     shown["directory"] = json!(seen.directory);
     shown["cgroup"] = json!(status.cgroup);
     shown["guest_kernel"] = json!(status.kernel);

@@ -71,10 +71,9 @@ impl Seen {
         Duration::from_millis(now_ms().saturating_sub(self.status.created_ms))
     }
 
-    /// What is known of it, and what it uses now.
-    pub fn show(&self) -> Value {
+    /// What is known of it, and what it uses.
+    pub fn show(&self, usage: &Usage) -> Value {
         let Status { namespace, sandbox, pod, cpus, memory_mib, network, warm, .. } = &self.status;
-        let usage = Usage::of(&self.status);
         json!({
             "namespace": namespace,
             "id": sandbox,
@@ -132,7 +131,8 @@ pub mod tests {
     #[test]
     fn what_is_shown_has_the_size_and_what_is_used() {
         let here = Process::of(std::process::id()).unwrap();
-        let shown = seen(here, Some(here), true).show();
+        let shown = seen(here, Some(here), true);
+        let shown = shown.show(&Usage::of(&shown.status));
         assert_eq!((&shown["boot"], &shown["memory_mib"]), (&json!("warm"), &json!(512)));
         assert!(shown["resident_bytes"].as_u64().unwrap() > 1 << 20);
         assert!(shown["uptime_s"].as_u64().unwrap() >= 5);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
-use super::Seen;
+use super::{Seen, usage::Usage};
 use crate::{
     out,
     table::{self, Format},
@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     vm::check_root()?;
     let all = Seen::all()?;
     if arguments.format == Format::Json {
-        let shown: Vec<_> = all.iter().map(Seen::show).collect();
+        let shown: Vec<_> = all.iter().map(|seen| seen.show(&Usage::of(&seen.status))).collect();
         out::line(serde_json::to_string_pretty(&shown)?)?;
         return Ok(0);
     }
@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 
 /// What a table has of it.
 fn row(seen: &Seen, whole_id: bool) -> Value {
-    let mut shown = seen.show();
+    let mut shown = seen.show(&Usage::of(&seen.status));
     let status = &seen.status;
     if !whole_id {
         shown["id"] = short(&status.sandbox).into();

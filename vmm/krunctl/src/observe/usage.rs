@@ -3,10 +3,7 @@
 use std::{fs, sync::LazyLock, time::Duration};
 
 use nix::unistd::{SysconfVar, sysconf};
-use shim::status::{Process, Status};
-
-/// What the names of our taps begin with; a number follows.
-const TAP: &str = "krun";
+use shim::status::{Process, Stat, Status, is_tap};
 
 /// What a sandbox uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,17 +23,22 @@ pub struct OfProcess {
     pub resident: u64,
     /// CPU time, user's and kernel's.
     pub cpu: Duration,
-    /// Bytes that it had the disks read and write.
+    /// Bytes that it had the disks read.
     pub read: u64,
+    /// Bytes that it had the disks write.
     pub written: u64,
 }
 
 /// What went through NICs, as the guest sees it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
+    /// Bytes that the guest received.
     pub received_bytes: u64,
+    /// Packets that it received.
     pub received_packets: u64,
+    /// Bytes that it sent.
     pub sent_bytes: u64,
+    /// Packets that it sent.
     pub sent_packets: u64,
 }
 
@@ -46,7 +48,8 @@ impl Usage {
         Usage {
             vmm: status.vmm.and_then(OfProcess::of),
             shim: OfProcess::of(status.shim),
-            network: status.anchor.and_then(traffic),
+            // Without a NIC, those in its namespace are another VM's.
+            network: status.anchor.filter(|_| status.network == "tap").and_then(traffic),
         }
     }
 }
@@ -54,17 +57,14 @@ impl Usage {
 impl OfProcess {
     fn of(process: Process) -> Option<OfProcess> {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process.pid)).ok();
-        let used = OfProcess::parse(&read("statm")?, &read("stat")?, &read("io")?)?;
+        let used = OfProcess::parse(&read("statm")?, Stat::of(process.pid)?.cpu, &read("io")?)?;
         // The pid may have become another's before it was asked.
         process.is_there().then_some(used)
     }
 
-    /// Sources: proc_pid_statm(5), the second field in pages; proc_pid_stat(5), fields 14 and 15 in ticks; proc_pid_io(5).
-    fn parse(statm: &str, stat: &str, io: &str) -> Option<OfProcess> {
+    /// Sources: proc_pid_statm(5), the second field in pages; proc_pid_io(5).
+    fn parse(statm: &str, ticks: u64, io: &str) -> Option<OfProcess> {
         let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        let (_, after_name) = stat.rsplit_once(')')?;
-        let mut times = after_name.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
-        let ticks = times.next()?.ok()? + times.next()?.ok()?;
         let bytes = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         Some(OfProcess {
             resident: pages * *PAGE,
@@ -93,9 +93,8 @@ fn traffic(anchor: Process) -> Option<Traffic> {
 fn sum(devices: &str) -> Option<Traffic> {
     let taps = devices.lines().filter_map(|line| {
         let (name, numbers) = line.trim().split_once(':')?;
-        let number = name.strip_prefix(TAP)?;
-        let is_ours = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        is_ours.then(|| numbers.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect())
+        is_tap(name)
+            .then(|| numbers.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect())
     });
     let add = |sum: Option<Traffic>, numbers: Vec<u64>| {
         let [sent_bytes, sent_packets, _, _, _, _, _, _, received_bytes, received_packets, ..] = numbers[..]
@@ -118,14 +117,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_processs_files_are_read_whatever_its_name() {
-        let stat = "7 (a) R 1) S 1 1 1 0 -1 4 0 0 0 0 150 50 0 0 20 0 1 0 4242 99";
+    fn a_processs_files_have_what_it_uses() {
         let io = "rchar: 9\nwchar: 9\nread_bytes: 4096\nwrite_bytes: 8192\n";
-        let used = OfProcess::parse("900 25 3 1 0 2 0", stat, io).unwrap();
+        let used = OfProcess::parse("900 25 3 1 0 2 0", 200, io).unwrap();
         assert_eq!(used.resident, 25 * *PAGE);
         assert_eq!(used.cpu, Duration::from_millis(200 * 1000 / *TICKS));
         assert_eq!((used.read, used.written), (4096, 8192));
-        assert_eq!(OfProcess::parse("900", stat, io), None);
+        assert_eq!(OfProcess::parse("900", 200, io), None);
     }
 
     #[test]
