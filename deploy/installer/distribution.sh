@@ -1,21 +1,28 @@
 # Which Kubernetes a node has, and so where the configuration of its containerd is, and how that gets a runtime. Sourced by
-# install.sh; a variable that is set already stays, so that a node that is like none of these can be described.
+# install.sh. Whoever sets CONFIG describes a node that is like none of these, and may set the others as well.
 #
-# KIND      what it is, for people
+# KIND      what it is, for people; `containerd` is a plain node, whose containerd checks the file before it is changed
 # CONFIG    the file that gets our lines, on the node
 # STYLE     block: our lines in that file, between two marks; file: a file of our own
 # VERSION   of the lines, where the file does not say it
-# RESTART_CONTAINERD  the command after a change; empty where containerd's keeper sees it by itself
+# TEMPLATE  what the file begins with when we make it
 # RESULT    the configuration that containerd reads, where another program makes it of CONFIG
+# RESTART_CONTAINERD  the command after a change; empty where containerd's keeper sees it by itself
 #
 # Sources: docs.k3s.io "Advanced options", docs.rke2.io "Containerd", docs.k0sproject.io "Runtime", microk8s'
 # args/containerd-template.toml. kind's nodes are as plain ones.
+
+RANCHER=/var/lib/rancher
+MICROK8S=/var/snap/microk8s/current/args
 
 runs() { # a file of a distribution's, and its units: whether one of these runs, which is then $unit. Files outlive a distribution.
 	[ -e "$HOST$1" ] || return
 	shift
 	for unit; do
-		! on_node "systemctl is-active --quiet $unit" || return 0
+		case $(on_node "systemctl is-active $unit" 2>/dev/null || true) in
+		# A unit that restarts is there, too.
+		active | activating | reloading | deactivating) return 0 ;;
+		esac
 	done
 	return 1
 }
@@ -26,35 +33,35 @@ version_of() { # a file of containerd's configuration
 
 of_rancher() { # k3s and rke2 make containerd's configuration of a template
 	KIND=$1
-	directory=/var/lib/rancher/$1/agent/etc/containerd
+	directory=$RANCHER/$1/agent/etc/containerd
 	RESULT=$directory/config.toml
 	VERSION=$(version_of "$HOST$RESULT")
 	name=config$([ "${VERSION:-2}" = 2 ] || echo -v3).toml
 	RESTART_CONTAINERD=${RESTART_CONTAINERD:-systemctl restart $unit}
-	# Newer ones read drop-ins, and then no template of ours stands in the way of theirs.
-	if sed -n '/^ *imports *=/,/]/p' "$HOST$RESULT" | grep -qF "$directory/$name.d/"; then
+	# Newer ones read drop-ins, and then no template of ours stands in the way of theirs. With version 2 a drop-in would replace
+	# the CRI plugin's whole configuration.
+	if [ "${VERSION:-2}" != 2 ] && sed -n '/^ *imports *=/,/]/p' "$HOST$RESULT" | grep -qF "$directory/$name.d/"; then
 		CONFIG=$directory/$name.d/krun.toml
 		STYLE=file
 		RESULT=
 	else
 		CONFIG=$directory/$name.tmpl
-		STYLE=block
 		TEMPLATE='{{ template "base" . }}'
 	fi
 }
 
 find_distribution() {
-	TEMPLATE='' RESULT='' VERSION='' STYLE=block
+	STYLE=${STYLE:-block} TEMPLATE=${TEMPLATE:-} RESULT=${RESULT:-} VERSION=${VERSION:-}
 	if [ -n "${CONFIG:-}" ]; then
-		KIND=containerd
-	elif runs /var/lib/rancher/rke2/agent/etc/containerd/config.toml rke2-server rke2-agent; then
+		KIND=${KIND:-containerd}
+	elif runs $RANCHER/rke2/agent/etc/containerd/config.toml rke2-server rke2-agent; then
 		of_rancher rke2
-	elif runs /var/lib/rancher/k3s/agent/etc/containerd/config.toml k3s k3s-agent; then
+	elif runs $RANCHER/k3s/agent/etc/containerd/config.toml k3s k3s-agent; then
 		of_rancher k3s
-	elif runs /var/snap/microk8s/current/args/containerd-template.toml snap.microk8s.daemon-containerd; then
+	elif runs $MICROK8S/containerd-template.toml snap.microk8s.daemon-containerd; then
 		KIND=microk8s
-		CONFIG=/var/snap/microk8s/current/args/containerd-template.toml
-		RESULT=/var/snap/microk8s/current/args/containerd.toml
+		CONFIG=$MICROK8S/containerd-template.toml
+		RESULT=$MICROK8S/containerd.toml
 		RESTART_CONTAINERD=${RESTART_CONTAINERD:-systemctl restart snap.microk8s.daemon-containerd}
 	elif runs /etc/k0s/containerd.toml k0sworker k0scontroller; then
 		KIND=k0s
@@ -69,4 +76,14 @@ find_distribution() {
 	fi
 	RESTART_CONTAINERD=${RESTART_CONTAINERD-systemctl restart containerd}
 	say "this node: $KIND; $CONFIG"
+}
+
+# Every file that may have our lines, of whatever the node was before.
+known_files() {
+	echo /etc/containerd/config.toml /etc/k0s/containerd.d/krun.toml $MICROK8S/containerd-template.toml
+	for one in k3s rke2; do
+		for name in config.toml config-v3.toml; do
+			echo $RANCHER/$one/agent/etc/containerd/$name.tmpl $RANCHER/$one/agent/etc/containerd/$name.d/krun.toml
+		done
+	done
 }

@@ -53,6 +53,20 @@ copy_files() {
 	done
 }
 
+# What earlier versions put elsewhere.
+FORMER='/usr/local/bin/krun-vmm /usr/local/share/doc/krun/LICENSE /usr/local/share/doc/krun/libkrunfw'
+
+remove_former() {
+	for name in $FORMER; do
+		rm -f "$HOST$name"
+	done
+	rmdir "$HOST/usr/local/share/doc/krun" 2>/dev/null || true
+}
+
+sandboxes() { # directories of VMs that run for somebody
+	find "$HOST/run/krun" -mindepth 1 -maxdepth 1 -type d ! -name ctl ! -name 'waiting-*' 2>/dev/null
+}
+
 remove_files() {
 	payload | while read -r name; do
 		rm -f "$HOST$name"
@@ -67,8 +81,15 @@ remove_files() {
 # On a plain node the drop-in becomes a block of config.toml and is not named in `imports`: containerd 1.7 lets an imported file
 # replace the CRI plugin's whole configuration.
 
-without_block() { # the file as it is without krun
-	[ ! -e "$HOST$CONFIG" ] || sed "/^$BEGIN\$/,/^$END\$/d" "$HOST$CONFIG"
+without_block() { # a file as it is without our lines; nothing, if there is nothing else but what we begin a file with
+	[ -e "$1" ] || return 0
+	text=$(sed "/^$BEGIN\$/,/^$END\$/d" "$1")
+	if grep -q "^$BEGIN\$" "$1"; then
+		case "$1: $text" in
+		*'.tmpl: {{ template "base" . }}' | *'/krun.toml: version = '[0-9]) return 0 ;;
+		esac
+	fi
+	[ -z "$text" ] || sed "/^$BEGIN\$/,/^$END\$/d" "$1"
 }
 
 drop_in() { # that of the version in which the rest, the file $1, is written; every containerd reads 2
@@ -91,8 +112,8 @@ drop_in() { # that of the version in which the rest, the file $1, is written; ev
 
 with_path() { # distributions give their containerd a PATH of their own
 	case "$KIND" in
-	k3s | rke2 | k0s | microk8s) sed 's,^\( *\)runtime_type = .*,&\n\1runtime_path = "/usr/local/bin/containerd-shim-krun-v2",' ;;
-	*) cat ;;
+	containerd) cat ;;
+	*) sed 's,^\( *\)runtime_type = .*,&\n\1runtime_path = "/usr/local/bin/containerd-shim-krun-v2",' ;;
 	esac
 }
 
@@ -103,11 +124,14 @@ default_runtime() { # containerd 1.6 and 1.7 have it by themselves only where th
 }
 
 configure() {
+	forget_others
 	rest=$(mktemp)
-	without_block >"$rest"
-	[ "$STYLE" = block ] || : >"$rest"
+	without_block "$HOST$CONFIG" >"$rest"
 	if grep -q 'runtimes\.["'\'']\{0,1\}krun["'\'']\{0,1\}\]' "$rest"; then
 		say "$CONFIG knows a runtime krun already; it is left as it is"
+	elif [ "$STYLE" = file ] && [ -s "$rest" ]; then
+		rm "$rest"
+		fail "$CONFIG is there, and not ours: rename it, or put the runtime krun into it"
 	else
 		block=$(drop_in "$rest") || exit 1
 		[ -s "$rest" ] || [ -z "$TEMPLATE" ] || echo "$TEMPLATE" >"$rest"
@@ -115,19 +139,27 @@ configure() {
 		printf '%s\n' "$BEGIN" "$block" "$END" | cat "$rest" - >"$rest.new"
 		replace_config "$rest.new"
 		rm "$rest.new"
-		[ -z "$RESULT" ] || grep -q 'runtimes.*krun' "$HOST$RESULT" ||
-			fail "$RESULT, which $KIND makes of $CONFIG, has no runtime krun"
 	fi
 	rm "$rest"
 }
 
 unconfigure() {
+	forget_others
 	rest=$(mktemp)
-	[ "$STYLE" = file ] || without_block >"$rest"
-	# A template that has nothing but what we began it with is ours.
-	[ -z "$TEMPLATE" ] || [ "$(cat "$rest")" != "$TEMPLATE" ] || : >"$rest"
+	without_block "$HOST$CONFIG" >"$rest"
 	replace_config "$rest"
 	rm "$rest"
+}
+
+forget_others() { # what an earlier version of the node's distribution, or another one, had of us
+	for other in $(known_files); do
+		[ "$other" != "$CONFIG" ] && grep -qs "^$BEGIN\$" "$HOST$other" || continue
+		kept=$(mktemp)
+		without_block "$HOST$other" >"$kept"
+		if [ -s "$kept" ]; then cat "$kept" >"$HOST$other"; else rm "$HOST$other"; fi
+		rm "$kept"
+		say "took our lines out of $other"
+	done
 }
 
 replace_config() { # the file with the new text; an empty one means none
@@ -144,17 +176,29 @@ replace_config() { # the file with the new text; an empty one means none
 	else
 		rm "$here"
 	fi
-	if ! restart; then
-		if [ -s "$before" ]; then cp -p "$before" "$here"; else rm -f "$here"; fi
-		restart || true
-		fail "\`$RESTART_CONTAINERD\` failed with the new $CONFIG; the old one is back"
-	fi
+	restart || back "\`$RESTART_CONTAINERD\` failed with the new $CONFIG"
+	! grep -q "^$BEGIN\$" "$1" || appears || back "$RESULT, which $KIND makes of $CONFIG, has got no runtime krun"
 	rm "$before"
 	say "changed $CONFIG${RESTART_CONTAINERD:+ and restarted containerd}"
 }
 
 restart() {
 	[ -z "$RESTART_CONTAINERD" ] || on_node "$RESTART_CONTAINERD"
+}
+
+appears() { # the runtime, in what another program makes, which may come after the restart
+	[ -n "$RESULT" ] || return 0
+	since=$(date +%s)
+	until grep -q 'runtimes.*krun' "$HOST$RESULT"; do
+		[ $(($(date +%s) - since)) -lt "$PATIENCE" ] || return 1
+		sleep 1
+	done
+}
+
+back() { # why: has the old file again
+	if [ -s "$before" ]; then cp -p "$before" "$here"; else rm -f "$here"; fi
+	restart || true
+	fail "$1; the old one is back"
 }
 
 is_understood() { # the file's new text, by the node's containerd
@@ -213,6 +257,7 @@ removed() { # whether the DaemonSet goes; when nobody can tell, it does not
 install() {
 	find_distribution
 	copy_files
+	remove_former
 	# Says what is missing: KVM, libraries as new as these programs need.
 	on_node '/usr/local/bin/krunctl check --node' || {
 		[ -e "$HOST/run/krun" ] || remove_files
@@ -229,7 +274,7 @@ uninstall() {
 	rm -f "$READY"
 	label null || say "take it off by hand: kubectl label node $NODE_NAME $LABEL-"
 	since=$(date +%s)
-	while [ -n "$(ls "$HOST/run/krun" 2>/dev/null)" ]; do
+	while [ -n "$(sandboxes)" ]; do
 		[ $(($(date +%s) - since)) -lt "$PATIENCE" ] || {
 			say "pods still run in VMs here; they lose what cleans up after them" >&2
 			break
@@ -238,6 +283,8 @@ uninstall() {
 	done
 	unconfigure
 	remove_files
+	remove_former
+	rm -f "$HOST/run/krun/metrics.sock" "$HOST/run/krun/metrics.lock"
 	rmdir "$HOST/run/krun" 2>/dev/null || true
 	say "uninstalled"
 }
