@@ -5,7 +5,7 @@ mod network;
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -59,8 +59,8 @@ pub struct Vm<H: Host> {
     machine: H::Machine,
     /// There is a vmm, or was one.
     launched: AtomicBool,
-    /// Its end is no surprise any more, or was told.
-    over: AtomicBool,
+    /// What was told of its end, once: none if that is no surprise.
+    told: OnceLock<Option<Failure>>,
     boot: watch::Sender<Boot>,
     /// Dials servers in the guest.
     dialer: Dialer,
@@ -93,7 +93,7 @@ impl<H: Host> Vm<H> {
         Vm {
             machine,
             launched: AtomicBool::new(false),
-            over: AtomicBool::new(false),
+            told: OnceLock::new(),
             boot,
             dialer: Dialer::new(watched, numbers.clone()),
             numbers,
@@ -290,14 +290,20 @@ impl<H: Host> Vm<H> {
 
     /// Nobody wants it any more: its end will be no failure.
     pub fn dismiss(&self) {
-        self.over.store(true, Ordering::Relaxed);
+        let _ = self.told.set(None);
     }
 
     /// Tells why it is of no more use, unless its end is no surprise, or was told.
     fn tell(&self, why: Failure) {
-        if !self.over.swap(true, Ordering::Relaxed) {
+        if self.told.set(Some(why)).is_ok() {
             report::send(Report::Failed(why));
         }
+    }
+
+    /// What was told of its end.
+    #[cfg(test)]
+    pub fn told(&self) -> Option<Failure> {
+        self.told.get().copied().flatten()
     }
 
     /// Tells that it has ended before its container was made.

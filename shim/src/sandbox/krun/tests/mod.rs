@@ -9,6 +9,7 @@ mod guest;
 mod host;
 mod misbehaving;
 mod operators;
+mod telling;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
