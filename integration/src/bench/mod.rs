@@ -2,8 +2,10 @@
 //! which does not depend on what else the machine does.
 
 mod committed;
+mod exec;
 mod files;
 mod krunctl;
+mod many;
 mod memory;
 mod network;
 mod pool;
@@ -34,6 +36,8 @@ pub enum Subject {
     Network,
     /// Operations on files, in a container's root and in a volume
     Files,
+    /// Containers that start at the same time
+    Many,
 }
 
 /// Measures, and prints a table; of files with `block` also in a root on a block device.
@@ -44,6 +48,7 @@ pub fn run(subject: Subject, runs: u32, block: bool) -> Result<ExitCode> {
         Subject::Krunctl => krunctl::run(runs),
         Subject::Network => network::run(runs),
         Subject::Files => files::run(runs, block),
+        Subject::Many => many::run(runs),
     }
 }
 
@@ -81,6 +86,7 @@ fn life(runs: u32) -> Result<ExitCode> {
         }
         eprintln!("bench: {round} of {runs} done");
     }
+    let execs = [exec::of(Runtime::Runc, runs)?, exec::of(Runtime::Krun, runs)?];
     let memories = [Runtime::Runc, Runtime::Krun].map(|r| memory::of_a_sleeper(&Ctx::new(r, "bench")));
     let [runc_memory, krun_memory] = memories;
     let (runc_memory, krun_memory) = (runc_memory?, krun_memory?);
@@ -88,6 +94,7 @@ fn life(runs: u32) -> Result<ExitCode> {
     let mut table = Table::new(&format!("{runs} runs"), COLUMNS).with_ratios();
     table.row("ctr run --rm … true", Unit::Milliseconds, whole.each_ref().map(Vec::as_slice));
     table.row("first byte of output", Unit::Milliseconds, first_byte.each_ref().map(Vec::as_slice));
+    table.row("ctr task exec … true", Unit::Milliseconds, [&execs[0], &execs[1], &[]]);
     table.row("ctr version alone", Unit::Milliseconds, [&version, &[], &[]]);
     table.row("vmm spawned → guest answers", Unit::Milliseconds, [&[], &boots, &[]]);
     table.row("process ends → exit event", Unit::Milliseconds, [&[], &exits, &[]]);

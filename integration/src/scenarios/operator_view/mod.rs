@@ -127,32 +127,43 @@ fn traffic(ctx: &Ctx, id: &str) -> Result<()> {
 
 /// Ends, a failure and boots are counted once each.
 fn counted(ctx: &Ctx, id: &str) -> Result<()> {
-    let vmm = procs::vmm_of(id)?.pid;
+    // Nobody reaps it meanwhile.
+    let (shim, vmm) = (procs::shim_of(id)?.context("a shim")?.pid, procs::vmm_of(id)?.pid);
+    kill(Pid::from_raw(shim), Signal::SIGSTOP)?;
     kill(Pid::from_raw(vmm), Signal::SIGKILL)?;
+    let ended =
+        until_true("a vmm that was killed to be gone", PATIENCE, || Ok(inspect(id)?["state"] == "ended"));
+    kill(Pid::from_raw(shim), Signal::SIGCONT)?;
+    ended?;
     ctx.wait_for_status(id, "STOPPED")?;
     ctx.remove(id)?;
     ctx.sh(&[], &ctx.id("success"), "true").run()?.ok()?;
     ctx.sh(&[], &ctx.id("error"), "exit 3").run()?.expect_status(3)?;
     let small = ["--memory-limit", "33554432"];
     ctx.sh(&small, &ctx.id("memory"), "exec tail /dev/zero").run()?.expect_status(137)?;
+    // What comes after this one is on the page when this is.
+    ctx.sh(&[], &ctx.id("last"), "true").run()?.ok()?;
+    let successes = "krun_container_exits_total{reason=\"success\"}";
+    until_true(successes, PATIENCE, || Ok(value(successes)? >= 2.0)).with_context(page_text)?;
     let boots: f64 = ["cold", "warm"]
-        .map(|boot| value(&format!("krun_boot_duration_seconds_count{{boot=\"{boot}\",phase=\"guest\"}}")))
+        .map(|boot| value(&format!("krun_boot_duration_seconds_count{{boot=\"{boot}\",phase=\"total\"}}")))
         .into_iter()
         .sum::<Result<f64>>()?;
-    ensure!(boots == 4.0, "{boots} boots were counted");
+    ensure!(boots == 5.0, "{boots} boots were counted");
     for (series, wanted) in [
+        (successes, 2.0),
         ("krun_vm_failures_total{reason=\"died\"}", 1.0),
         ("krun_vm_failures_total{reason=\"protocol\"}", 0.0),
+        ("krun_vm_failures_total{reason=\"connection\"}", 0.0),
         ("krun_vm_failures_total{reason=\"unresponsive\"}", 0.0),
-        ("krun_container_exits_total{reason=\"success\"}", 1.0),
         ("krun_container_exits_total{reason=\"error\"}", 1.0),
         // That of the vmm.
         ("krun_container_exits_total{reason=\"signal\"}", 1.0),
         ("krun_container_exits_total{reason=\"out_of_memory\"}", 1.0),
         ("krun_sandboxes{state=\"running\"}", 0.0),
     ] {
-        // A page holds for a second.
-        until_true(series, PATIENCE, || Ok(value(series)? == wanted)).with_context(page_text)?;
+        let found = value(series)?;
+        ensure!(found == wanted, "{series} is {found}, not {wanted}");
     }
     ensure!(value("krun_oom_events_total")? > 0.0, "no OOM event was counted");
     println!("tried: a vmm killed, three ends, one for memory: each is counted once");
