@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 pub fn of(runtime: Runtime, runs: u32) -> Result<Vec<f64>> {
     let (ctx, id) = (Ctx::new(runtime, "bench"), "bench-exec");
     ctx.run(&["--detach", "--null-io"], crate::ctx::BUSYBOX, id, &["sleep", "100000"]).run()?.ok()?;
-    let mut exec = |number: u32| {
+    let exec = |number: u32| {
         timed(&mut ctr(&["task", "exec", "--exec-id", &format!("e{number}"), id, "true"])).context("an exec")
     };
     exec(0)?;

@@ -44,6 +44,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long killed processes may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long killed processes that a hook has started may take to end.
+const HOOKS_OFFSPRING: Duration = Duration::from_millis(300);
+
 /// What hooks leave of the time: removing files and taps takes some milliseconds.
 const RESERVE: Duration = Duration::from_millis(300);
 
@@ -198,7 +201,7 @@ impl Remains {
         self.unmount(&self.bundle.join(mount::LAYERS));
         failpoint!(blocking "cleanup.rootfs");
         if let Some(number) = recorded.hook
-            && let Err(error) = hooks::end_offspring(&self.bundle, number)
+            && let Err(error) = hooks::end_offspring(&self.bundle, number, HOOKS_OFFSPRING)
         {
             eprintln!("{error}");
         }

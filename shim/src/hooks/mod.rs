@@ -48,6 +48,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long the end of what a hook has started may take, with looking for it.
 const OFFSPRING: Duration = Duration::from_secs(3);
 
+/// How long what a hook has started may take of that to go when it was killed: a busy host takes its time.
+const KILLED: Duration = Duration::from_secs(2);
+
 /// The number of the hook that runs next. The shim and `delete` have different pids, so their numbers differ: pids have 22
 /// bits.
 static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id() << 8));
@@ -159,7 +162,7 @@ impl ContainerHooks {
         let ran = run(hook, state, &offspring::mark(&self.bundle, number)).await;
         if let Err(Failure { cut_off: true, .. }) = ran {
             let bundle = self.bundle.clone();
-            let ended = spawn_blocking(move || end_offspring(&bundle, number));
+            let ended = spawn_blocking(move || end_offspring(&bundle, number, KILLED));
             match timeout(OFFSPRING, ended).await {
                 Ok(Ok(Err(error))) => warn!("{error}"),
                 Err(_) => warn!("hook {}: what it has started was not found in time", hook.path().display()),
@@ -191,13 +194,14 @@ impl ContainerHooks {
     }
 }
 
-/// Ends what a hook has started that was running when its shim died.
+/// Ends what a hook has started that was running when its shim died. What was killed may take `killed` to go.
 ///
 /// # Errors
 /// When something of it still runs.
-pub fn end_offspring(bundle: &Path, hook: u32) -> Result<()> {
+pub fn end_offspring(bundle: &Path, hook: u32, killed: Duration) -> Result<()> {
     let mark = offspring::mark(bundle, hook);
-    offspring::end(&mark).map_err(|e| Error::internal(format!("end what hook {mark} has started: {e}")))
+    offspring::end(&mark, killed)
+        .map_err(|e| Error::internal(format!("end what hook {mark} has started: {e}")))
 }
 
 /// Why a hook did not do its work.

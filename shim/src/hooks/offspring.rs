@@ -21,9 +21,6 @@ pub const MARK: &str = "KRUN_HOOK";
 /// How long what a hook has begun may take to end by itself.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// How long it may take when it was killed.
-const KILL_TIMEOUT: Duration = Duration::from_millis(300);
-
 /// How much of a process's environment is looked at, in bytes. The variable comes soon: hooks have few others.
 const MAX_ENVIRONMENT: u64 = 256 << 10;
 
@@ -36,21 +33,21 @@ pub fn mark(bundle: &Path, number: u32) -> String {
     format!("{}#{number}", bundle.display())
 }
 
-/// Ends what bears this mark. Blocks for a second, and for as long as a process keeps its environment from being read: it can
-/// map a file of a hung file system there.
+/// Ends what bears this mark. What was killed may take `killed` to go. Blocks for that and [`PATIENCE`], and for as long as a
+/// process keeps its environment from being read: it can map a file of a hung file system there.
 ///
 /// # Errors
 /// When something still runs.
-pub fn end(mark: &str) -> io::Result<()> {
-    end_within(mark, PATIENCE)
+pub fn end(mark: &str, killed: Duration) -> io::Result<()> {
+    end_within(mark, PATIENCE, killed)
 }
 
-fn end_within(mark: &str, patience: Duration) -> io::Result<()> {
+fn end_within(mark: &str, patience: Duration, killed: Duration) -> io::Result<()> {
     let patient = Instant::now() + patience;
     for process in bearing(mark)? {
         process.ends_within(patient.saturating_duration_since(Instant::now()))?;
     }
-    let deadline = Instant::now() + KILL_TIMEOUT;
+    let deadline = Instant::now() + killed;
     loop {
         // Those that were started meanwhile as well.
         let left = bearing(mark)?;
@@ -147,10 +144,10 @@ mod tests {
         };
         begin(&ours);
         begin(&theirs);
-        end_within(&ours, Duration::from_millis(10)).unwrap();
+        end_within(&ours, Duration::from_millis(10), Duration::from_secs(10)).unwrap();
         assert!(bearing(&ours).unwrap().is_empty());
         assert_eq!(bearing(&theirs).unwrap().len(), 1);
-        end_within(&theirs, Duration::ZERO).unwrap();
+        end_within(&theirs, Duration::ZERO, Duration::from_secs(10)).unwrap();
     }
 
     #[test]
@@ -159,7 +156,7 @@ mod tests {
         let (mark, made) = (mark(bundle.path(), 1), bundle.path().join("made"));
         let script = format!("sleep 0.2; touch {}", made.display());
         let mut child = Command::new("/bin/sh").args(["-c", &script]).env(MARK, &mark).spawn().unwrap();
-        end_within(&mark, Duration::from_secs(20)).unwrap();
+        end_within(&mark, Duration::from_secs(20), Duration::from_secs(10)).unwrap();
         child.wait().unwrap();
         assert!(made.exists());
     }
