@@ -11,7 +11,8 @@ PAYLOAD=${PAYLOAD:-/krun}
 DROP_INS=${DROP_INS:-/installer/containerd}
 # What runs a shell's command on the node: in the namespaces of its init.
 ON_NODE=${ON_NODE:-nsenter -t 1 -m -u -i -n -p -- /bin/sh -c}
-# Seconds that the node's pods in VMs have to end before what runs them is removed.
+# Seconds that the node's pods in VMs have to end before what runs them is removed, and that a distribution has to make
+# containerd's configuration.
 PATIENCE=${PATIENCE:-60}
 # Exists once everything is installed.
 READY=${READY:-/tmp/krun-installed}

@@ -24,13 +24,13 @@ use crate::{
 };
 
 /// Where reports are taken.
-pub const SOCKET: &str = "/run/krun/metrics.sock";
+const SOCKET: &str = "/run/krun/metrics.sock";
 
 /// What whoever takes them has locked.
 const LOCK: &str = "/run/krun/metrics.lock";
 
 /// The largest report, in bytes.
-pub const MAX_LENGTH: usize = 512;
+const MAX_LENGTH: usize = 512;
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub enum Report {
 }
 
 /// Why a VM was of no more use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
     /// It did not come up.
@@ -70,7 +70,7 @@ pub enum Failure {
 }
 
 /// How a container's process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// With status 0.
@@ -97,7 +97,7 @@ impl From<Exit> for Reason {
     }
 }
 
-/// Tells it to whoever takes reports. It is lost when nobody does, or when he has too many.
+/// Tells it to whoever takes reports. It is lost when nobody does, or when too many wait to be taken.
 pub fn send(report: Report) {
     let sent = || {
         let socket = UnixDatagram::unbound()?;

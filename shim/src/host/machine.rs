@@ -3,7 +3,7 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use vm_launcher::{Disk, Guest, Vm, VmConfig, VmEnd, disk};
 
 use super::{
     apparmor,
+    noted::Noted,
     parts::{Parts, chain},
     pooled::{Place, Pooled},
 };
@@ -27,21 +28,16 @@ use crate::{
         disk::VmDisk,
         share::{ContainerShare, Share, SharedRoot},
         state_dir::{self, StateDir},
-        status::{self, BootTimes, Process, Status},
+        status::{self, Process, Status},
         watch::{Tops, Watched},
     },
-    lock::lock,
     network::{self, Backend, Choice, Dialer, Links, Localhost, Netns, Resolver, Spare},
     pool::Asked,
-    report::{self, Report},
     sandbox::{
         Exit,
         host::{Booted, Ended, Machine, Names},
     },
 };
-
-/// How many characters of what a guest says of its kernel are kept. Source: a release has 64 (uname(2)).
-const MAX_KERNEL: usize = 64;
 
 /// Why the host's kernel killed a vmm.
 const OUT_OF_MEMORY: &str = "the memory that its cgroup may use on the host was not enough";
@@ -67,12 +63,9 @@ pub struct KrunMachine {
     /// Of all its containers' watched volumes.
     tops: Tops,
     /// What is written down of it.
-    status: Mutex<Status>,
-    /// How long it took to be made, and to be launched.
-    prepared: Duration,
-    launching: OnceLock<Duration>,
+    noted: Noted,
     share: Share,
-    state: StateDir,
+    _state: StateDir,
 }
 
 impl KrunMachine {
@@ -133,7 +126,7 @@ impl KrunMachine {
             boot: None,
             kernel: None,
         };
-        let machine = KrunMachine {
+        Ok(KrunMachine {
             vm: OnceLock::new(),
             oom: OnceLock::new(),
             localhost: OnceLock::new(),
@@ -147,14 +140,10 @@ impl KrunMachine {
             pooled,
             sandbox: sandbox.to_owned(),
             tops: Tops::default(),
-            status: Mutex::new(status),
-            prepared: began.elapsed(),
-            launching: OnceLock::new(),
+            noted: Noted::new(state.path().to_owned(), status, began),
             share,
-            state,
-        };
-        machine.note(|_| {});
-        Ok(machine)
+            _state: state,
+        })
     }
 
     /// Makes taps for the interfaces of `netns`, and takes what dials localhost there.
@@ -267,15 +256,6 @@ impl KrunMachine {
         self.launched_with(vm, (localhost, links, spare), dialer)
     }
 
-    /// Writes down what has changed.
-    fn note(&self, change: impl FnOnce(&mut Status)) {
-        let mut status = lock(&self.status);
-        change(&mut status);
-        if let Err(error) = status::write(self.state.path(), &status) {
-            warn!("write down what is known of the VM: {error}");
-        }
-    }
-
     fn launched(&self) -> Result<&Vm> {
         self.vm
             .get()
@@ -335,8 +315,7 @@ impl Machine<HostCgroup> for KrunMachine {
     async fn launch(&self, anchor: u32, cgroup: Option<&HostCgroup>, dialer: &Dialer) -> Result<()> {
         let began = Instant::now();
         self.run_vm(anchor, cgroup, dialer).await?;
-        let _ = self.launching.set(began.elapsed());
-        self.note(|status| status.vmm = self.vmm().and_then(Process::of));
+        self.noted.launched(self.vmm(), began);
         Ok(())
     }
 
@@ -354,16 +333,7 @@ impl Machine<HostCgroup> for KrunMachine {
     }
 
     fn booted(&self, booted: &Booted) {
-        let times = BootTimes {
-            launch_us: micros(self.prepared + self.launching.get().copied().unwrap_or_default()),
-            guest_us: micros(booted.called),
-            configure_us: micros(booted.configured),
-        };
-        self.note(|status| {
-            status.kernel = Some(booted.kernel.chars().take(MAX_KERNEL).collect());
-            status.boot = Some(times);
-        });
-        report::send(Report::Booted { warm: self.pooled.is_some(), times });
+        self.noted.booted(booted);
     }
 
     fn guest_network(&self) -> Option<api::Network> {
@@ -420,10 +390,6 @@ impl Machine<HostCgroup> for KrunMachine {
             Err(error) => Ended { exit: Exit::UNKNOWN, reason: error.to_string() },
         }
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn plugged(VmDisk { name, file, durable, read_only, .. }: VmDisk) -> Disk {

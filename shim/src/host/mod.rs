@@ -3,6 +3,7 @@
 pub mod anchor;
 pub mod apparmor;
 mod machine;
+mod noted;
 pub mod parts;
 mod pooled;
 mod rootfs;
